@@ -1,41 +1,47 @@
-"""How long work tells that it goes on: a protocol, and a silent one."""
+"""How long work tells what it does, without knowing who listens."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 
-class Bar(Protocol):
-    """The progress of one stage."""
+class Stage(Protocol):
+    """One piece of work that advances."""
 
     def advance(self, n: int = 1) -> None:
-        """Say that ``n`` more are done."""
+        """Say that ``n`` more steps are done."""
+
+    def at(self, done: int, total: int | None = None) -> None:
+        """Say that ``done`` steps, of ``total``, are done."""
 
 
 class Reporter(Protocol):
-    """Told about stages and notes."""
-
-    def stage(self, name: str, total: int | None) -> contextlib.AbstractContextManager[Bar]:
-        """Begin a stage of ``total`` steps (None: not known); it ends with the context."""
+    """One who listens: a terminal, a log file, a notebook, or nobody."""
 
     def say(self, text: str) -> None:
         """Tell one line."""
 
+    def stage(self, name: str, total: int | None = None) -> AbstractContextManager[Stage]:
+        """Begin a piece of work of ``total`` steps; it ends with the context."""
 
-class _SilentBar:
+
+class SilentStage:
+    """A stage that nobody watches."""
+
     def advance(self, n: int = 1) -> None:
-        pass
+        """Tell nobody."""
+
+    def at(self, done: int, total: int | None = None) -> None:
+        """Tell nobody."""
 
 
 class Silent:
-    """A reporter that tells nothing."""
-
-    @contextlib.contextmanager
-    def stage(self, name: str, total: int | None) -> Iterator[Bar]:
-        """Begin a stage."""
-        yield _SilentBar()
+    """The default reporter: tells nobody."""
 
     def say(self, text: str) -> None:
-        """Tell one line."""
+        """Tell nobody."""
+
+    def stage(self, name: str, total: int | None = None) -> AbstractContextManager[Stage]:
+        """Begin a stage that nobody watches."""
+        return nullcontext(SilentStage())

@@ -1,0 +1,273 @@
+"""The run folder: what was learned about one target, and the table of its units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from milanx.errors import FormatError, InputError, did_you_mean
+from milanx.files import read_json, read_table, write_json, write_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from milanx.describer import Description
+    from milanx.exemplars import ExemplarSet, ExemplarStore
+    from milanx.search import Candidate
+
+RUN = "milanx-run"
+RUN_VERSION = 1
+UNITS = "milanx-units"
+UNITS_VERSION = 1
+STATUSES = ("described", "unclear", "dead")
+FIGURES = ("pmi", "log_p_given_exemplars", "log_p_prior")
+
+
+def units_schema() -> pa.Schema:
+    """Return the columns of ``units.parquet``: a row a unit and sign."""
+    import pyarrow as pa
+
+    figures = [(name, pa.float32()) for name in FIGURES]
+    return pa.schema(
+        [
+            ("layer", pa.string()),
+            ("unit", pa.int32()),
+            ("sign", pa.string()),
+            ("status", pa.string()),
+            ("description", pa.string()),
+            ("score", pa.float32()),
+            ("confidence", pa.float32()),
+            *figures,
+            ("candidates", pa.list_(pa.struct([("text", pa.string()), *figures]))),
+            ("images", pa.list_(pa.int64())),
+            ("activations", pa.list_(pa.float32())),
+        ]
+    )
+
+
+def write_settings(root: Path, settings: dict[str, Any]) -> None:
+    """Write ``run.json``.
+
+    Args:
+        root: the run folder.
+        settings: ``target`` (name, fingerprint, weights), ``layers``, ``images`` (count,
+            fingerprint, skipped, ``sources``: name, kind, count, demonstration, concepts),
+            ``describer``, ``settings``, ``versions``, and ``seconds`` for each stage.
+    """
+    write_json(root / "run.json", RUN, RUN_VERSION, settings)
+
+
+def write_units(root: Path, descriptions: Sequence[Description], store: ExemplarStore) -> None:
+    """Write ``units.parquet``; score and confidence stay null until they are measured.
+
+    Args:
+        root: the run folder.
+        descriptions: one for each unit and sign, in any order; written in the store's order.
+        store: the exemplars that they describe.
+
+    Raises:
+        ValueError: a description of a unit that the store does not hold, or two of one unit.
+    """
+    import pyarrow as pa
+
+    by_unit = {(d.layer, d.unit, d.sign): d for d in descriptions}
+    if len(by_unit) != len(descriptions):
+        raise ValueError("a unit is described twice")
+    rows = []
+    for layer in store.layers:
+        images, activations = store.images(layer), store.activations(layer)
+        for row, (unit, sign) in enumerate(store.units(layer)):
+            description = by_unit.pop((layer, unit, sign), None)
+            if description is not None:
+                kept = images[row] >= 0
+                rows.append(_row(description, images[row][kept], activations[row][kept]))
+    if by_unit:
+        raise ValueError(f"described but not extracted: {sorted(by_unit)[:3]}")
+    table = pa.Table.from_pylist(rows, schema=units_schema())
+    write_table(root / "units.parquet", table, UNITS, UNITS_VERSION)
+
+
+def _row(description: Description, images: Any, activations: Any) -> dict[str, Any]:
+    """Return one row of the table; ``images`` and ``activations`` are those exemplars' [k]."""
+    figures = {name: getattr(description, name) for name in FIGURES}
+    candidates = [
+        {"text": c.text, **{name: getattr(c, name) for name in FIGURES}}
+        for c in description.candidates
+    ]
+    return {
+        "layer": description.layer,
+        "unit": description.unit,
+        "sign": description.sign,
+        "status": description.status,
+        "description": description.text,
+        **figures,
+        "candidates": candidates,
+        "images": images.tolist(),
+        "activations": activations.tolist(),
+    }
+
+
+@dataclass(frozen=True)
+class UnitView:
+    """One unit of a run: its row of the table, and its exemplars when they are asked for."""
+
+    layer: str
+    unit: int
+    sign: str
+    status: str
+    description: str
+    score: float | None
+    confidence: float | None
+    pmi: float | None
+    log_p_given_exemplars: float | None
+    log_p_prior: float | None
+    row: dict[str, Any] = field(repr=False)
+    store: ExemplarStore = field(repr=False)
+
+    @property
+    def exemplars(self) -> ExemplarSet:
+        """The views [k, 3, H, W], masks [k, H, W] and activations [k] that the text is about."""
+        return self.store.get(self.layer, self.unit, self.sign)
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """The best texts, best first."""
+        from milanx.search import Candidate
+
+        return tuple(Candidate(**candidate) for candidate in self.row["candidates"])
+
+
+class Run:
+    """A run folder, opened; nothing but ``run.json`` is read before it is asked for.
+
+    Args:
+        root: the folder.
+        settings: what ``run.json`` says.
+    """
+
+    def __init__(self, root: Path, settings: dict[str, Any]) -> None:
+        self.root = root
+        self.settings = settings
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.root)!r}, target={self.target!r})"
+
+    @property
+    def target(self) -> str:
+        """The name of the target."""
+        return str(self.settings.get("target", {}).get("name", "unknown"))
+
+    @property
+    def sources(self) -> list[dict[str, Any]]:
+        """What is known of every source of probe images."""
+        return list(self.settings.get("images", {}).get("sources", []))
+
+    @property
+    def demonstration(self) -> bool:
+        """Whether built-in images took part; such runs are never given a score."""
+        return any(source.get("demonstration") for source in self.sources)
+
+    @property
+    def concepts(self) -> list[str]:
+        """The concepts that the built-in images hold; empty for images of the user's own."""
+        return [concept for source in self.sources for concept in source.get("concepts", ())]
+
+    @cached_property
+    def store(self) -> ExemplarStore:
+        """The exemplars."""
+        from milanx.exemplars import ExemplarStore
+
+        return ExemplarStore.open(self.root)
+
+    @cached_property
+    def units(self) -> pa.Table:
+        """The table, a row a unit and sign (columns: `units_schema`).
+
+        Raises:
+            InputError: nothing was described yet.
+        """
+        path = self.root / "units.parquet"
+        if not path.exists():
+            raise InputError(
+                f"{self.root} holds no descriptions",
+                "there is no units.parquet: only exemplars were extracted, or the run was stopped",
+                f"milanx describe ... --out {self.root}",
+            )
+        return read_table(path, UNITS, UNITS_VERSION)
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """The table as plain rows; a run on built-in images shows no score."""
+        rows: list[dict[str, Any]] = self.units.to_pylist()
+        if self.demonstration:
+            for row in rows:
+                row["score"] = row["confidence"] = None
+        return rows
+
+    @cached_property
+    def _positions(self) -> dict[tuple[str, int, str], int]:
+        return {(r["layer"], r["unit"], r["sign"]): i for i, r in enumerate(self.rows)}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[UnitView]:
+        return (self._view(row) for row in self.rows)
+
+    def __getitem__(self, key: tuple[str, int] | tuple[str, int, str]) -> UnitView:
+        """Return a unit: ``run["layer4", 17]``, or ``run["layer4", 17, "-"]``.
+
+        Raises:
+            InputError: the run has no such layer or unit.
+        """
+        layer, unit, sign = (*key, "+")[:3]
+        position = self._positions.get((layer, unit, sign))
+        if position is None:
+            raise self._unknown(layer, unit, sign)
+        return self._view(self.rows[position])
+
+    def _view(self, row: dict[str, Any]) -> UnitView:
+        names = UnitView.__dataclass_fields__.keys() - {"row", "store"}
+        return UnitView(**{name: row[name] for name in names}, row=row, store=self.store)
+
+    def _unknown(self, layer: str, unit: int, sign: str) -> InputError:
+        layers = list(dict.fromkeys(row["layer"] for row in self.rows))
+        if layer not in layers:
+            hint = did_you_mean(layer, layers)
+            return InputError(
+                f"this run has no layer {layer!r}", f"it has {', '.join(layers) or 'none'}", hint
+            )
+        there = sorted(r["unit"] for r in self.rows if r["layer"] == layer and r["sign"] == sign)
+        if not there:
+            return InputError(
+                f"this run has no unit {unit} of sign {sign} in {layer}",
+                f"that layer was not described with the sign {sign}",
+                f"describe it with --sign {sign}",
+            )
+        return InputError(
+            f"this run has no unit {unit} in {layer}",
+            f"it holds {len(there)} of its units, between {there[0]} and {there[-1]}",
+            f"choose one of those, or describe it: --layer {layer}:{unit}",
+        )
+
+
+def open_run(root: Path | str) -> Run:
+    """Open a run folder.
+
+    Raises:
+        InputError: the path is no run folder.
+        FormatError: a damaged run, or a version that this milanx does not know.
+    """
+    root = Path(root)
+    if not (root / "run.json").is_file():
+        why = "there is no run.json in it" if root.is_dir() else "there is no such folder"
+        raise InputError(
+            f"{root} is no run folder", why, "name the folder that milanx describe wrote (--out)"
+        )
+    settings = read_json(root / "run.json", RUN, RUN_VERSION)
+    if not isinstance(settings.get("target"), dict):
+        raise FormatError(f"{root / 'run.json'} is damaged", "it names no target", "make it again")
+    return Run(root, settings)
