@@ -1,1 +1,1 @@
-"""."""
+"""Acting on units: analysis, audit, ablation, pruning."""

@@ -1,1 +1,1 @@
-"""."""
+"""The bundled describer: a folder of data, no code."""

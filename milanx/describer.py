@@ -1,0 +1,245 @@
+"""A describer: encoder, p(d|E), p(d) and search settings as one object, and its folder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from milanx.errors import FormatError, InputError
+from milanx.files import fingerprint, fingerprint_file, read_json
+from milanx.progress import Reporter, Silent
+from milanx.search import Candidate, SearchSettings
+
+if TYPE_CHECKING:
+    from milanx.decode import SetEncoder
+    from milanx.encode import Encoder
+    from milanx.exemplars import ExemplarStore
+
+UNITS_AT_ONCE = 256  # units whose pooled features are in memory at a time
+BUILTIN = "builtin"
+
+
+@dataclass(frozen=True)
+class Description:
+    """What one unit detects, in words.
+
+    Attributes:
+        layer: address of the layer.
+        unit: its number in the layer.
+        sign: ``+`` or ``-``.
+        status: ``described``, ``unclear`` or ``dead``.
+        text: the description; empty for a dead unit.
+        pmi: its weighted PMI, in nats; not a probability of being right.
+        log_p_given_exemplars: log p(d|E), in nats.
+        log_p_prior: log p(d), in nats.
+        candidates: the best texts, best first; the first is the description.
+    """
+
+    layer: str
+    unit: int
+    sign: str
+    status: str
+    text: str = ""
+    pmi: float | None = None
+    log_p_given_exemplars: float | None = None
+    log_p_prior: float | None = None
+    candidates: tuple[Candidate, ...] = ()
+
+
+class Describer:
+    """Describes exemplar sets. Made by `Describer.load`.
+
+    Attributes:
+        name: what it is called.
+        root: the folder that it was read from.
+        settings: how it searches unless told otherwise.
+        training: what its folder says of its training.
+        fingerprint: 16 hex digits that stand for all its weights and settings.
+    """
+
+    def __init__(self, root: Path, device: str = "cpu") -> None:
+        self.root = root
+        content = read_json(root / "describer.json", "milanx describer", 1)
+        self.name: str = content["name"]
+        self.training: dict[str, Any] = content["training"]
+        self.settings = SearchSettings(**content["search"])
+        files = sorted(p for p in root.rglob("*") if p.suffix in {".safetensors", ".json"})
+        self.fingerprint = fingerprint([[p.name, fingerprint_file(p)] for p in files])
+        self.encoder, self.set_encoder = self._load_encoders(content, device)
+        self.decoder, self.prior, self.tokenizer = self._load_language(device)
+
+    @classmethod
+    def load(cls, spec: str | Path = BUILTIN, device: str = "cpu") -> Describer:
+        """Load a describer.
+
+        Args:
+            spec: ``builtin``, or a describer's folder.
+            device: where it computes.
+
+        Raises:
+            InputError: no such folder.
+            FormatError: a folder that is no describer, or damaged.
+        """
+        if str(spec) == BUILTIN:
+            import milanx.assets
+
+            root = Path(milanx.assets.__path__[0]) / "mini"
+            if not (root / "describer.json").is_file():
+                raise FormatError(
+                    "the bundled describer is missing",
+                    f"{root} holds none, so the installation is incomplete",
+                    "install milanx again",
+                )
+            return cls(root, device)
+        root = Path(spec)
+        if not root.is_dir():
+            raise InputError(
+                f"no describer {str(spec)!r}",
+                "it is neither 'builtin' nor a folder",
+                "give the folder that `milanx train` wrote",
+            )
+        return cls(root, device)
+
+    def _load_encoders(self, content: dict[str, Any], device: str) -> tuple[Encoder, SetEncoder]:
+        from safetensors.torch import load_file
+
+        from milanx.decode import SetEncoder, SetEncoderSpec
+        from milanx.encode import Encoder, EncoderSpec
+
+        encoder = Encoder(EncoderSpec.from_dict(content["encoder"]))
+        projection = load_file(self.root / "encoder.safetensors")
+        encoder.projection.load_state_dict({k: v.float() for k, v in projection.items()})
+        set_encoder = SetEncoder(SetEncoderSpec(**content["set_encoder"]))
+        weights = load_file(self.root / "set_encoder.safetensors")
+        set_encoder.load_state_dict({k: v.float() for k, v in weights.items()})
+        set_encoder.eval().requires_grad_(False)
+        return encoder.to(device), set_encoder.to(device)
+
+    def _load_language(self, device: str) -> tuple[Any, Any, Any]:
+        from transformers import PreTrainedTokenizerFast
+
+        from milanx.decode import load_merged
+        from milanx.prior import Prior
+
+        logging.getLogger("transformers").setLevel(logging.ERROR)
+        base = str(self.root / "base")
+        decoder = load_merged(base, str(self.root / "decoder")).to(device)
+        unconditioned = load_merged(base, str(self.root / "prior")).to(device)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(self.root / "tokenizer")
+        return decoder, Prior(unconditioned, tokenizer), tokenizer
+
+    @torch.inference_mode()
+    def prefixes(self, features: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Make the prefixes [u, p, width] of features [u, k, 2, d]; valid is bool [u, k]."""
+        device = self.encoder.device
+        features = features.to(device)
+        return self.set_encoder(features, self.encoder.joint(features), valid.to(device))
+
+    def describe(
+        self,
+        store: ExemplarStore,
+        layers: Sequence[str] | None = None,
+        *,
+        settings: SearchSettings | None = None,
+        units: dict[str, Sequence[tuple[int, str]]] | None = None,
+        progress: Reporter | None = None,
+    ) -> list[Description]:
+        """Describe the units of a store.
+
+        Args:
+            store: the exemplars.
+            layers: which layers; all when None.
+            settings: how to search; the describer's own when None.
+            units: (unit, sign) of each layer to describe; all that the store has when None.
+            progress: told about encoding and describing.
+
+        Returns:
+            A description a unit, in the order of the store.
+        """
+        from milanx.encode import encode_views
+
+        progress = progress or Silent()
+        settings = settings or self.settings
+        chosen = list(layers) if layers is not None else list(store.layers)
+        with progress.stage("encode", len(store.view_indices())) as bar:
+            features = encode_views(self.encoder, store, advance=bar.advance)
+        rows = {layer: self._rows(store, layer, units) for layer in chosen}
+        found: list[Description] = []
+        with progress.stage("describe", sum(map(len, rows.values()))) as bar:
+            for layer in chosen:
+                for start in range(0, len(rows[layer]), UNITS_AT_ONCE):
+                    part = rows[layer][start : start + UNITS_AT_ONCE]
+                    found += self._describe_rows(
+                        store, layer, part, features, settings, bar.advance
+                    )
+        return found
+
+    def _rows(
+        self,
+        store: ExemplarStore,
+        layer: str,
+        units: dict[str, Sequence[tuple[int, str]]] | None,
+    ) -> list[int]:
+        known = store.units(layer)
+        if units is None or layer not in units:
+            return list(range(len(known)))
+        place = {pair: row for row, pair in enumerate(known)}
+        return [place[(int(unit), sign)] for unit, sign in units[layer]]
+
+    def _describe_rows(
+        self,
+        store: ExemplarStore,
+        layer: str,
+        rows: list[int],
+        features: dict[int, np.ndarray],
+        settings: SearchSettings,
+        advance: Callable[[int], None],
+    ) -> list[Description]:
+        """Describe the units at ``rows`` of a layer."""
+        from milanx.encode import exemplar_features
+        from milanx.search import search
+
+        known, status = store.units(layer), store.status(layer)
+        alive = [r for r in rows if status[r] != "dead"]
+        texts: dict[int, tuple[Candidate, ...]] = {}
+        if alive:
+            grid = self.encoder.spec.grid
+            images = store.images(layer)[alive]
+            weights = store.mask_weights(layer, alive, (grid, grid))
+            pooled, valid = exemplar_features(features, images, weights)
+            prefixes = self.prefixes(pooled, valid)
+            ranked = search(
+                self.decoder, self.prior, self.tokenizer, prefixes, settings, advance=advance
+            )
+            texts = dict(zip(alive, ranked, strict=True))
+        advance(len(rows) - len(alive))
+        return [_description(layer, *known[row], texts.get(row, ())) for row in rows]
+
+    def search_defaults(self, **changes: Any) -> SearchSettings:
+        """Return the describer's search settings with ``changes``."""
+        return replace(self.settings, **changes)
+
+
+def _description(
+    layer: str, unit: int, sign: str, candidates: tuple[Candidate, ...]
+) -> Description:
+    if not candidates:
+        return Description(layer, unit, sign, "dead")
+    best = candidates[0]
+    return Description(
+        layer,
+        unit,
+        sign,
+        "described",
+        best.text,
+        best.pmi,
+        best.log_p_given_exemplars,
+        best.log_p_prior,
+        candidates,
+    )
