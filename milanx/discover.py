@@ -49,20 +49,26 @@ class Consumed:
         return NONLINEAR[self.name](value, *self.args, **kwargs)
 
 
+def _consumed(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Consumed:
+    """Note a nonlinearity; torch's ReLU6 is a hardtanh from 0 to 6."""
+    if name == "hardtanh":
+        bounds = [*(a for a in args if not isinstance(a, bool)), -1.0, 1.0][:2] if not args else [
+            a for a in args if not isinstance(a, bool)]  # fmt: skip
+        low, high = (kwargs.get("min_val", bounds[0]), kwargs.get("max_val", bounds[1]))
+        if (low, high) == (0, 6):
+            return Consumed("relu6")
+        return Consumed(name, (low, high))
+    return Consumed(name, tuple(a for a in args if not isinstance(a, bool)), dict(kwargs))
+
+
 @dataclass
 class _Seen:
     """What one forward pass showed of a tensor."""
 
-    made_by: str | None = None  # the nonlinearity that made it, if one did
+    made_by: Consumed | None = None  # the nonlinearity that made it, if one did
     consumer: Consumed | None = None
     read: bool = False
     changed: bool = False  # by an operation in place, after its module returned
-
-
-def _plain_name(function: Callable) -> str:
-    name = getattr(function, "__name__", "")
-    return name.strip("_").removeprefix("i") if name in ("__iadd__", "__imul__", "__isub__",
-        "__itruediv__") else name  # fmt: skip
 
 
 class _Watch(TorchFunctionMode):
@@ -90,8 +96,7 @@ class _Watch(TorchFunctionMode):
             return func(*args, **kwargs)
         plain = name.rstrip("_") if not name.startswith("__") else name
         first = args[0] if isinstance(args[0], torch.Tensor) else None
-        with torch._C.DisableTorchFunction():
-            result = func(*args, **kwargs)
+        result = func(*args, **kwargs)
         inplace = kwargs.get("inplace") is True or (
             name.endswith("_") and not name.endswith("__")
         ) or name.startswith("__i")  # fmt: skip
@@ -114,17 +119,17 @@ class _Watch(TorchFunctionMode):
         inplace = inplace or (plain in ("relu", "relu6", "silu", "hardswish", "leaky_relu", "elu",
                                         "celu", "selu", "mish", "hardtanh")
                               and bool(arguments) and arguments[-1] is True)  # fmt: skip
+        done = None
         if plain in NONLINEAR:
+            done = _consumed(plain, arguments, kwargs)
             if not note.read:
-                keep = tuple(a for a in arguments if not isinstance(a, bool))
-                note.consumer = Consumed(plain, keep, dict(kwargs))
+                note.consumer = done
             if isinstance(result, torch.Tensor) and not inplace:
-                self.of(result).made_by = plain
+                self.of(result).made_by = done
         if inplace:
             note.changed = True
             if isinstance(result, torch.Tensor):
-                fresh = _Seen(made_by=plain if plain in NONLINEAR else None)
-                self.later(result, fresh)
+                self.later(result, _Seen(made_by=done))
         note.read = True
 
     def later(self, tensor: torch.Tensor, fresh: _Seen) -> None:
@@ -145,12 +150,27 @@ class _Found:
     shape: tuple[int, ...]
     note: _Seen
     calls: int = 1
-    first_class: bool | None = None  # a gradient reached the class token
-    patches: bool | None = None  # a gradient reached the other positions
+    reached: bool = False  # there is a path to the output from some position
+    at_class: bool = True  # and from the first token
+    at_patches: bool = True  # and from the others
+
+    @property
+    def inert(self) -> bool:
+        """No path from the patches: a gradient of exact zeros there alone, or none at all.
+
+        Zeros everywhere are weights that are zero, such as a fresh residual branch's, not a
+        missing path.
+        """
+        return not self.reached or (self.at_class and not self.at_patches)
+
+    @property
+    def class_inert(self) -> bool:
+        """No path from the class token."""
+        return not self.reached or (self.at_patches and not self.at_class)
 
 
 @contextmanager
-def _hooks(found: dict[str, _Found], watch: _Watch, model: nn.Module, grad: bool) -> Iterator[None]:
+def _hooks(found: dict[str, _Found], watch: _Watch, model: nn.Module) -> Iterator[None]:
     """Note every module's output; the hooks are gone afterwards."""
     with ExitStack() as stack:
         for name, module in model.named_modules():
@@ -158,27 +178,27 @@ def _hooks(found: dict[str, _Found], watch: _Watch, model: nn.Module, grad: bool
                 continue
 
             def note(module: nn.Module, args: Any, output: Any, name: str = name) -> None:
-                tensor = first_tensor(output)
-                if tensor is None or tensor.ndim not in (2, 3, 4) or not tensor.is_floating_point():
-                    return
-                if name in found:
-                    found[name].calls += 1
-                    return
-                record = _Found(name, module, tuple(tensor.shape), watch.of(tensor))
-                found[name] = record
-                if grad and tensor.requires_grad:
-                    tensor.register_hook(lambda g, r=record: _note_gradient(r, g))
+                with torch._C.DisableTorchFunction():  # looking is no reading
+                    tensor = first_tensor(output)
+                    if tensor is None or tensor.ndim not in (2, 3, 4):
+                        return
+                    if name in found:
+                        found[name].calls += 1
+                        return
+                    record = _Found(name, module, tuple(tensor.shape), watch.of(tensor))
+                    found[name] = record
+                    if tensor.requires_grad:
+                        tensor.register_hook(lambda g, r=record: _note_gradient(r, g))
 
             stack.callback(module.register_forward_hook(note).remove)
         yield
 
 
 def _note_gradient(record: _Found, gradient: torch.Tensor) -> None:
+    record.reached = True
     if gradient.ndim == 3:
-        record.first_class = bool(gradient[:, 0].any())
-        record.patches = bool(gradient[:, 1:].any())
-    else:
-        record.first_class = record.patches = bool(gradient.any())
+        record.at_class = bool(gradient[:, 0].any())
+        record.at_patches = bool(gradient[:, 1:].any())
 
 
 def _example(target: Target) -> torch.Tensor:
@@ -241,7 +261,7 @@ def discover(target: Target) -> tuple[list[LayerInfo], dict[str, Consumed]]:
     model = target.model
     inputs = _example(target)
     try:
-        with torch.enable_grad(), _hooks(found, watch, model, True), watch:
+        with torch.enable_grad(), _hooks(found, watch, model), watch:
             output = first_tensor(model(inputs.clone().requires_grad_(True)))
         if output is not None and output.requires_grad:
             generator = torch.Generator().manual_seed(1)
@@ -258,21 +278,22 @@ def discover(target: Target) -> tuple[list[LayerInfo], dict[str, Consumed]]:
         if record.note.consumer is not None:
             consumers[record.name] = record.note.consumer
         infos.extend(_infos(target, record, shape))
-    return _with_better(infos), consumers
+    return _with_better(model, infos), consumers
 
 
 def _infos(target: Target, record: _Found, output: tuple[int, ...]) -> list[LayerInfo]:
     """Make the entries of one module: one, or two for tokens with a class token."""
     shape, note = record.shape, record.note
     down = _gated(target.model, record.name)
-    reading = note.consumer.name if note.consumer else note.made_by
-    low, high = _range(reading, note.consumer)
+    done = note.consumer or note.made_by
+    reading = done.name if done else None
+    low, high = _range(done)
     base = LayerInfo(
         record.name, record.name, "conv", shape[1], (1, 1),
         read="into " + down if down else f"after {reading}" if reading else "output",
         rectified=low and not down, upper=None if down else high,
         linear=reading is None and down is None,
-        inert=record.patches is False, nonlinearity=reading, changed=note.changed,
+        inert=record.inert, nonlinearity=note.consumer.name if note.consumer else None, changed=note.changed,
         input_of=down,
     )  # fmt: skip
     if len(shape) == 4:
@@ -295,24 +316,27 @@ def _infos(target: Target, record: _Found, output: tuple[int, ...]) -> list[Laye
         return [patch]
     at_class = dataclasses.replace(
         patch, name=record.name + CLASS, map_size=(1, 1), class_token=True,
-        inert=record.first_class is False,
+        inert=record.class_inert,
     )  # fmt: skip
     return [patch, at_class]
 
 
-def _range(reading: str | None, consumer: Consumed | None) -> tuple[bool, float | None]:
+def _range(done: Consumed | None) -> tuple[bool, float | None]:
     """Whether values are never below zero, and the most that they can be."""
-    if reading == "hardtanh":
-        if consumer is None or len(consumer.args) < 2:
-            return False, None
-        return consumer.args[0] >= 0, float(consumer.args[1])
-    return reading in RECTIFIERS, UPPER.get(reading or "")
+    if done is None:
+        return False, None
+    if done.name == "hardtanh":
+        return done.args[0] >= 0, float(done.args[1])
+    return done.name in RECTIFIERS, UPPER.get(done.name)
 
 
-def _with_better(infos: list[LayerInfo]) -> list[LayerInfo]:
+def _with_better(model: nn.Module, infos: list[LayerInfo]) -> list[LayerInfo]:
     """Point from each linear or inert layer to the nearest that is neither."""
-    good = [i for i, info in enumerate(infos)
-            if not info.linear and not info.inert and not info.class_token]  # fmt: skip
+    good = [
+        i for i, info in enumerate(infos)
+        if not info.linear and not info.inert and not info.class_token
+        and next(model.get_submodule(info.module).parameters(), None) is not None
+    ]  # fmt: skip
     made = []
     for i, info in enumerate(infos):
         if (info.linear or info.inert) and good and info.kind != "logits":

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from milanx.errors import FormatError, InputError, MilanxError
 from milanx.files import fingerprint
-from milanx.progress import Bar, Reporter, Silent
+from milanx.progress import Reporter, Silent, Stage
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,7 +42,7 @@ class Timed:
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextlib.contextmanager
-    def stage(self, name: str, total: int | None) -> Iterator[Bar]:
+    def stage(self, name: str, total: int | None) -> Iterator[Stage]:
         """Begin a stage."""
         started = time.monotonic()
         with self.inner.stage(name, total) as bar:
@@ -247,22 +247,10 @@ def _extract(
             folder,
             settings,
             units=asked,
-            progress=_steps(bar),
+            progress=bar.at,
             device=where,
         )
     return Extracted(target, infos, probe, store, folder, settings.signs)
-
-
-def _steps(bar: Bar) -> Any:
-    """Turn (done, total) into advances."""
-    last = 0
-
-    def report(done: int, total: int) -> None:
-        nonlocal last
-        bar.advance(done - last)
-        last = done
-
-    return report
 
 
 def _remove_run(folder: Path) -> None:

@@ -171,9 +171,9 @@ class TopK:
 
 def _best(values: torch.Tensor, means: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     """Return the order of entries [u, n]: value down, mean down, image up."""
-    order = images.argsort(1, stable=True)
-    order = order.gather(1, means.gather(1, order).argsort(1, descending=True, stable=True))
-    return order.gather(1, values.gather(1, order).argsort(1, descending=True, stable=True))
+    order = images.argsort(dim=1, stable=True)
+    order = order.gather(1, means.gather(1, order).argsort(dim=1, descending=True, stable=True))
+    return order.gather(1, values.gather(1, order).argsort(dim=1, descending=True, stable=True))
 
 
 class LayerStatistics:
