@@ -1,1 +1,51 @@
-"""Command line."""
+"""The command line: one file a command, no logic: parse, call milanx, print."""
+
+from __future__ import annotations
+
+import typer
+
+from milanx.cli import (
+    bench,
+    describe,
+    env,
+    evaluate,
+    exemplars,
+    layers,
+    page,
+    recipes,
+    show,
+    train,
+)
+
+app = typer.Typer(
+    name="milanx",
+    help="Say in plain words what the units of a vision model detect.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    epilog="Examples:  milanx describe  |  milanx layers vit_tiny_patch16_224  |  "
+    "milanx describe resnet18 -l layer4 --images photos/",
+)
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    version: bool = typer.Option(False, "--version", help="Print the version."),
+) -> None:
+    """Say in plain words what the units of a vision model detect."""
+    if version:
+        from milanx import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+app.command("describe")(describe.describe)
+app.command("exemplars")(exemplars.exemplars)
+app.command("layers")(layers.layers)
+app.command("show")(show.show)
+app.command("page")(page.page)
+app.command("evaluate")(evaluate.evaluate)
+app.command("train")(train.train)
+app.command("env")(env.env)
+app.add_typer(recipes.app, name="recipes")
+app.add_typer(bench.app, name="bench")

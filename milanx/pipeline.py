@@ -407,3 +407,31 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
+
+
+def environment() -> dict[str, Any]:
+    """Return what a bug report needs: versions, device, optional parts, caches."""
+    import os
+    import platform
+
+    import torch
+
+    from milanx.files import cache_dir
+
+    optional = {}
+    for name in ("bitsandbytes", "datasets", "tensorboard", "sentence_transformers"):
+        try:
+            optional[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            optional[name] = "not installed"
+    return {
+        **versions(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": pick_device("auto"),
+        "threads": torch.get_num_threads(),
+        **optional,
+        "cache": str(cache_dir()),
+        "HF_HOME": os.environ.get("HF_HOME", "not set"),
+        "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "not set"),
+    }

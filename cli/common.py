@@ -1,0 +1,126 @@
+"""What the commands share: options, errors in three lines, a terminal that shows progress."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
+
+import typer
+
+from milanx.errors import Interrupted, MilanxError
+
+if TYPE_CHECKING:
+    from milanx.progress import Reporter
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Layers = Annotated[
+    list[str],
+    typer.Option("--layer", "-l", help="Layer, pattern ('blocks.*') or address ('blocks.6:0-63')."),
+]
+Images = Annotated[
+    list[str],
+    typer.Option("--images", help="Folder, .parquet file or builtin:probe; may be repeated."),
+]
+Units = Annotated[str | None, typer.Option(help="Units of every layer, such as 0-63 or 3,17.")]
+Limit = Annotated[int | None, typer.Option(help="At most this many images.", min=1)]
+Out = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Run folder [milanx-runs/MODEL/NAME].")
+]
+Weights = Annotated[Path | None, typer.Option(help="Checkpoint, .safetensors or .pth.")]
+RandomWeights = Annotated[bool, typer.Option("--random-weights", help="Random weights.")]
+Read = Annotated[str, typer.Option(help="auto: after the own nonlinearity; raw: before it.")]
+Sign = Annotated[
+    list[str], typer.Option("--sign", help="+ or - (images of the lowest values); repeatable.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Dtype = Annotated[str, typer.Option(help="Of the target: float32, bfloat16 or float16.")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", "-b", min=1, help="Images a step.")]
+Seed = Annotated[int, typer.Option(help="Of the split into exemplars and kept aside.")]
+Workers = Annotated[int, typer.Option("--workers", "-j", min=1, help="Decoding threads.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run of other inputs.")]
+Json = Annotated[bool, typer.Option("--json", help="One json document on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Traceback of an error.")]
+
+
+def explained(command: Callable[P, R]) -> Callable[P, R]:
+    """Print a `MilanxError` in three lines and exit with its code; traceback with --debug."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except MilanxError as error:
+            if kwargs.get("debug") or os.environ.get("MILANX_DEBUG"):
+                raise
+            typer.echo(f"error: {error.what}", err=True)
+            typer.echo(f"  why: {error.why or 'see above'}", err=True)
+            typer.echo(f"   do: {'; or '.join(error.ways_out) or 'milanx --help'}", err=True)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            typer.echo("stopped; run the same command again to go on", err=True)
+            raise typer.Exit(Interrupted.exit_code) from error
+
+    return run
+
+
+def reporter(quiet: bool, as_json: bool = False) -> Reporter:
+    """Return what shows progress on stderr; nothing when quiet or for json."""
+    from milanx.progress import Silent
+
+    if quiet or as_json:
+        return Silent()
+    from milanx.report.terminal import TerminalReporter
+
+    return TerminalReporter()
+
+
+def hush() -> None:
+    """Keep the libraries' own progress bars and advice off the terminal."""
+    import warnings
+
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def print_json(value: Any) -> None:
+    """Write one json document to stdout."""
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, default=str)
+    sys.stdout.write("\n")
+
+
+def starting(quiet: bool, as_json: bool, text: str) -> None:
+    """Say that work begins, before the heavy imports."""
+    hush()
+    if not quiet and not as_json:
+        typer.echo(text, err=True)
+
+
+def extract_settings(k: int, quantile: float, seed: int, batch_size: int | None, workers: int) -> Any:
+    """Make the settings of an extraction from options."""
+    from milanx.extract import ExtractSettings
+
+    return ExtractSettings(k=k, quantile=quantile, seed=seed, batch_size=batch_size, workers=workers)
+
+
+def load_describer(
+    spec: str, beam: int | None, lam: float | None, method: str | None, device: str
+) -> Any:
+    """Load a describer with search settings changed by options."""
+    from milanx.describer import Describer
+    from milanx.pipeline import pick_device
+
+    describer = Describer.load(spec, pick_device(device))
+    changes = {"beam": beam, "lam": lam, "method": method}
+    given = {name: value for name, value in changes.items() if value is not None}
+    describer.settings = describer.search_defaults(**given)
+    return describer

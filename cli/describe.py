@@ -1,0 +1,78 @@
+"""`milanx describe`: the main job."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from milanx.cli import common as c
+
+DEFAULT_LAYERS = ("blocks.5.3.bn1",)
+
+
+@c.explained
+def describe(
+    model: Annotated[str, typer.Argument(help="Target, by name.")] = "tf_efficientnet_lite0",
+    layer: c.Layers = list(DEFAULT_LAYERS),  # noqa: B006 - typer copies it
+    images: c.Images = ["builtin:probe"],  # noqa: B006
+    units: c.Units = None,
+    limit: c.Limit = None,
+    out: c.Out = None,
+    describer: Annotated[str, typer.Option(help="builtin, or a describer's folder.")] = "builtin",
+    beam: Annotated[int | None, typer.Option(min=1, help="Hypotheses of the search.")] = None,
+    lam: Annotated[float | None, typer.Option(help="lambda of the weighted PMI.")] = None,
+    method: Annotated[str | None, typer.Option(help="pmi or argmax.")] = None,
+    weights: c.Weights = None,
+    random_weights: c.RandomWeights = False,
+    sign: c.Sign = ["+"],  # noqa: B006
+    read: c.Read = "auto",
+    k: Annotated[int, typer.Option("-k", min=1, help="Exemplars a unit.")] = 15,
+    quantile: Annotated[float, typer.Option(help="Above which a mask lies.")] = 0.99,
+    device: c.Device = "auto",
+    dtype: c.Dtype = "float32",
+    batch_size: c.BatchSize = None,
+    seed: c.Seed = 0,
+    workers: c.Workers = 2,
+    overwrite: c.Overwrite = False,
+    as_json: c.Json = False,
+    quiet: c.Quiet = False,
+    debug: c.Debug = False,
+) -> None:
+    """Describe the units of a model's layers in words.
+
+    Without arguments: a late layer of tf_efficientnet_lite0 on built-in images, offline.
+    """
+    c.starting(quiet, as_json, f"milanx describe {model}")
+    from milanx.pipeline import DEFAULT_MODEL
+    from milanx.pipeline import describe as run_describe
+
+    if model != DEFAULT_MODEL and tuple(layer) == DEFAULT_LAYERS:
+        raise typer.BadParameter(f"which layer of {model}? milanx layers {model} lists them")
+    run = run_describe(
+        model,
+        layers=layer,
+        images=images,
+        units=units,
+        limit=limit,
+        out=out,
+        describer=c.load_describer(describer, beam, lam, method, device),
+        weights=weights,
+        random_weights=random_weights,
+        read=read,
+        signs=sign,
+        settings=c.extract_settings(k, quantile, seed, batch_size, workers),
+        device=device,
+        dtype=dtype,
+        overwrite=overwrite,
+        progress=(progress := c.reporter(quiet, as_json)),
+    )
+    from milanx.report.page import write_page
+    from milanx.report.terminal import print_run
+
+    with progress.stage("page", None):
+        page = write_page(run)
+    if as_json:
+        c.print_json({"run": str(run.root), "page": str(page), "units": run.rows})
+        return
+    print_run(run, page)

@@ -1,0 +1,46 @@
+"""`milanx evaluate`: measure descriptions by a protocol."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from milanx.cli import common as c
+
+
+@c.explained
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run folder (p1), or where to write one (p2).")],
+    protocol: Annotated[str, typer.Option(help="p1, p2, or both with a comma.")] = "p1",
+    images: Annotated[
+        list[str] | None, typer.Option("--images", help="Labelled or segmented photos, for p2.")
+    ] = None,
+    describer: Annotated[str, typer.Option(help="For p2: builtin, or a folder.")] = "builtin",
+    units: Annotated[int, typer.Option(help="Planted units, for p2.", min=5)] = 200,
+    seed: c.Seed = 0,
+    as_json: c.Json = False,
+    quiet: c.Quiet = False,
+    debug: c.Debug = False,
+) -> None:
+    """Measure how good descriptions are, with the rows that make a figure readable.
+
+    p1: do the descriptions of a classifier's logits name their classes? Needs a run whose probe
+    images carry labels.
+    p2: planted units whose meaning is known, on photos with labels or regions.
+    """
+    c.starting(quiet, as_json, f"milanx evaluate {run}")
+    from milanx.evaluate import run_protocols
+
+    reports = run_protocols(
+        run, protocol.split(","), images=images or (), describer=describer, count=units, seed=seed,
+        progress=c.reporter(quiet, as_json),
+    )  # fmt: skip
+    if as_json:
+        c.print_json(reports)
+        return
+    from milanx.report.terminal import print_report
+
+    for report in reports:
+        print_report(report)

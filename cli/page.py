@@ -1,0 +1,22 @@
+"""`milanx page`: write a run's page anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from milanx.cli import common as c
+
+
+@c.explained
+def page(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    debug: c.Debug = False,
+) -> None:
+    """Write the page of a run: exemplars, masks and descriptions of every unit."""
+    from milanx.report.page import write_page
+    from milanx.runs import open_run
+
+    typer.echo(str(write_page(open_run(run))))

@@ -1,0 +1,29 @@
+"""`milanx train`: make a describer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from milanx.cli import common as c
+
+
+@c.explained
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name or file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Settings over the recipe's: decoder.steps=500")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The describer's folder.")] = Path(
+        "describer"
+    ),
+    quiet: c.Quiet = False,
+    debug: c.Debug = False,
+) -> None:
+    """Train a describer by a recipe; an ended training goes on at the stage where it stood."""
+    c.starting(quiet, False, f"milanx train {recipe}")
+    from milanx.train.loop import train as run_training
+
+    typer.echo(str(run_training(recipe, overrides or [], out=out, progress=c.reporter(quiet))))

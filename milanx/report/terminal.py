@@ -1,0 +1,165 @@
+"""Progress and tables in the terminal, with rich."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from milanx.runs import Run, UnitView
+    from milanx.units import LayerInfo
+
+SHOWN = 20  # units of a run that are printed; the page has them all
+DEMONSTRATION = (
+    "These are the built-in images, a demonstration: they hold few concepts, so descriptions lean "
+    "to them, and no score is given."
+)
+
+
+class _Bar:
+    """A stage on a progress display."""
+
+    def __init__(self, progress: Progress, task: Any) -> None:
+        self._progress, self._task = progress, task
+
+    def advance(self, n: int = 1) -> None:
+        """Say that ``n`` more steps are done."""
+        self._progress.advance(self._task, n)
+
+    def at(self, done: int, total: int | None = None) -> None:
+        """Say that ``done`` steps, of ``total``, are done."""
+        self._progress.update(self._task, completed=done, total=total)
+
+
+class TerminalReporter:
+    """Shows stages on stderr: bars on a terminal, one line a finished stage elsewhere."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+
+    def say(self, text: str) -> None:
+        """Tell one line."""
+        self.console.print(escape(text), highlight=False)
+
+    @contextlib.contextmanager
+    def stage(self, name: str, total: int | None = None) -> Iterator[_Bar]:
+        """Begin a stage; its seconds are printed at its end."""
+        started = time.monotonic()
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                   TimeRemainingColumn())  # fmt: skip
+        with Progress(*columns, console=self.console, transient=True,
+                      disable=not self.console.is_terminal) as progress:  # fmt: skip
+            yield _Bar(progress, progress.add_task(name, total=total))
+        self.console.print(f"{name:14} {time.monotonic() - started:7.1f} s", highlight=False)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def print_run(run: Run, page: Path | None) -> None:
+    """Print the first units of a run, and where the rest is."""
+    console = Console()
+    table = Table(title=f"{run.target}: {len(run)} units", title_justify="left")
+    for name in ("unit", "description", "next best", "PMI"):
+        table.add_column(name, justify="right" if name == "PMI" else "left")
+    for row in run.rows[:SHOWN]:
+        sign = "-" if row["sign"] == "-" else ""
+        others = [c["text"] for c in row["candidates"][1:3]]
+        text = row["description"] or f"({row['status']})"
+        table.add_row(f"{row['layer']}:{sign}{row['unit']}", escape(text),
+                      escape(", ".join(others)), _number(row["pmi"]))  # fmt: skip
+    console.print(table)
+    counts: dict[str, int] = {}
+    for row in run.rows:
+        counts[row["status"]] = counts.get(row["status"], 0) + 1
+    console.print(", ".join(f"{n} {status}" for status, n in counts.items()), highlight=False)
+    console.print("PMI ranks the texts of one unit; it is no probability of being right.")
+    if run.demonstration:
+        console.print(DEMONSTRATION)
+        console.print(f"They hold: {', '.join(run.concepts)}.", highlight=False)
+    if page is not None:
+        console.print(f"run   {run.root}", highlight=False, soft_wrap=True)
+        console.print(f"page  {page}", highlight=False, soft_wrap=True)
+
+
+def print_unit(run: Run, view: UnitView) -> None:
+    """Print one unit: its candidates with their figures, and its exemplars."""
+    console = Console()
+    sign = "-" if view.sign == "-" else ""
+    console.print(f"[bold]{escape(view.layer)}:{sign}{view.unit}[/bold] of {escape(run.target)}: "
+                  f"{escape(view.description) or view.status}", highlight=False)  # fmt: skip
+    table = Table()
+    for name in ("candidate", "PMI", "log p(d|E)", "log p(d)"):
+        table.add_column(name, justify="left" if name == "candidate" else "right")
+    for candidate in view.row["candidates"]:
+        table.add_row(escape(candidate["text"]), _number(candidate["pmi"]),
+                      _number(candidate["log_p_given_exemplars"]),
+                      _number(candidate["log_p_prior"]))  # fmt: skip
+    console.print(table)
+    pairs = zip(view.row["images"], view.row["activations"], strict=True)
+    console.print("exemplars: " + ", ".join(f"{i} ({a:.2f})" for i, a in pairs), highlight=False)
+
+
+def print_layers(name: str, infos: Sequence[LayerInfo]) -> None:
+    """Print the layers of a model."""
+    table = Table(title=f"{name}: {len(infos)} layers", title_justify="left")
+    for column in ("layer", "kind", "units", "map", "read", "note"):
+        table.add_column(column, justify="right" if column == "units" else "left",
+                         overflow="fold", no_wrap=column == "layer")  # fmt: skip
+    for info in infos:
+        notes = ["inert"] if info.inert else []
+        if info.linear:
+            notes.append("linear")
+        if info.better and (info.linear or info.inert):
+            notes.append(f"better: {info.better}")
+        table.add_row(escape(info.name), info.kind, str(info.units),
+                      f"{info.map_size[0]} x {info.map_size[1]}", info.read, escape("; ".join(notes)))  # fmt: skip
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    console.print(table)
+    console.print("inert: nothing of it reaches the output. linear: no nonlinearity of its own, so "
+                  "units have a second side (--sign -).")  # fmt: skip
+
+
+def print_report(report: dict[str, Any]) -> None:
+    """Print a protocol's rows with their 95 % intervals."""
+    table = Table(title=f"{report['protocol']}: n = {report['n']}", title_justify="left")
+    names = list(report["rows"])
+    measures = list(dict.fromkeys(m for row in report["rows"].values() for m in row))
+    for column in ("row", *measures):
+        table.add_column(column, justify="left" if column == "row" else "right")
+    for name in names:
+        cells = []
+        for measure in measures:
+            value = report["rows"][name].get(measure)
+            if isinstance(value, dict):
+                low, high = value["interval"]
+                cells.append(f"{value['estimate']:.3f} [{low:.3f}, {high:.3f}]")
+            else:
+                cells.append("" if value is None else f"{value:.3f}")
+        table.add_row(name, *cells)
+    console = Console(width=max(Console().width, 120))
+    console.print(table)
+    for line in report.get("notes", ()):
+        console.print(escape(line), highlight=False)
+
+
+def print_bench(rows: Sequence[dict[str, Any]]) -> None:
+    """Print what `milanx.bench` measured."""
+    table = Table(title="extraction over the fastest bare forward pass", title_justify="left")
+    columns = list(rows[0]) if rows else []
+    for column in columns:
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
+    Console(width=max(Console().width, 140)).print(table)
