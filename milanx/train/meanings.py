@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from milanx.encode import PIXEL_CHANNELS, Encoder
 from milanx.train.photos import PhotoFeatures
 from milanx.train.phrases import KINDS, clean_name, held_out_names, mentions, whole_words
-from milanx.train.splits import HELD_OUT_CALTECH, HELD_OUT_TINY, held_out
+from milanx.splits import held_out
+from milanx.train.splits import HELD_OUT_CALTECH, HELD_OUT_TINY
 
 MIN_POSITIVES = 6
 MIN_WORD_PHOTOS = 20

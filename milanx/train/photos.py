@@ -22,7 +22,7 @@ from PIL import Image
 from milanx.encode import Encoder
 from milanx.errors import InputError
 from milanx.files import cache_dir, fingerprint, fingerprint_file, read_json, write_json
-from milanx.train.splits import photo_group
+from milanx.splits import photo_group
 
 MIN_CROP = 0.7  # least share of the short side that a training crop keeps
 DEGRADED = 0.7  # share of the views that are made smaller and compressed again

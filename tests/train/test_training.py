@@ -14,7 +14,8 @@ from milanx.train.corpus import Corpus
 from milanx.train.meanings import Meaning, named_meanings, pixel_meanings, training_photos
 from milanx.train.photos import Photo, PhotoFeatures
 from milanx.train.phrases import clean_name, held_out_names, mentions, plural, whole_words
-from milanx.train.splits import HELD_OUT_CALTECH, held_out, photo_group
+from milanx.splits import held_out, photo_group
+from milanx.train.splits import HELD_OUT_CALTECH
 from milanx.train.text import near_duplicates
 
 COLOURS = {"apple": (200, 30, 30), "leaf": (40, 140, 30), "lake": (30, 60, 190)}

@@ -1,0 +1,51 @@
+"""Accepted names of the ImageNet classes: a class's own name and its synset's lemmas."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from importlib import resources
+
+from milanx.evaluate.text import find_phrase, lemmas
+
+MAX_NAMED = 2  # a text that names more classes than this counts as wrong
+
+
+@lru_cache(maxsize=1)
+def accepted_names() -> dict[str, tuple[str, ...]]:
+    """Return WordNet id -> accepted names, in ImageNet-1k's order."""
+    text = resources.files("milanx.evaluate").joinpath("imagenet_names.json").read_text("utf-8")
+    return {wnid: tuple(names) for wnid, names in json.loads(text).items()}
+
+
+class ClassNamer:
+    """Finds which of some classes a text names.
+
+    Args:
+        wnids: the classes that may be named.
+    """
+
+    def __init__(self, wnids: list[str]) -> None:
+        table = accepted_names()
+        self._phrases = [(wnid, lemmas(name)) for wnid in wnids for name in table[wnid]]
+
+    def named(self, text: str) -> list[set[str]]:
+        """Return the classes that a text names, by place; one phrase can name two classes.
+
+        A phrase inside a longer one that is named too does not count ("bow" in "bow tie").
+        """
+        words = lemmas(text)
+        hits = [(at, len(phrase), wnid) for wnid, phrase in self._phrases
+                if (at := find_phrase(words, phrase)) >= 0]  # fmt: skip
+        outer = [h for h in hits if not any(
+            o[0] <= h[0] and h[0] + h[1] <= o[0] + o[1] and o[1] > h[1] for o in hits)]  # fmt: skip
+        places: dict[tuple[int, int], set[str]] = {}
+        for at, size, wnid in sorted(outer):
+            places.setdefault((at, size), set()).add(wnid)
+        return list(places.values())
+
+    def right(self, text: str, wnid: str) -> bool:
+        """Whether the first class that a text names is ``wnid``, and it names few."""
+        found = self.named(text)
+        distinct = {frozenset(group) for group in found}
+        return bool(found) and wnid in found[0] and len(distinct) <= MAX_NAMED
