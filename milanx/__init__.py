@@ -1,3 +1,72 @@
-"""Plain-language descriptions of what the units of a vision model detect."""
+"""Plain-language descriptions of what the units of a vision model detect.
+
+Nothing heavy is imported before it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from milanx.describer import Describer, Description
+    from milanx.errors import FormatError, InputError, Interrupted, MilanxError, MissingWeights
+    from milanx.exemplars import ExemplarSet, ExemplarStore
+    from milanx.extract import ExtractSettings
+    from milanx.pipeline import describe, extract
+    from milanx.runs import Run, open_run
+    from milanx.search import Candidate, SearchSettings
+    from milanx.zoo import Preprocess
 
 __version__ = "0.1.0"
+
+_PLACES = {
+    "Candidate": "search",
+    "Describer": "describer",
+    "Description": "describer",
+    "ExemplarSet": "exemplars",
+    "ExemplarStore": "exemplars",
+    "ExtractSettings": "extract",
+    "FormatError": "errors",
+    "InputError": "errors",
+    "Interrupted": "errors",
+    "MilanxError": "errors",
+    "MissingWeights": "errors",
+    "Preprocess": "zoo",
+    "Run": "runs",
+    "SearchSettings": "search",
+    "describe": "pipeline",
+    "extract": "pipeline",
+    "open_run": "runs",
+}
+
+__all__ = [
+    "Candidate",
+    "Describer",
+    "Description",
+    "ExemplarSet",
+    "ExemplarStore",
+    "ExtractSettings",
+    "FormatError",
+    "InputError",
+    "Interrupted",
+    "MilanxError",
+    "MissingWeights",
+    "Preprocess",
+    "Run",
+    "SearchSettings",
+    "describe",
+    "extract",
+    "open_run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name in _PLACES:
+        return getattr(importlib.import_module(f"milanx.{_PLACES[name]}"), name)
+    raise AttributeError(f"module 'milanx' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -293,7 +293,7 @@ def _infos(target: Target, record: _Found, output: tuple[int, ...]) -> list[Laye
         read="into " + down if down else f"after {reading}" if reading else "output",
         rectified=low and not down, upper=None if down else high,
         linear=reading is None and down is None,
-        inert=record.inert, nonlinearity=note.consumer.name if note.consumer else None, changed=note.changed,
+        inert=record.inert, nonlinearity=note.consumer.name if note.consumer and not down else None, changed=note.changed,
         input_of=down,
     )  # fmt: skip
     if len(shape) == 4:

@@ -256,16 +256,13 @@ class Pass:
         histogram = statistics.histogram
         mean, deviation = histogram.mean_and_deviation()
         median = histogram.quantile(0.5)
-        maximum = torch.from_numpy(np.array(self.arrays[record.name][0]))
         stats = {
             "quantile": histogram.quantile(settings.quantile),
             "low_quantile": histogram.quantile(1 - settings.quantile),
             "median": median, "mean": mean, "deviation": deviation,
-            "maximum": maximum[self.exemplars].amax(0),
+            "maximum": histogram.largest,
             "minimum": _lowest(histogram.counts),
         }  # fmt: skip
-        # A quantile inside the top bin may lie above what was ever seen.
-        stats["quantile"] = torch.minimum(stats["quantile"], stats["maximum"])
         units, images, activations, maps = [], [], [], []
         for sign, top in statistics.top.items():
             units += [(unit, sign) for unit in self.chosen[record.name]]

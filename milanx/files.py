@@ -24,6 +24,7 @@ REASONS = {
     errno.EROFS: ("the file system is read-only", "write elsewhere with --out"),
     errno.EACCES: ("writing there is not permitted", "change its permissions or use --out"),
     errno.EPERM: ("writing there is not permitted", "change its permissions or use --out"),
+    errno.ENOENT: ("the folder above it is not there and cannot be made", "choose another --out"),
     errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another --out"),
 }
 

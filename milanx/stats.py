@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 
 # Bins are the ordered bits of a float32: sign, exponent, and the first six bits of the mantissa,
-# for magnitudes from 2**-20 to 2**12. Smaller ones count as zero, larger ones as the largest.
+# for magnitudes from 2**-30 to 2**16. Smaller ones count as zero, larger ones as the largest.
 MANTISSA_BITS = 6
-LOWEST_EXPONENT, HIGHEST_EXPONENT = -20, 12
+LOWEST_EXPONENT, HIGHEST_EXPONENT = -30, 16
 _SHIFT = 23 - MANTISSA_BITS
 _BASE = (127 + LOWEST_EXPONENT) << MANTISSA_BITS
 HALF = (HIGHEST_EXPONENT - LOWEST_EXPONENT) << MANTISSA_BITS
@@ -36,6 +36,7 @@ class Histogram:
 
     def __init__(self, units: int, positions: int, device: torch.device | str = "cpu") -> None:
         self.counts = torch.zeros(units, BINS, dtype=torch.int32, device=device)
+        self.largest = torch.full((units,), -torch.inf)
         self.subset: torch.Tensor | None = None
         if positions > MAX_POSITIONS:
             generator = torch.Generator().manual_seed(positions)
@@ -43,10 +44,12 @@ class Histogram:
             self.subset = chosen.sort().values.to(device)
         self._offset = torch.arange(units, device=device, dtype=torch.int32) * BINS
 
-    def update(self, maps: torch.Tensor) -> None:
-        """Count ``maps`` [b, u, h, w]."""
+    def update(self, maps: torch.Tensor, largest: torch.Tensor | None = None) -> None:
+        """Count ``maps`` [b, u, h, w]; ``largest`` [u], their maximum, where it is known."""
         if not len(maps):
             return
+        top = maps.amax((0, 2, 3)) if largest is None else largest
+        self.largest = torch.maximum(self.largest, top.float().cpu())
         rows = maps.permute(0, 2, 3, 1).flatten(1, 2)  # [b, h * w, u]
         if self.subset is not None:
             rows = rows[:, self.subset]
@@ -59,9 +62,11 @@ class Histogram:
     def merge(self, other: Histogram) -> None:
         """Add another's counts."""
         self.counts += other.counts
+        self.largest = torch.maximum(self.largest, other.largest)
 
     def quantile(self, q: float) -> torch.Tensor:
-        """Return the q-quantile of each unit, float32 [u]; linear inside a bin.
+        """Return the q-quantile of each unit, float32 [u]; linear inside a bin, never above the
+        largest value seen.
 
         Raises:
             ValueError: nothing was counted.
@@ -76,7 +81,8 @@ class Histogram:
         before = cumulative.gather(1, place) - inside
         share = ((wanted - before) / inside.clamp_min(1)).clamp(0, 1)
         low, high = _bounds(place)
-        return (low + share * (high - low)).squeeze(1).float()
+        found = (low + share * (high - low)).squeeze(1).float()
+        return torch.minimum(found, self.largest)
 
     def mean_and_deviation(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return mean and standard deviation of each unit, float32 [u], from the bins' middles."""
@@ -211,7 +217,7 @@ class LayerStatistics:
             return maximum, mean
         every = bool(eligible.all())
         chosen = maps if every else maps[eligible.to(maps.device)]
-        self.histogram.update(chosen.cpu())
+        self.histogram.update(chosen.cpu(), maximum[eligible].amax(0))
         rows = images[eligible]
         if "+" in self.top:
             self.top["+"].update(chosen, maximum[eligible], mean[eligible], rows)
@@ -228,7 +234,7 @@ class LayerStatistics:
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return everything that was counted."""
-        state = {"counts": self.histogram.counts}
+        state = {"counts": self.histogram.counts, "largest": self.histogram.largest}
         for sign, top in self.top.items():
             for name in ("values", "means", "images", "maps"):
                 state[f"{sign}.{name}"] = getattr(top, name)
@@ -236,7 +242,7 @@ class LayerStatistics:
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Take over what `state_dict` gave."""
-        self.histogram.counts = state["counts"]
+        self.histogram.counts, self.histogram.largest = state["counts"], state["largest"]
         for sign, top in self.top.items():
             for name in ("values", "means", "images", "maps"):
                 setattr(top, name, state[f"{sign}.{name}"])

@@ -1,0 +1,67 @@
+"""Small targets and images that tests share."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
+
+from milanx.zoo import Preprocess
+
+PREPROCESS = Preprocess((32, 32), 32, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+class Tiny(nn.Module):
+    """A small network with a module and a functional nonlinearity, in place and not."""
+
+    preprocess = PREPROCESS
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv1 = nn.Conv2d(3, 8, 3, 2, 1)
+        self.bn1 = nn.BatchNorm2d(8)
+        self.act1 = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(8, 12, 3, 2, 1)
+        self.conv3 = nn.Conv2d(12, 12, 1)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.act1(self.bn1(self.conv1(x)))
+        x = F.relu6(self.conv2(x) * 1.0)
+        y = F.gelu(self.conv3(x))
+        y += x
+        return self.head(y.mean((2, 3)))
+
+
+def tiny() -> nn.Module:
+    """Return the small network: ``tests.helpers:tiny``."""
+    return Tiny()
+
+
+def noise(count: int, side: int = 40, seed: int = 0) -> list[Image.Image]:
+    """Smooth random pictures, all different."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (count, 6, 6, 3), dtype=np.uint8)
+    return [Image.fromarray(s).resize((side, side + 8), Image.Resampling.BICUBIC) for s in small]
+
+
+def png(image: Image.Image, kind: str = "PNG") -> bytes:
+    """Encode a picture."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def write_parquet(path: Path, images: list[Image.Image], **columns: list) -> Path:
+    """Write pictures in the Hugging Face layout."""
+    content = [{"bytes": png(image), "path": f"{i}.png"} for i, image in enumerate(images)]
+    pq.write_table(pa.table({"image": content, **columns}), path, row_group_size=16)
+    return path
