@@ -1,0 +1,160 @@
+"""The command line: help, examples, exit codes, and each kind of bad input in three lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+from milanx.cli import app
+from tests.helpers import Tiny, noise, write_parquet
+
+runner = CliRunner()
+TINY = "tests.helpers:tiny"
+COMMANDS = ["describe", "exemplars", "layers", "show", "page", "evaluate", "train", "env",
+            "recipes", "bench"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_parquet(tmp_path_factory.mktemp("photos") / "p.parquet", noise(30))
+
+
+def refused(*arguments: object) -> str:
+    """Run a command that must fail; returns its three lines."""
+    result = runner.invoke(app, [str(a) for a in arguments])
+    assert result.exit_code == 2, result.output
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("milanx ")]
+    assert [line.split(":")[0].strip() for line in lines[-3:]] == ["error", "why", "do"], lines
+    assert "Traceback" not in result.output
+    return " ".join(lines[-3:])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str) -> None:
+    result = runner.invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+
+
+def test_bare_command_shows_help_and_version_is_one_line() -> None:
+    assert "describe" in runner.invoke(app, []).output
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", runner.invoke(app, ["--version"]).output)
+
+
+def test_layers_and_exemplars(photos: Path, tmp_path: Path) -> None:
+    listed = runner.invoke(app, ["layers", TINY, "--json"])
+    assert {row["name"] for row in json.loads(listed.stdout)} >= {"conv1", "bn1", "head"}
+    out = tmp_path / "run"
+    done = runner.invoke(app, ["exemplars", TINY, "-l", "bn1:0-3", "--images", str(photos), "-o",
+                               str(out), "--json"])  # fmt: skip
+    assert json.loads(done.stdout) == {"run": str(out), "layers": {"bn1": 4}}
+    settings = json.loads((out / "run.json").read_text())
+    assert settings["target"]["name"] == TINY
+    assert settings["seconds"]["extract"] > 0
+
+
+def test_unknown_model_layer_and_units(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r"
+    assert "did you mean resnet18" in refused("layers", "resnet18x")
+    assert "no layer 'convv1'" in refused("exemplars", TINY, "-l", "convv1", "--images", photos,
+                                          "-o", out)  # fmt: skip
+    assert "its units are 0 to 7" in refused("exemplars", TINY, "-l", "bn1", "--units", "3-9",
+                                             "--images", photos, "-o", out)  # fmt: skip
+    assert "cannot read the units" in refused("exemplars", TINY, "-l", "bn1", "--units", "x",
+                                              "--images", photos, "-o", out)  # fmt: skip
+    assert "cannot import" in refused("layers", "no_such_module:thing")
+    assert not out.exists()
+
+
+def test_image_sources(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("x")
+    for name, said in (("empty", "the folder is empty"), ("texts", "is an image"),
+                       ("absent", "no such file")):  # fmt: skip
+        assert said in refused("exemplars", TINY, "-l", "bn1", "--images", tmp_path / name)
+
+
+def test_checkpoints(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple:
+            return os.system, (f"touch {tmp_path / 'ran'}",)
+
+    evil = tmp_path / "evil.pth"
+    with evil.open("wb") as file:
+        pickle.dump({"a": Evil()}, file)
+    assert "could run code" in refused("layers", TINY, "--weights", evil)
+    torch.save({"x": Evil()}, evil)
+    assert "could run code" in refused("layers", TINY, "--weights", evil)
+    assert not (tmp_path / "ran").exists()
+    other = tmp_path / "other.safetensors"
+    save_file({"conv9.weight": torch.zeros(2, 2), "head.bias": torch.zeros(3)}, other)
+    said = refused("layers", TINY, "--weights", other)
+    assert "missing" in said
+    assert "unexpected (conv9.weight)" in said
+    assert "of another shape (head.bias: (3,) for (5,))" in said
+    good = tmp_path / "good.pth"
+    torch.save({"state_dict": {f"module.{k}": v for k, v in Tiny().state_dict().items()}}, good)
+    assert runner.invoke(app, ["layers", TINY, "--weights", str(good)]).exit_code == 0
+    assert "no such file" in refused("layers", TINY, "--weights", tmp_path / "absent.pth")
+
+
+def test_weights_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    said = refused("exemplars", "resnet50", "-l", "layer4")
+    assert "--weights FILE" in said
+    assert "--random-weights" in said
+    assert "PyPI" in said
+
+
+def test_read_only_folder(photos: Path, tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    locked.chmod(stat.S_IREAD | stat.S_IEXEC)
+    if os.access(locked, os.W_OK):  # root writes anywhere but to the kernel's own files
+        locked = Path("/proc/milanx")
+    assert "cannot write" in refused("exemplars", TINY, "-l", "bn1", "--images", photos, "-o",
+                                     locked / "run")  # fmt: skip
+
+
+def test_run_folder_of_another_model(photos: Path, tmp_path: Path) -> None:
+    base = ["exemplars", TINY, "-l", "bn1", "--images", str(photos), "-o", str(tmp_path / "r"), "-q"]
+    assert runner.invoke(app, base).exit_code == 0
+    assert "holds another run" in refused(*base, "--random-weights", "-k", "3")
+    assert runner.invoke(app, [*base, "-k", "3", "--overwrite"]).exit_code == 0
+    (tmp_path / "r" / "thesis.txt").write_text("x")
+    assert "not overwritten" in refused(*base, "--overwrite")
+    assert (tmp_path / "r" / "thesis.txt").exists()
+
+
+def test_debug_gives_the_traceback(photos: Path) -> None:
+    result = runner.invoke(app, ["layers", "resnet18x", "--debug"])
+    assert type(result.exception).__name__ == "InputError"
+
+
+def test_show_and_page_of_no_run(tmp_path: Path) -> None:
+    assert "is no run folder" in refused("show", tmp_path)
+    assert "no such folder" in refused("page", tmp_path / "x")
+
+
+def test_recipes(tmp_path: Path) -> None:
+    assert "mini" in runner.invoke(app, ["recipes", "ls"]).output
+    target = tmp_path / "mine.yaml"
+    assert runner.invoke(app, ["recipes", "cp", "mini", str(target)]).exit_code == 0
+    assert runner.invoke(app, ["recipes", "validate", str(target)]).exit_code == 0
+    assert "lost" in refused("recipes", "cp", "mini", target)
+    assert "must be int" in refused("recipes", "validate", "mini", "decoder.steps=x")
+
+
+def test_env_is_json() -> None:
+    facts = json.loads(runner.invoke(app, ["env", "--json"]).stdout)
+    assert {"milanx", "torch", "device", "cache"} <= facts.keys()
