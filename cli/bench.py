@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-
 from milanx.cli import common as c
 
 app = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True)

@@ -105,11 +105,15 @@ def starting(quiet: bool, as_json: bool, text: str) -> None:
         typer.echo(text, err=True)
 
 
-def extract_settings(k: int, quantile: float, seed: int, batch_size: int | None, workers: int) -> Any:
+def extract_settings(
+    k: int, quantile: float, seed: int, batch_size: int | None, workers: int
+) -> Any:
     """Make the settings of an extraction from options."""
     from milanx.extract import ExtractSettings
 
-    return ExtractSettings(k=k, quantile=quantile, seed=seed, batch_size=batch_size, workers=workers)
+    return ExtractSettings(
+        k=k, quantile=quantile, seed=seed, batch_size=batch_size, workers=workers
+    )
 
 
 def load_describer(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-
 from milanx.cli import common as c
 
 DEFAULT_LAYERS = ("blocks.5.3.bn1",)

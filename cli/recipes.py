@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
 from milanx.cli import common as c
 
 app = typer.Typer(help="List, show, copy and check recipes.", no_args_is_help=True)
@@ -45,7 +44,9 @@ def cp(
     from milanx.train.recipe import recipe_path
 
     if target.exists() and not overwrite:
-        raise InputError(f"{target} is there already", "it would be lost", "--overwrite replaces it")
+        raise InputError(
+            f"{target} is there already", "it would be lost", "--overwrite replaces it"
+        )
     write_text(target, recipe_path(name).read_text(encoding="utf-8"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fnmatch
 from collections.abc import Callable, Sequence
@@ -23,9 +24,7 @@ def list_layers(target: Target) -> list[LayerInfo]:
     return discover(target)[0]
 
 
-def find_layers(
-    target: Target, patterns: Sequence[str], *, read: str = "auto"
-) -> list[LayerInfo]:
+def find_layers(target: Target, patterns: Sequence[str], *, read: str = "auto") -> list[LayerInfo]:
     """Find the layers that addresses or shell patterns name.
 
     Args:
@@ -141,10 +140,8 @@ class Capture:
             InputError: a layer that this forward pass did not reach.
         """
         self._raw.clear()
-        try:
+        with contextlib.suppress(_Enough):
             self.model(inputs)
-        except _Enough:
-            pass
         missing = [i.name for i in self.infos if i.module not in self._raw]
         if missing:
             raise InputError(f"{missing[0]} did not run", "this forward pass did not reach it")

@@ -1,5 +1,4 @@
-"""p(d|E): a GPT-2 with LoRA, and a prefix made from the exemplars by a permutation-invariant set
-encoder."""
+"""p(d|E): a GPT-2 with LoRA behind a prefix that a set encoder makes from the exemplars."""
 
 from __future__ import annotations
 
@@ -43,6 +42,9 @@ class SetEncoder(nn.Module):
     space become one vector; learned queries and the exemplars then attend to one another without
     positions (Lee et al. 2019, "Set Transformer"), and what the queries became is the prefix.
     """
+
+    mean: torch.Tensor
+    scale: torch.Tensor
 
     def __init__(self, spec: SetEncoderSpec) -> None:
         super().__init__()

@@ -1,5 +1,8 @@
-"""Which layers a target has: one forward pass finds what they write and which nonlinearity
-follows, one backward pass finds positions that have no path to the output."""
+"""Which layers a target has, and how their units are read.
+
+One forward pass finds what layers write and which nonlinearity follows; one backward pass finds
+positions that have no path to the output.
+"""
 
 from __future__ import annotations
 
@@ -52,8 +55,11 @@ class Consumed:
 def _consumed(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Consumed:
     """Note a nonlinearity; torch's ReLU6 is a hardtanh from 0 to 6."""
     if name == "hardtanh":
-        bounds = [*(a for a in args if not isinstance(a, bool)), -1.0, 1.0][:2] if not args else [
-            a for a in args if not isinstance(a, bool)]  # fmt: skip
+        bounds = (
+            [*(a for a in args if not isinstance(a, bool)), -1.0, 1.0][:2]
+            if not args
+            else [a for a in args if not isinstance(a, bool)]
+        )
         low, high = (kwargs.get("min_val", bounds[0]), kwargs.get("max_val", bounds[1]))
         if (low, high) == (0, 6):
             return Consumed("relu6")
@@ -97,9 +103,11 @@ class _Watch(TorchFunctionMode):
         plain = name.rstrip("_") if not name.startswith("__") else name
         first = args[0] if isinstance(args[0], torch.Tensor) else None
         result = func(*args, **kwargs)
-        inplace = kwargs.get("inplace") is True or (
-            name.endswith("_") and not name.endswith("__")
-        ) or name.startswith("__i")  # fmt: skip
+        inplace = (
+            kwargs.get("inplace") is True
+            or (name.endswith("_") and not name.endswith("__"))
+            or name.startswith("__i")
+        )
         if first is not None:
             self._note(first, plain, args, kwargs, result, inplace)
         for other in args[1:]:
@@ -107,8 +115,9 @@ class _Watch(TorchFunctionMode):
                 self.of(other).read = True
         return result
 
-    def _note(self, first: torch.Tensor, plain: str, args: Any, kwargs: Any, result: Any,
-              inplace: bool) -> None:  # fmt: skip
+    def _note(
+        self, first: torch.Tensor, plain: str, args: Any, kwargs: Any, result: Any, inplace: bool
+    ) -> None:
         note = self.of(first)
         if plain in PASSING:
             if isinstance(result, torch.Tensor) and result is not first:
@@ -116,9 +125,23 @@ class _Watch(TorchFunctionMode):
                 self.alias[id(result)] = self.alias.get(id(first), id(first))
             return
         arguments = tuple(args[1:])
-        inplace = inplace or (plain in ("relu", "relu6", "silu", "hardswish", "leaky_relu", "elu",
-                                        "celu", "selu", "mish", "hardtanh")
-                              and bool(arguments) and arguments[-1] is True)  # fmt: skip
+        inplace = inplace or (
+            plain
+            in (
+                "relu",
+                "relu6",
+                "silu",
+                "hardswish",
+                "leaky_relu",
+                "elu",
+                "celu",
+                "selu",
+                "mish",
+                "hardtanh",
+            )
+            and bool(arguments)
+            and arguments[-1] is True
+        )
         done = None
         if plain in NONLINEAR:
             done = _consumed(plain, arguments, kwargs)
@@ -210,7 +233,9 @@ def _example(target: Target) -> torch.Tensor:
     return target.preprocess.normalise(views).to(parameter.device, parameter.dtype)
 
 
-def _patch_grid(model: nn.Module, size: tuple[int, int], tokens: int) -> tuple[tuple[int, int], int]:
+def _patch_grid(
+    model: nn.Module, size: tuple[int, int], tokens: int
+) -> tuple[tuple[int, int], int]:
     """Infer (grid, tokens before the patches) of a sequence of ``tokens``.
 
     Raises:
@@ -219,9 +244,10 @@ def _patch_grid(model: nn.Module, size: tuple[int, int], tokens: int) -> tuple[t
     strides = {
         (module.stride[0], module.stride[1])
         for module in model.modules()
-        if isinstance(module, nn.Conv2d) and module.stride == module.kernel_size
+        if isinstance(module, nn.Conv2d)
+        and module.stride == module.kernel_size
         and max(module.stride) > 1
-    }  # fmt: skip
+    }
     grids = [(size[0] // sy, size[1] // sx) for sy, sx in sorted(strides)]
     ratio = size[0] / size[1]
     for prefix in range(MAX_PREFIX + 1):
@@ -232,9 +258,10 @@ def _patch_grid(model: nn.Module, size: tuple[int, int], tokens: int) -> tuple[t
         if 0 <= tokens - grid[0] * grid[1] <= MAX_PREFIX and grid[0] * grid[1] > 1:
             return grid, tokens - grid[0] * grid[1]
     raise InputError(
-        f"{tokens} tokens are no grid", f"the model's input is {size[0]} x {size[1]}",
+        f"{tokens} tokens are no grid",
+        f"the model's input is {size[0]} x {size[1]}",
         "describe a layer whose output is [b, u, h, w], [b, patches, u] or [b, u]",
-    )  # fmt: skip
+    )
 
 
 def _gated(model: nn.Module, name: str) -> str | None:
@@ -289,18 +316,28 @@ def _infos(target: Target, record: _Found, output: tuple[int, ...]) -> list[Laye
     reading = done.name if done else None
     low, high = _range(done)
     base = LayerInfo(
-        record.name, record.name, "conv", shape[1], (1, 1),
+        record.name,
+        record.name,
+        "conv",
+        shape[1],
+        (1, 1),
         read="into " + down if down else f"after {reading}" if reading else "output",
-        rectified=low and not down, upper=None if down else high,
+        rectified=low and not down,
+        upper=None if down else high,
         linear=reading is None and down is None,
-        inert=record.inert, nonlinearity=note.consumer.name if note.consumer and not down else None, changed=note.changed,
+        inert=record.inert,
+        nonlinearity=note.consumer.name if note.consumer and not down else None,
+        changed=note.changed,
         input_of=down,
-    )  # fmt: skip
+    )
     if len(shape) == 4:
-        last = shape[1] == shape[2] != shape[3] or isinstance(
-            record.module, nn.Linear | nn.LayerNorm) and shape[1] != shape[3]  # fmt: skip
+        last = shape[1] == shape[2] != shape[3] or (
+            isinstance(record.module, nn.Linear | nn.LayerNorm) and shape[1] != shape[3]
+        )
         units, grid = (shape[3], shape[1:3]) if last else (shape[1], shape[2:4])
-        made = dataclasses.replace(base, units=units, map_size=(grid[0], grid[1]), channels_last=last)
+        made = dataclasses.replace(
+            base, units=units, map_size=(grid[0], grid[1]), channels_last=last
+        )
         return [made]
     if len(shape) == 2:
         kind = "logits" if shape == output else "vector"
@@ -309,15 +346,21 @@ def _infos(target: Target, record: _Found, output: tuple[int, ...]) -> list[Laye
         grid, prefix = _patch_grid(target.model, target.preprocess.size, shape[1])
     except InputError:
         return []
-    units = target.model.get_submodule(down).in_features if down else shape[2]  # type: ignore[union-attr]
+    projection: Any = target.model.get_submodule(down) if down else None
+    units = projection.in_features if down else shape[2]
     kind = "neurons" if not base.linear and isinstance(record.module, nn.Linear) else "tokens"
-    patch = dataclasses.replace(base, kind=kind, units=int(units), map_size=grid, prefix_tokens=prefix)
+    patch = dataclasses.replace(
+        base, kind=kind, units=int(units), map_size=grid, prefix_tokens=prefix
+    )
     if not prefix:
         return [patch]
     at_class = dataclasses.replace(
-        patch, name=record.name + CLASS, map_size=(1, 1), class_token=True,
+        patch,
+        name=record.name + CLASS,
+        map_size=(1, 1),
+        class_token=True,
         inert=record.class_inert,
-    )  # fmt: skip
+    )
     return [patch, at_class]
 
 
@@ -333,10 +376,13 @@ def _range(done: Consumed | None) -> tuple[bool, float | None]:
 def _with_better(model: nn.Module, infos: list[LayerInfo]) -> list[LayerInfo]:
     """Point from each linear or inert layer to the nearest that is neither."""
     good = [
-        i for i, info in enumerate(infos)
-        if not info.linear and not info.inert and not info.class_token
+        i
+        for i, info in enumerate(infos)
+        if not info.linear
+        and not info.inert
+        and not info.class_token
         and next(model.get_submodule(info.module).parameters(), None) is not None
-    ]  # fmt: skip
+    ]
     made = []
     for i, info in enumerate(infos):
         if (info.linear or info.inert) and good and info.kind != "logits":

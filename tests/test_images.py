@@ -25,7 +25,9 @@ def folder(path: Path, count: int = 6, seed: int = 0) -> Path:
 
 def test_folder_and_parquet_keep_their_names(tmp_path: Path) -> None:
     a = folder(tmp_path / "mine")
-    b = write_parquet(tmp_path / "mine.parquet", noise(5, seed=3), wnid=["n1"] * 5, label=list(range(5)))
+    b = write_parquet(
+        tmp_path / "mine.parquet", noise(5, seed=3), wnid=["n1"] * 5, label=list(range(5))
+    )
     images = open_images([a, b])
     assert [s.name for s in images.sources] == ["mine", "mine-2"]
     assert len(images) == 11
@@ -87,7 +89,9 @@ def test_near_duplicates_are_one_group_across_sources(tmp_path: Path) -> None:
 
 
 def test_a_group_column_wins(tmp_path: Path) -> None:
-    path = write_parquet(tmp_path / "v.parquet", noise(12), group=[f"clip{i // 4}" for i in range(12)])
+    path = write_parquet(
+        tmp_path / "v.parquet", noise(12), group=[f"clip{i // 4}" for i in range(12)]
+    )
     images = open_images([path])
     assert {r.group for r in images.records} == {"clip0", "clip1", "clip2"}
 

@@ -80,4 +80,6 @@ def test_public_names() -> None:
     assert milanx.__all__ == sorted(milanx.__all__)
     for name in milanx.__all__:
         assert getattr(milanx, name).__doc__, name
-    assert {"describe", "extract", "open_run", "Describer", "Run", "MilanxError"} <= set(milanx.__all__)
+    assert {"describe", "extract", "open_run", "Describer", "Run", "MilanxError"} <= set(
+        milanx.__all__
+    )

@@ -40,7 +40,9 @@ def plain_log_p(model: torch.nn.Module, tokens: list[int], prefix: torch.Tensor 
         if prefix is not None:
             embedded = torch.cat([prefix[None], embedded], 1)
         with torch.inference_mode():
-            total += float(model(inputs_embeds=embedded).logits[0, -1].double().log_softmax(0)[token])
+            total += float(
+                model(inputs_embeds=embedded).logits[0, -1].double().log_softmax(0)[token]
+            )
         seen.append(token)
     return total
 
@@ -72,7 +74,9 @@ def test_beam_equals_enumeration_when_it_is_wide_enough(model: torch.nn.Module) 
         assert len(found[unit]) == len(every)
         for (tokens, score), (p, _) in zip(found[unit][:60], expected[:60], strict=True):
             assert score == pytest.approx(p, abs=1e-4)
-            assert score == pytest.approx(plain_log_p(model, list(tokens), prefixes[unit]), abs=1e-4)
+            assert score == pytest.approx(
+                plain_log_p(model, list(tokens), prefixes[unit]), abs=1e-4
+            )
 
 
 def test_a_narrow_beam_is_a_plain_beam(model: torch.nn.Module) -> None:
@@ -142,7 +146,7 @@ def test_rerank_equals_the_plain_version(
         assert first == pytest.approx(best)
 
 
-def test_tokenizer_round_trip_and_search(tmp_path) -> None:  # noqa: ANN001
+def test_tokenizer_round_trip_and_search(tmp_path) -> None:
     from transformers import PreTrainedTokenizerFast
 
     from milanx.prior import Prior
@@ -157,7 +161,9 @@ def test_tokenizer_round_trip_and_search(tmp_path) -> None:  # noqa: ANN001
     torch.manual_seed(1)
     model = build_gpt2(len(tokenizer), layers=1, width=16, heads=2).eval()
     prior = Prior(model, tokenizer)
-    ranked = search(model, prior, tokenizer, torch.randn(5, 2, 16), SearchSettings(beam=6, max_tokens=5))
+    ranked = search(
+        model, prior, tokenizer, torch.randn(5, 2, 16), SearchSettings(beam=6, max_tokens=5)
+    )
     for candidates in ranked:
         assert candidates[0].pmi == max(c.pmi for c in candidates)
         for c in candidates[:2]:

@@ -67,7 +67,10 @@ def test_merged_parts_equal_one_process(n: int, parts: int, seed: int) -> None:
 @pytest.mark.parametrize("q", [0.01, 0.5, 0.99, 0.995])
 def test_quantile_is_right_in_rank(kind: str, q: float) -> None:
     generator = torch.Generator().manual_seed(1)
-    values = torch.randn(400, 3, 14, 14, generator=generator) * torch.tensor([0.1, 1.0, 30.0])[:, None, None]
+    values = (
+        torch.randn(400, 3, 14, 14, generator=generator)
+        * torch.tensor([0.1, 1.0, 30.0])[:, None, None]
+    )
     if kind == "relu":
         values = values.relu()
     elif kind == "relu6":

@@ -33,7 +33,9 @@ def test_package_weights_classify() -> None:
 
     with resources.as_file(resources.files("skimage").joinpath("data/chelsea.png")) as path:
         view = target.preprocess.view(Image.open(path))
-    logits = target.model(target.preprocess.normalise(torch.from_numpy(view).permute(2, 0, 1)[None]))
+    logits = target.model(
+        target.preprocess.normalise(torch.from_numpy(view).permute(2, 0, 1)[None])
+    )
     cats = {281, 282, 283, 284, 285}  # tabby to Egyptian cat
     assert int(logits.argmax()) in cats
     assert package_state_dict("resnet18") is None

@@ -44,20 +44,36 @@ def run_protocols(
 
             opened = open_run(run)
             if opened.demonstration:
-                raise InputError("no score is given for the built-in images",
-                                 "they are a demonstration and hold few concepts",
-                                 "probe with labelled photos of your own")  # fmt: skip
+                raise InputError(
+                    "no score is given for the built-in images",
+                    "they are a demonstration and hold few concepts",
+                    "probe with labelled photos of your own",
+                )
             reports.append(p1.evaluate(opened, seed=seed))
         elif name == "p2":
             from milanx.describer import Describer
             from milanx.evaluate import p2
 
             if not images:
-                raise InputError("P2 needs photos", "it plants units on photos with labels or regions",
-                                 "--images FILE.parquet")  # fmt: skip
-            reports.append(p2.evaluate(Describer.load(describer), [Path(i) for i in images],
-                                       count=count, seed=seed, out=run, progress=progress))  # fmt: skip
+                raise InputError(
+                    "P2 needs photos",
+                    "it plants units on photos with labels or regions",
+                    "--images FILE.parquet",
+                )
+            reports.append(
+                p2.evaluate(
+                    Describer.load(describer),
+                    [Path(i) for i in images],
+                    count=count,
+                    seed=seed,
+                    out=run,
+                    progress=progress,
+                )
+            )
         else:
-            raise InputError(f"no protocol {name!r}", f"there are {', '.join(PROTOCOLS)}",
-                             did_you_mean(name, PROTOCOLS) or "--protocol p1")  # fmt: skip
+            raise InputError(
+                f"no protocol {name!r}",
+                f"there are {', '.join(PROTOCOLS)}",
+                did_you_mean(name, PROTOCOLS) or "--protocol p1",
+            )
     return reports

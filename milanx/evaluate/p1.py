@@ -53,38 +53,54 @@ def evaluate(run: Run, *, seed: int = 0) -> dict[str, Any]:
     single = constant(score, texts, seed)
     majority, head = _majority(rows, wnids, labels), _encoder_head(run, rows, wnids)
     report_rows = {
-        "description": {"top-1": bootstrap(top1), "top-5": bootstrap(top5),
-                        "similarity": bootstrap(similarity)},
+        "description": {
+            "top-1": bootstrap(top1),
+            "top-5": bootstrap(top5),
+            "similarity": bootstrap(similarity),
+        },
         "argmax p(d|E)": {"top-1": bootstrap(argmax)},
         "constant": {"top-1": bootstrap(single)},
         "shuffled": {"top-1": bootstrap(at_random)},
         "majority label": {"top-1": bootstrap(majority)},
         "encoder's head (shared: the encoder's weights)": {"top-1": bootstrap(head)},
-    }  # fmt: skip
+    }
     held = set((run.settings.get("describer") or {}).get("held_out_wnids", []))
     for name, chosen in (("seen classes", False), ("never named classes", True)):
         inside = np.array([(w in held) == chosen for w in wnids])
         if held and inside.any():
             report_rows[f"  {name} (n = {int(inside.sum())})"] = {
-                "top-1": bootstrap(top1[inside]), "top-5": bootstrap(top5[inside])}  # fmt: skip
+                "top-1": bootstrap(top1[inside]),
+                "top-5": bootstrap(top5[inside]),
+            }
     return {
-        "protocol": "P1 named outputs", "n": len(rows), "rows": report_rows, "seed": seed,
-        "paired": {"description - constant": paired(top1, single),
-                   "description - shuffled": paired(top1, at_random),
-                   "description - argmax": paired(top1, argmax)},
+        "protocol": "P1 named outputs",
+        "n": len(rows),
+        "rows": report_rows,
+        "seed": seed,
+        "paired": {
+            "description - constant": paired(top1, single),
+            "description - shuffled": paired(top1, at_random),
+            "description - argmax": paired(top1, argmax),
+        },
         "dead": sum(r["status"] == "dead" for r in rows),
-        "images": run.settings["images"]["fingerprint"], "versions": run.settings["versions"],
-        "describer": run.settings.get("describer"), "seconds": round(time.monotonic() - started, 1),
+        "images": run.settings["images"]["fingerprint"],
+        "versions": run.settings["versions"],
+        "describer": run.settings.get("describer"),
+        "seconds": round(time.monotonic() - started, 1),
         "notes": _notes(top1, single, at_random, argmax),
-    }  # fmt: skip
+    }
 
 
-def _notes(top1: np.ndarray, single: np.ndarray, at_random: np.ndarray, argmax: np.ndarray) -> list[str]:
+def _notes(
+    top1: np.ndarray, single: np.ndarray, at_random: np.ndarray, argmax: np.ndarray
+) -> list[str]:
     lines = []
     for name, other in (("constant", single), ("shuffled", at_random), ("argmax", argmax)):
         difference = paired(top1, other)
-        low, high = difference["interval"]  # type: ignore[misc]
-        lines.append(f"description - {name}: {difference['estimate']:+.3f} [{low:+.3f}, {high:+.3f}]")
+        low, high = difference["interval"]
+        lines.append(
+            f"description - {name}: {difference['estimate']:+.3f} [{low:+.3f}, {high:+.3f}]"
+        )
     return lines
 
 
@@ -92,18 +108,28 @@ def _units(run: Run) -> tuple[list[dict[str, Any]], list[str], list[str]]:
     """Return the rows of the classes that the probe set has, their ids, each image's id."""
     labels = [str(r["wnid"] or "") for r in run.store.image_table()]
     if not any(labels):
-        raise InputError("P1 needs labelled probe images", "this run's images carry no wnid",
-                         "probe with a parquet file that has a column wnid")  # fmt: skip
+        raise InputError(
+            "P1 needs labelled probe images",
+            "this run's images carry no wnid",
+            "probe with a parquet file that has a column wnid",
+        )
     order = list(accepted_names())
-    logits = [r for r in run.rows if run.store.record(r["layer"]).kind == "logits" and r["sign"] == "+"]
+    logits = [
+        r for r in run.rows if run.store.record(r["layer"]).kind == "logits" and r["sign"] == "+"
+    ]
     if not logits:
-        raise InputError("P1 needs a classifier's logits", "none of this run's layers is logits",
-                         "describe the classifier layer, such as --layer classifier or fc")  # fmt: skip
+        raise InputError(
+            "P1 needs a classifier's logits",
+            "none of this run's layers is logits",
+            "describe the classifier layer, such as --layer classifier or fc",
+        )
     present = set(labels)
     rows = [r for r in logits if r["unit"] < len(order) and order[r["unit"]] in present]
     if not rows:
-        raise InputError("no logit of this run has a class of its images",
-                         "units are taken as ImageNet-1k's classes in the usual order")  # fmt: skip
+        raise InputError(
+            "no logit of this run has a class of its images",
+            "units are taken as ImageNet-1k's classes in the usual order",
+        )
     return rows, [order[r["unit"]] for r in rows], labels
 
 

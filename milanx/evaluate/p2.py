@@ -47,14 +47,17 @@ def attribute_f1(text: str, meaning: Meaning, table: dict[str, list[list[str]]])
         places = [at for p in phrases if (at := find_phrase(words, p)) >= 0]
         if places:
             found[atom] = negated is not None and min(places) > negated
-    wanted = {atom: meaning.connective == "and-not" and i == 1
-              for i, atom in enumerate(meaning.atoms)}  # fmt: skip
+    wanted = {
+        atom: meaning.connective == "and-not" and i == 1 for i, atom in enumerate(meaning.atoms)
+    }
     hits = sum(found.get(atom) == negative for atom, negative in wanted.items())
     own = [p for atom in wanted for p in table[atom]]
     false = sum(
-        1 for atom in found
-        if atom not in wanted and not any(p in own for p in table[atom] if find_phrase(words, p) >= 0)
-    )  # fmt: skip
+        1
+        for atom in found
+        if atom not in wanted
+        and not any(p in own for p in table[atom] if find_phrase(words, p) >= 0)
+    )
     if not hits:
         return 0.0
     precision, recall = hits / (hits + false), hits / len(wanted)
@@ -101,17 +104,30 @@ def evaluate(
     shown = sorted({int(i) for u in units for i in u.images if i >= 0})
     records = [{"index": i, "split": "exemplars"} for i in range(len(photos))]
     with tempfile.TemporaryDirectory() as folder:
-        store = plant(out or Path(folder) / "planted", [u.images for u in units],
-                      [u.maps for u in units], ((i, photos[i].view) for i in shown), records)  # fmt: skip
+        store = plant(
+            out or Path(folder) / "planted",
+            [u.images for u in units],
+            [u.maps for u in units],
+            ((i, photos[i].view) for i in shown),
+            records,
+        )
         found = describer.describe(store, progress=progress)
     texts = [d.text for d in found]
-    argmax = [max(d.candidates, key=lambda c: c.log_p_given_exemplars).text if d.candidates else ""
-              for d in found]  # fmt: skip
+    argmax = [
+        max(d.candidates, key=lambda c: c.log_p_given_exemplars).text if d.candidates else ""
+        for d in found
+    ]
     report = _report(units, texts, argmax, seed)
-    report |= {"describer": describer.name, "photos": len(photos), "seed": seed,
-               "seconds": round(time.monotonic() - started, 1),
-               "units": [{"meaning": u.meaning.phrase, "description": t}
-                         for u, t in zip(units, texts, strict=True)]}  # fmt: skip
+    report |= {
+        "describer": describer.name,
+        "photos": len(photos),
+        "seed": seed,
+        "seconds": round(time.monotonic() - started, 1),
+        "units": [
+            {"meaning": u.meaning.phrase, "description": t}
+            for u, t in zip(units, texts, strict=True)
+        ],
+    }
     return report
 
 
@@ -134,23 +150,30 @@ def _report(
         "description": {"attribute F1": bootstrap(own), "forced choice": bootstrap(right)},
         "argmax p(d|E)": {"attribute F1": bootstrap(likeliest)},
         "constant": {"attribute F1": bootstrap(single)},
-        "shuffled": {"attribute F1": bootstrap(at_random),
-                     "forced choice": bootstrap(shuffled(choose, texts, seed))},
+        "shuffled": {
+            "attribute F1": bootstrap(at_random),
+            "forced choice": bootstrap(shuffled(choose, texts, seed)),
+        },
         "most similar wrong phrase": {"forced choice": bootstrap(chance)},
         "canonical phrase": {"attribute F1": bootstrap(upper)},
-    }  # fmt: skip
+    }
     notes = []
     for name, other in (("constant", single), ("shuffled", at_random), ("argmax", likeliest)):
         difference = paired(own, other)
-        low, high = difference["interval"]  # type: ignore[misc]
-        notes.append(f"description - {name}: {difference['estimate']:+.3f} [{low:+.3f}, {high:+.3f}]")
+        low, high = difference["interval"]
+        notes.append(
+            f"description - {name}: {difference['estimate']:+.3f} [{low:+.3f}, {high:+.3f}]"
+        )
     for kind in ("single", "and", "or", "and-not"):
         inside = np.array([u.meaning.connective == kind for u in units])
         if inside.any():
-            joined = np.mean([connective_of(t) == kind
-                              for t, i in zip(texts, inside, strict=True) if i])  # fmt: skip
+            joined = np.mean(
+                [connective_of(t) == kind for t, i in zip(texts, inside, strict=True) if i]
+            )
             rows[f"  {kind} (n = {int(inside.sum())})"] = {
-                "attribute F1": bootstrap(own[inside]), "forced choice": bootstrap(right[inside])}  # fmt: skip
+                "attribute F1": bootstrap(own[inside]),
+                "forced choice": bootstrap(right[inside]),
+            }
             notes.append(f"connective right, {kind}: {joined:.2f}")
     notes.append("and-not: without contrast views absence cannot be known; unidentifiable")
     return {"protocol": "P2 planted units", "n": len(units), "rows": rows, "notes": notes}
@@ -161,7 +184,9 @@ class _Chooser:
 
     def __init__(self, units: list[PlantedUnit], texts: list[str]) -> None:
         self.units = units
-        phrases = sorted({c.phrase for u in units for c in u.choices} | {t or "nothing" for t in texts})
+        phrases = sorted(
+            {c.phrase for u in units for c in u.choices} | {t or "nothing" for t in texts}
+        )
         self._rows = dict(zip(phrases, Sentences()(phrases), strict=True))
 
     def __call__(self, unit: int, text: str) -> float:

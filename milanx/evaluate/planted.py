@@ -72,7 +72,9 @@ def read_photos(paths: Sequence[Path], share: float) -> list[PlantedPhoto]:
     found = []
     for path in paths:
         if not path.is_file():
-            raise InputError(f"no photos at {path}", "there is no such file", "give a .parquet file")
+            raise InputError(
+                f"no photos at {path}", "there is no such file", "give a .parquet file"
+            )
         file = pq.ParquetFile(path)
         names = file.schema_arrow.names
         if "regions" not in names and "name" not in names:
@@ -161,7 +163,9 @@ def _similarities(meanings: list[Meaning]) -> dict[tuple[str, str], float]:
     phrases = sorted({m.phrase for m in meanings})
     rows = Sentences()(phrases)
     table = rows @ rows.T
-    return {(a, b): float(table[i, j]) for i, a in enumerate(phrases) for j, b in enumerate(phrases)}
+    return {
+        (a, b): float(table[i, j]) for i, a in enumerate(phrases) for j, b in enumerate(phrases)
+    }
 
 
 def _choices(
@@ -179,9 +183,7 @@ def _choices(
     return [first, *ranked[:4]]
 
 
-def _exemplars(
-    activation: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def _exemplars(activation: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Draw an impure exemplar set with loose, displaced masks: images [k], maps [k, 14, 14]."""
     showing = np.flatnonzero(activation.max((1, 2)) >= 0.5)
     others = np.flatnonzero(activation.max((1, 2)) < 0.5)

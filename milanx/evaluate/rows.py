@@ -10,14 +10,13 @@ PERMUTATIONS = 100
 FOLDS = 5
 
 
-def shuffled(
-    score: Callable[[int, str], float], texts: Sequence[str], seed: int = 0
-) -> np.ndarray:
+def shuffled(score: Callable[[int, str], float], texts: Sequence[str], seed: int = 0) -> np.ndarray:
     """Score of each unit [n] with the texts permuted, mean of 100 permutations.
 
     Args:
         score: the score of a unit's number and a text.
         texts: the method's own, one a unit.
+        seed: of the permutations.
     """
     rng = np.random.default_rng(seed)
     n = len(texts)
@@ -31,9 +30,7 @@ def shuffled(
     return total / PERMUTATIONS
 
 
-def constant(
-    score: Callable[[int, str], float], texts: Sequence[str], seed: int = 0
-) -> np.ndarray:
+def constant(score: Callable[[int, str], float], texts: Sequence[str], seed: int = 0) -> np.ndarray:
     """Score of each unit [n] under the one text that is best on the units of other folds."""
     rng = np.random.default_rng(seed)
     n = len(texts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ CROSSED_DRAWS = 2_000
 LEVEL = 0.95
 
 
-def bootstrap(values: np.ndarray, seed: int = 0, draws: int = DRAWS) -> dict[str, object]:
+def bootstrap(values: np.ndarray, seed: int = 0, draws: int = DRAWS) -> dict[str, Any]:
     """Mean of ``values`` [n] with its percentile bootstrap interval over units, 95 %."""
     values = np.asarray(values, float)
     if not len(values):
@@ -25,12 +26,12 @@ def bootstrap(values: np.ndarray, seed: int = 0, draws: int = DRAWS) -> dict[str
     return {"estimate": float(values.mean()), "interval": _percentile(means)}
 
 
-def paired(first: np.ndarray, second: np.ndarray, seed: int = 0) -> dict[str, object]:
+def paired(first: np.ndarray, second: np.ndarray, seed: int = 0) -> dict[str, Any]:
     """Mean difference of two methods on the same units, with its interval."""
     return bootstrap(np.asarray(first, float) - np.asarray(second, float), seed)
 
 
-def crossed(values: np.ndarray, seed: int = 0, draws: int = CROSSED_DRAWS) -> dict[str, object]:
+def crossed(values: np.ndarray, seed: int = 0, draws: int = CROSSED_DRAWS) -> dict[str, Any]:
     """Mean of ``values`` [units, images], units and images resampled together."""
     rng = np.random.default_rng(seed)
     units, images = values.shape

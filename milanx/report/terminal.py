@@ -53,10 +53,15 @@ class TerminalReporter:
     def stage(self, name: str, total: int | None = None) -> Iterator[_Bar]:
         """Begin a stage; its seconds are printed at its end."""
         started = time.monotonic()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                   TimeRemainingColumn())  # fmt: skip
-        with Progress(*columns, console=self.console, transient=True,
-                      disable=not self.console.is_terminal) as progress:  # fmt: skip
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(
+            *columns, console=self.console, transient=True, disable=not self.console.is_terminal
+        ) as progress:
             yield _Bar(progress, progress.add_task(name, total=total))
         self.console.print(f"{name:14} {time.monotonic() - started:7.1f} s", highlight=False)
 
@@ -69,21 +74,23 @@ def print_run(run: Run, page: Path | None) -> None:
     """Print the first units of a run, and where the rest is."""
     console = Console()
     table = Table(title=f"{run.target}: {len(run)} units", title_justify="left")
-    for name in ("unit", "description", "next best", "PMI"):
+    columns = ["unit", "description", "next best"] + ["PMI"] * (not run.demonstration)
+    for name in columns:
         table.add_column(name, justify="right" if name == "PMI" else "left")
     for row in run.rows[:SHOWN]:
         sign = "-" if row["sign"] == "-" else ""
         others = [c["text"] for c in row["candidates"][1:3]]
         text = row["description"] or f"({row['status']})"
-        table.add_row(f"{row['layer']}:{sign}{row['unit']}", escape(text),
-                      escape(", ".join(others)), _number(row["pmi"]))  # fmt: skip
+        cells = [f"{row['layer']}:{sign}{row['unit']}", escape(text), escape(", ".join(others))]
+        table.add_row(*cells, *([] if run.demonstration else [_number(row["pmi"])]))
     console.print(table)
     counts: dict[str, int] = {}
     for row in run.rows:
         counts[row["status"]] = counts.get(row["status"], 0) + 1
     console.print(", ".join(f"{n} {status}" for status, n in counts.items()), highlight=False)
-    console.print("PMI ranks the texts of one unit; it is no probability of being right.")
-    if run.demonstration:
+    if not run.demonstration:
+        console.print("PMI ranks the texts of one unit; it is no probability of being right.")
+    else:
         console.print(DEMONSTRATION)
         console.print(f"They hold: {', '.join(run.concepts)}.", highlight=False)
     if page is not None:
@@ -95,15 +102,21 @@ def print_unit(run: Run, view: UnitView) -> None:
     """Print one unit: its candidates with their figures, and its exemplars."""
     console = Console()
     sign = "-" if view.sign == "-" else ""
-    console.print(f"[bold]{escape(view.layer)}:{sign}{view.unit}[/bold] of {escape(run.target)}: "
-                  f"{escape(view.description) or view.status}", highlight=False)  # fmt: skip
+    console.print(
+        f"[bold]{escape(view.layer)}:{sign}{view.unit}[/bold] of {escape(run.target)}: "
+        f"{escape(view.description) or view.status}",
+        highlight=False,
+    )
     table = Table()
     for name in ("candidate", "PMI", "log p(d|E)", "log p(d)"):
         table.add_column(name, justify="left" if name == "candidate" else "right")
     for candidate in view.row["candidates"]:
-        table.add_row(escape(candidate["text"]), _number(candidate["pmi"]),
-                      _number(candidate["log_p_given_exemplars"]),
-                      _number(candidate["log_p_prior"]))  # fmt: skip
+        table.add_row(
+            escape(candidate["text"]),
+            _number(candidate["pmi"]),
+            _number(candidate["log_p_given_exemplars"]),
+            _number(candidate["log_p_prior"]),
+        )
     console.print(table)
     pairs = zip(view.row["images"], view.row["activations"], strict=True)
     console.print("exemplars: " + ", ".join(f"{i} ({a:.2f})" for i, a in pairs), highlight=False)
@@ -113,22 +126,34 @@ def print_layers(name: str, infos: Sequence[LayerInfo]) -> None:
     """Print the layers of a model."""
     table = Table(title=f"{name}: {len(infos)} layers", title_justify="left")
     for column in ("layer", "kind", "units", "map", "read", "note"):
-        table.add_column(column, justify="right" if column == "units" else "left",
-                         overflow="fold", no_wrap=column == "layer")  # fmt: skip
+        table.add_column(
+            column,
+            justify="right" if column == "units" else "left",
+            overflow="fold",
+            no_wrap=column == "layer",
+        )
     for info in infos:
         notes = ["inert"] if info.inert else []
         if info.linear:
             notes.append("linear")
         if info.better and (info.linear or info.inert):
             notes.append(f"better: {info.better}")
-        table.add_row(escape(info.name), info.kind, str(info.units),
-                      f"{info.map_size[0]} x {info.map_size[1]}", info.read, escape("; ".join(notes)))  # fmt: skip
+        table.add_row(
+            escape(info.name),
+            info.kind,
+            str(info.units),
+            f"{info.map_size[0]} x {info.map_size[1]}",
+            info.read,
+            escape("; ".join(notes)),
+        )
     console = Console()
     if not console.is_terminal:
         console = Console(width=160)
     console.print(table)
-    console.print("inert: nothing of it reaches the output. linear: no nonlinearity of its own, so "
-                  "units have a second side (--sign -).")  # fmt: skip
+    console.print(
+        "inert: nothing of it reaches the output. linear: no nonlinearity of its own, so "
+        "units have a second side (--sign -)."
+    )
 
 
 def print_report(report: dict[str, Any]) -> None:

@@ -83,7 +83,9 @@ def train_projection(
     projection.mean.copy_(sample.mean(0))
     projection.scale.copy_(1 / sample.std(0).clamp_min(1e-3))
     projection.requires_grad_(True).train()
-    optimiser = torch.optim.AdamW(projection.parameters(), settings.learning_rate, weight_decay=0.05)
+    optimiser = torch.optim.AdamW(
+        projection.parameters(), settings.learning_rate, weight_decay=0.05
+    )
     by_kind = {kind: np.flatnonzero(pairs.kinds == kind) for kind in BATCH_SHARES}
     for step in range(settings.steps):
         rate = 0.5 * (1 + math.cos(math.pi * step / settings.steps)) * min(1, (step + 1) / 100)
@@ -99,10 +101,13 @@ def train_projection(
         image = F.normalize(projection(features), dim=-1)
         logits = image @ pairs.embeddings[chosen].T / settings.temperature
         target = (chosen[:, None] == chosen[None]).float()
-        loss = -(
-            (target / target.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1).mean()
-            + (target / target.sum(0, keepdim=True) * logits.log_softmax(0)).sum(0).mean()
-        ) / 2
+        loss = (
+            -(
+                (target / target.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1).mean()
+                + (target / target.sum(0, keepdim=True) * logits.log_softmax(0)).sum(0).mean()
+            )
+            / 2
+        )
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -116,7 +116,11 @@ class Corpus:
         senses = [first]
         if rng.random() < TWO_SENSES:
             senses.append(self._meaning(rng))
-        k = self.exemplars if rng.random() < 0.7 else int(rng.integers(MIN_EXEMPLARS, 1 + self.exemplars))
+        k = (
+            self.exemplars
+            if rng.random() < 0.7
+            else int(rng.integers(MIN_EXEMPLARS, 1 + self.exemplars))
+        )
         pure = rng.random(k) < rng.uniform(self.min_purity, 1)
         which = rng.integers(0, len(senses), k)
         whole = all(m.grids is None for m in senses) and rng.random() < WHOLE_VIEW

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,11 +56,19 @@ class Stages:
 
     def folder(self, name: str, *depends: object) -> Path:
         """Return the folder of a finished stage, by all that its result depends on."""
-        key = fingerprint(VERSION, self.encoder.fingerprint(), asdict(self.recipe.data),
-                          self.recipe.seed, self.recipe.precision, *depends)  # fmt: skip
+        key = fingerprint(
+            VERSION,
+            self.encoder.fingerprint(),
+            asdict(self.recipe.data),
+            self.recipe.seed,
+            self.recipe.precision,
+            *depends,
+        )
         return cache_dir("train", f"{name}-{key}")
 
-    def run(self, name: str, folder: Path, total: int, work: Callable[[Path, Callable], dict]) -> dict:
+    def run(
+        self, name: str, folder: Path, total: int, work: Callable[[Path, Callable], dict]
+    ) -> dict:
         """Run a stage unless its folder is there; return the facts that it noted."""
         if not (folder / "stage.json").exists():
             started = time.monotonic()
@@ -108,19 +117,36 @@ def train(
     stages = Stages(settings, encoder, photos, keep, accelerator, progress, {})
 
     clip_folder = stages.folder("clip", settings.encoder)
-    facts = {"clip": stages.run("projection", clip_folder, settings.encoder.steps,
-                                lambda f, a: _train_clip(stages, f, a))}  # fmt: skip
+    facts: dict[str, Any] = {
+        "clip": stages.run(
+            "projection",
+            clip_folder,
+            settings.encoder.steps,
+            lambda f, a: _train_clip(stages, f, a),
+        )
+    }
     encoder.projection.load_state_dict(load_file(clip_folder / "encoder.safetensors"))
     corpus = make_corpus(stages)
     base_folder = stages.folder("base", settings.encoder, settings.base)
-    facts["base"] = stages.run("base", base_folder, 0, lambda f, a: _train_base(stages, corpus, f, a))
+    facts["base"] = stages.run(
+        "base", base_folder, 0, lambda f, a: _train_base(stages, corpus, f, a)
+    )
     decoder_folder = stages.folder("decoder", settings.encoder, settings.base, settings.decoder)
-    facts["decoder"] = stages.run("decoder", decoder_folder, settings.decoder.steps,
-                                  lambda f, a: _train_decoder(stages, corpus, base_folder, f, a))  # fmt: skip
-    prior_folder = stages.folder("prior", settings.encoder, settings.base, settings.prior,
-                                 settings.decoder.min_purity)  # fmt: skip
-    facts["prior"] = stages.run("prior", prior_folder, settings.prior.steps,
-                                lambda f, a: _train_prior(stages, corpus, base_folder, f, a))  # fmt: skip
+    facts["decoder"] = stages.run(
+        "decoder",
+        decoder_folder,
+        settings.decoder.steps,
+        lambda f, a: _train_decoder(stages, corpus, base_folder, f, a),
+    )
+    prior_folder = stages.folder(
+        "prior", settings.encoder, settings.base, settings.prior, settings.decoder.min_purity
+    )
+    facts["prior"] = stages.run(
+        "prior",
+        prior_folder,
+        settings.prior.steps,
+        lambda f, a: _train_prior(stages, corpus, base_folder, f, a),
+    )
     _write(stages, out, clip_folder, base_folder, decoder_folder, prior_folder, facts)
     return out
 
@@ -154,8 +180,9 @@ def _train_base(
     texts += [corpus.text(rng) for _ in range(len(texts) // 10)]
     tokenizer = train_tokenizer(texts, settings.vocabulary)
     torch.manual_seed(stages.recipe.seed)
-    model = build_gpt2(len(tokenizer), settings.layers, settings.width, settings.heads,
-                       settings.positions)  # fmt: skip
+    model = build_gpt2(
+        len(tokenizer), settings.layers, settings.width, settings.heads, settings.positions
+    )
     ids, mask = encode_texts(tokenizer, texts, TOKENS)
     order = _batches(mask.sum(1).numpy(), settings.batch_size, settings.epochs, rng)
 
@@ -164,11 +191,21 @@ def _train_base(
         longest = int(mask[rows].sum(1).max())
         return text_loss(wrapped, ids[rows, :longest], mask[rows, :longest], tokenizer.bos_token_id)
 
-    losses = fit(stages.accelerator, model, loss_of, steps=len(order),
-                 learning_rate=settings.learning_rate, advance=advance)  # fmt: skip
+    losses = fit(
+        stages.accelerator,
+        model,
+        loss_of,
+        steps=len(order),
+        learning_rate=settings.learning_rate,
+        advance=advance,
+    )
     model.half().save_pretrained(folder / "base")
     tokenizer.save_pretrained(folder / "tokenizer")
-    return {"texts": len(texts), "steps": len(order), "loss": round(float(np.mean(losses[-50:])), 4)}
+    return {
+        "texts": len(texts),
+        "steps": len(order),
+        "loss": round(float(np.mean(losses[-50:])), 4),
+    }
 
 
 def _batches(
@@ -186,31 +223,47 @@ def _batches(
 class _Conditioned(nn.Module):
     """Set encoder and GPT-2 with LoRA as one module, so that one optimiser trains both."""
 
+    model: Any
+
     def __init__(self, set_encoder: SetEncoder, model: nn.Module) -> None:
         super().__init__()
         self.set_encoder = set_encoder
         self.model = model
 
-    def forward(self, features: torch.Tensor, joint: torch.Tensor, valid: torch.Tensor,
-                ids: torch.Tensor, mask: torch.Tensor, bos: int) -> torch.Tensor:  # fmt: skip
+    def forward(
+        self,
+        features: torch.Tensor,
+        joint: torch.Tensor,
+        valid: torch.Tensor,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        bos: int,
+    ) -> torch.Tensor:
         """Return the loss of a batch."""
         return prefix_loss(self.model, self.set_encoder(features, joint, valid), ids, mask, bos)
 
 
-def _load_base(folder: Path) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]:
+def _load_base(folder: Path) -> tuple[Any, PreTrainedTokenizerFast]:
     model = GPT2LMHeadModel.from_pretrained(folder / "base", dtype=torch.float32)
     return model, PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
 
 
 def _train_decoder(
-    stages: Stages, corpus: Corpus, base_folder: Path, folder: Path,
+    stages: Stages,
+    corpus: Corpus,
+    base_folder: Path,
+    folder: Path,
     advance: Callable[[int, float], None],
-) -> dict:  # fmt: skip
+) -> dict:
     settings, encoder = stages.recipe.decoder, stages.encoder
     torch.manual_seed(stages.recipe.seed)
     base, tokenizer = _load_base(base_folder)
-    lora = {"r": settings.rank, "lora_alpha": settings.alpha, "lora_dropout": settings.dropout,
-            "target_modules": list(settings.targets)}  # fmt: skip
+    lora = {
+        "r": settings.rank,
+        "lora_alpha": settings.alpha,
+        "lora_dropout": settings.dropout,
+        "target_modules": list(settings.targets),
+    }
     spec = SetEncoderSpec(encoder.width, encoder.spec.joint, base.config.n_embd, settings.prefix)
     set_encoder = SetEncoder(spec)
     sample = corpus.batch(128, np.random.default_rng(stages.recipe.seed))
@@ -227,8 +280,14 @@ def _train_decoder(
         ids, mask = encode_texts(tokenizer, batch.texts, TOKENS)
         return wrapped(batch.features, joint, batch.valid, ids, mask, tokenizer.bos_token_id)
 
-    losses = fit(stages.accelerator, both, loss_of, steps=settings.steps,
-                 learning_rate=settings.learning_rate, advance=advance)  # fmt: skip
+    losses = fit(
+        stages.accelerator,
+        both,
+        loss_of,
+        steps=settings.steps,
+        learning_rate=settings.learning_rate,
+        advance=advance,
+    )
     both.model.save_pretrained(folder / "decoder")
     halves = {k: v.half() for k, v in set_encoder.state_dict().items()}
     save_file(halves, folder / "set_encoder.safetensors")
@@ -237,15 +296,21 @@ def _train_decoder(
 
 
 def _train_prior(
-    stages: Stages, corpus: Corpus, base_folder: Path, folder: Path,
+    stages: Stages,
+    corpus: Corpus,
+    base_folder: Path,
+    folder: Path,
     advance: Callable[[int, float], None],
-) -> dict:  # fmt: skip
+) -> dict:
     settings = stages.recipe.prior
     torch.manual_seed(stages.recipe.seed)
     base, tokenizer = _load_base(base_folder)
-    lora = {"r": settings.rank, "lora_alpha": settings.alpha,
-            "target_modules": list(stages.recipe.decoder.targets)}  # fmt: skip
-    model = with_lora(base, lora)
+    lora = {
+        "r": settings.rank,
+        "lora_alpha": settings.alpha,
+        "target_modules": list(stages.recipe.decoder.targets),
+    }
+    model: Any = with_lora(base, lora)
     rng = np.random.default_rng([stages.recipe.seed, 2, stages.accelerator.process_index])
 
     def loss_of(wrapped: nn.Module, step: int) -> torch.Tensor:
@@ -253,8 +318,14 @@ def _train_prior(
         ids, mask = encode_texts(tokenizer, texts, TOKENS)
         return text_loss(wrapped, ids, mask, tokenizer.bos_token_id)
 
-    losses = fit(stages.accelerator, model, loss_of, steps=settings.steps,
-                 learning_rate=settings.learning_rate, advance=advance)  # fmt: skip
+    losses = fit(
+        stages.accelerator,
+        model,
+        loss_of,
+        steps=settings.steps,
+        learning_rate=settings.learning_rate,
+        advance=advance,
+    )
     model.save_pretrained(folder / "prior")
     return {"loss": round(float(np.mean(losses[-100:])), 4)}
 
@@ -265,14 +336,20 @@ def _write(
     """Put the finished stages together as one describer's folder."""
     if not stages.accelerator.is_main_process:
         return
-    training = {
-        "recipe": asdict(stages.recipe), "facts": facts,
-        "held_out_wnids": list(HELD_OUT_TINY), "held_out_classes": list(HELD_OUT_CALTECH),
-        "held_out_names": held_out_names(), "photos": len(stages.photos),
+    training: dict[str, Any] = {
+        "recipe": asdict(stages.recipe),
+        "facts": facts,
+        "held_out_wnids": list(HELD_OUT_TINY),
+        "held_out_classes": list(HELD_OUT_CALTECH),
+        "held_out_names": held_out_names(),
+        "photos": len(stages.photos),
         "photos_trained_on": int(stages.keep.sum()),
-        "human_descriptions_held_out": len(human_descriptions(
-            Path(stages.recipe.data.root) / stages.recipe.data.descriptions, held=True)),
-    }  # fmt: skip
+        "human_descriptions_held_out": len(
+            human_descriptions(
+                Path(stages.recipe.data.root) / stages.recipe.data.descriptions, held=True
+            )
+        ),
+    }
     training["recipe"]["data"]["root"] = "data"  # no path of this machine in a describer
     with atomic_path(out) as temporary:
         temporary.mkdir(parents=True)
@@ -300,8 +377,11 @@ def _copy_adapter(source: Path, target: Path) -> None:
 
     target.mkdir()
     weights = load_file(source / "adapter_model.safetensors")
-    save_file({k: v.half() for k, v in weights.items()}, target / "adapter_model.safetensors",
-              metadata={"format": "pt"})  # fmt: skip
+    save_file(
+        {k: v.half() for k, v in weights.items()},
+        target / "adapter_model.safetensors",
+        metadata={"format": "pt"},
+    )
     config = json.loads((source / "adapter_config.json").read_text())
     config["base_model_name_or_path"] = "../base"
     (target / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True))

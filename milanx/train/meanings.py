@@ -6,6 +6,7 @@ encoder's joint space can see, and colours and brightness computed from pixels.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -15,23 +16,28 @@ import torch
 from torch.nn import functional as F
 
 from milanx.encode import PIXEL_CHANNELS, Encoder
+from milanx.splits import held_out
 from milanx.train.photos import PhotoFeatures
 from milanx.train.phrases import KINDS, clean_name, held_out_names, mentions, whole_words
-from milanx.splits import held_out
 from milanx.train.splits import HELD_OUT_CALTECH, HELD_OUT_TINY
 
 MIN_POSITIVES = 6
 MIN_WORD_PHOTOS = 20
 MIN_GROUNDING = 0.78  # AUROC of the joint space for the photos whose captions hold a word
-STOP = frozenset(
-    "a an the is are was were be been being am of in on at to from by with and or as it its this "
-    "that there their his her he she they them who which what while for into onto over under up "
-    "down out off near next some another other others one two three four five six several many "
-    "very each all both has have had having get gets getting do does doing not no can so than "
-    "then where when through around along across behind front back side top bottom between "
-    "him himself herself themselves you your our photo picture image something someone go goes "
-    "left right same different like just about after before during i we if s t shot view".split()
-)
+STOP = frozenset({
+    "a", "an", "the", "is", "are", "was", "were", "be", "been", "being", "am", "of", "in",
+    "on", "at", "to", "from", "by", "with", "and", "or", "as", "it", "its", "this", "that",
+    "there", "their", "his", "her", "he", "she", "they", "them", "who", "which", "what",
+    "while", "for", "into", "onto", "over", "under", "up", "down", "out", "off", "near",
+    "next", "some", "another", "other", "others", "one", "two", "three", "four", "five",
+    "six", "several", "many", "very", "each", "all", "both", "has", "have", "had", "having",
+    "get", "gets", "getting", "do", "does", "doing", "not", "no", "can", "so", "than", "then",
+    "where", "when", "through", "around", "along", "across", "behind", "front", "back",
+    "side", "top", "bottom", "between", "him", "himself", "herself", "themselves", "you",
+    "your", "our", "photo", "picture", "image", "something", "someone", "go", "goes", "left",
+    "right", "same", "different", "like", "just", "about", "after", "before", "during", "i",
+    "we", "if", "s", "t", "shot", "view",
+})  # fmt: skip
 COLOURS: dict[str, tuple[float, float, float]] = {
     "red": (0.75, 0.12, 0.12), "green": (0.2, 0.5, 0.15), "blue": (0.15, 0.3, 0.7),
     "yellow": (0.85, 0.75, 0.15), "orange": (0.9, 0.5, 0.12), "pink": (0.9, 0.55, 0.65),
@@ -88,7 +94,7 @@ def named_meanings(photos: PhotoFeatures, keep: np.ndarray) -> list[Meaning]:
     regions: dict[str, list[tuple[int, tuple[int, ...]]]] = {}
     raw_regions: dict[str, list[tuple[int, tuple[int, ...]]]] = {}
     textures = set()
-    for i in np.flatnonzero(keep):
+    for i in np.flatnonzero(keep).tolist():
         photo = photos.photos[i]
         if photo.name and not photo.name.lower().startswith("background"):
             by_name.setdefault(photo.name, []).append(i)
@@ -131,8 +137,8 @@ def pixel_meanings(photos: PhotoFeatures, keep: np.ndarray) -> list[Meaning]:
     }
     for name, colour in COLOURS.items():
         distance = np.abs(mean - np.array(colour, np.float32)).max(-1)
-        texts = (f"{name} areas", f"{name} things", f"the color {name}", f"{name} objects")
-        maps[texts] = 0.16 - distance
+        colour_texts = (f"{name} areas", f"{name} things", f"the color {name}", f"{name} objects")
+        maps[colour_texts] = 0.16 - distance
     found = []
     for texts, values in maps.items():
         cells = values > 0
@@ -151,7 +157,7 @@ def _caption_words(captions: tuple[str, ...]) -> set[str]:
     for sentence in captions:
         words = re.findall(r"[a-z]+", sentence.lower())
         found |= {w for w in words if w not in STOP and len(w) > 2}
-        pairs = zip(words, words[1:], strict=False)
+        pairs = itertools.pairwise(words)
         found |= {f"{a} {b}" for a, b in pairs if not ({a, b} & STOP)}
     return found
 

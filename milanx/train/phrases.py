@@ -81,7 +81,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 NO_PLURAL = {"food", "grass", "snow", "sand", "water", "sky", "sea", "fruit", "clothes", "broccoli",
              "cauliflower", "guacamole", "espresso", "scissors", "skis", "thatch", "pavement",
              "stairs", "brass", "light", "gravel", "dirt", "paper", "cardboard", "sheep", "bison",
-             "fish", "headphone", "sunglasses", "swimming trunks", "cobwebs", "aircraft"}  # fmt: skip
+             "fish", "sunglasses", "swimming trunks", "cobwebs", "aircraft"}  # fmt: skip
 
 
 def clean_name(name: str) -> str:

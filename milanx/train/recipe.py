@@ -149,7 +149,7 @@ def _value(hint: Any, value: object, place: str, errors: list[str]) -> Any:
             return float(value)
         except ValueError:
             pass
-    if not isinstance(value, hint) or isinstance(value, bool) and hint is not bool:
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         errors.append(f"{place} must be {hint.__name__}, not {value!r}")
     return value
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from milanx.language import normalise_text
-from milanx.train.phrases import held_out_names, mentions, whole_words
-from milanx.train.photos import PhotoFeatures
 from milanx.splits import held_out
+from milanx.train.photos import PhotoFeatures
+from milanx.train.phrases import held_out_names, mentions, whole_words
 
 MAX_JACCARD = 0.8  # a sentence that shares this much of its words with a held-out one is left out
 HELD_OUT_UNITS = 0.1

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+import milanx.recipes
 import pytest
 import yaml
 
-import milanx.recipes
 from milanx.errors import InputError
 from milanx.train.recipe import apply_overrides, load_recipe, recipe_path
 

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw
 
+from milanx.splits import held_out, photo_group
 from milanx.train.corpus import Corpus
 from milanx.train.meanings import Meaning, named_meanings, pixel_meanings, training_photos
 from milanx.train.photos import Photo, PhotoFeatures
 from milanx.train.phrases import clean_name, held_out_names, mentions, plural, whole_words
-from milanx.splits import held_out, photo_group
 from milanx.train.splits import HELD_OUT_CALTECH
 from milanx.train.text import near_duplicates
 
@@ -35,7 +35,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = []
     for i in range(48):
         name = list(COLOURS)[i % 3]
-        image = Image.fromarray(rng.integers(90, 160, (96, 120, 3), dtype=np.uint8).astype(np.uint8))
+        image = Image.fromarray(
+            rng.integers(90, 160, (96, 120, 3), dtype=np.uint8).astype(np.uint8)
+        )
         box = (20, 10, 80, 70)
         ImageDraw.Draw(image).ellipse(box, COLOURS[name])
         mask = Image.new("L", image.size)
@@ -159,7 +161,10 @@ def test_pure_sets_are_pooled_where_the_region_is() -> None:
     meaning = Meaning(("top",), "region", np.arange(6), grid, countable=False)
     corpus = Corpus(features, [meaning], np.ones(6, bool), exemplars=6, min_purity=1.0)
     batch = corpus.batch(16, np.random.default_rng(0))
-    masked, whole = batch.features[batch.valid][:, 0].mean(), batch.features[batch.valid][:, 1].mean()
+    masked, whole = (
+        batch.features[batch.valid][:, 0].mean(),
+        batch.features[batch.valid][:, 1].mean(),
+    )
     assert abs(float(whole) - 8 / 64) < 0.01
     assert masked > 0.4  # loosened masks still lie mostly on the region
 
