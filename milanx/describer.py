@@ -73,6 +73,7 @@ class Describer:
         self.fingerprint = fingerprint([[p.name, fingerprint_file(p)] for p in files])
         self.encoder, self.set_encoder = self._load_encoders(content, device)
         self.decoder, self.prior, self.tokenizer = self._load_language(device)
+        self.words = frozenset(read_json(root / "words.json", "milanx words", 1)["words"])
 
     @classmethod
     def load(cls, spec: str | Path = BUILTIN, device: str = "cpu") -> Describer:
@@ -215,7 +216,13 @@ class Describer:
             pooled, valid = exemplar_features(features, images, weights)
             prefixes = self.prefixes(pooled, valid)
             ranked = search(
-                self.decoder, self.prior, self.tokenizer, prefixes, settings, advance=advance
+                self.decoder,
+                self.prior,
+                self.tokenizer,
+                prefixes,
+                settings,
+                words=self.words,
+                advance=advance,
             )
             texts = dict(zip(alive, ranked, strict=True))
         advance(len(rows) - len(alive))

@@ -258,6 +258,7 @@ def search(
     prefixes: torch.Tensor,
     settings: SearchSettings,
     *,
+    words: frozenset[str] = frozenset(),
     advance: Callable[[int], None] = lambda n: None,
 ) -> list[tuple[Candidate, ...]]:
     """Search and rank the texts of each unit.
@@ -268,6 +269,8 @@ def search(
         tokenizer: of both.
         prefixes: [u, p, width].
         settings: how.
+        words: the words that a text may hold, folded; any when empty. A small language model
+            spells words that do not exist, and PMI favours what p(d) finds unlikely.
         advance: told how many units are done.
 
     Returns:
@@ -280,10 +283,17 @@ def search(
             list(zip(_decode(tokenizer, [t for t, _ in found]), (s for _, s in found), strict=True))
             for found in batch
         ]
+        named = [_spelled(found, words) for found in named]
         prior([text for found in named for text, _ in found if normalise_text(text)])
         made += [rerank(found, prior, settings) for found in named]
         advance(len(batch))
     return made
+
+
+def _spelled(found: list[tuple[str, float]], words: frozenset[str]) -> list[tuple[str, float]]:
+    """Keep the texts whose words all exist; all of them if none does."""
+    kept = [pair for pair in found if set(normalise_text(pair[0]).split()) <= words]
+    return kept if words and kept else found
 
 
 def _decode(tokenizer: PreTrainedTokenizerFast, rows: Sequence[Sequence[int]]) -> list[str]:

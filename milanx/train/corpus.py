@@ -11,7 +11,7 @@ import torch
 from milanx.encode import pool
 from milanx.train.meanings import Meaning
 from milanx.train.photos import PhotoFeatures
-from milanx.train.phrases import vary
+from milanx.train.phrases import plural, vary
 
 # How often each kind of meaning is drawn.
 SHARES = {"class": 0.34, "kind": 0.08, "region": 0.17, "texture": 0.04, "word": 0.27, "pixel": 0.10}
@@ -109,6 +109,16 @@ class Corpus:
         if rng.random() < TWO_SENSES:
             return f"{self._phrase(first, rng)} and {self._phrase(self._meaning(rng), rng)}"
         return self._phrase(first, rng)
+
+    def all_texts(self) -> list[str]:
+        """Return every phrase that `text` can draw of a single meaning."""
+        found = []
+        for group in self.by_kind.values():
+            for meaning in group:
+                found += meaning.texts
+                if meaning.countable:
+                    found += [plural(text) for text in meaning.texts]
+        return found
 
     def _unit(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, str]:
         """Draw one unit: photo of each exemplar [k], masks [k, g * g], its description."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 from milanx.decode import SetEncoder, SetEncoderSpec, with_lora
 from milanx.encode import Encoder, EncoderSpec
 from milanx.files import atomic_path, cache_dir, fingerprint, read_json, write_json, write_text
-from milanx.language import build_gpt2, encode_texts, train_tokenizer
+from milanx.language import build_gpt2, encode_texts, normalise_text, train_tokenizer
 from milanx.progress import Reporter, Silent
 from milanx.train import contrastive
 from milanx.train.card import card
@@ -39,6 +40,7 @@ from milanx.train.splits import HELD_OUT_CALTECH, HELD_OUT_TINY
 from milanx.train.text import human_descriptions, pretraining_texts
 
 TOKENS = 24  # longest description in training, in tokens; captions are cut there
+MIN_WORD_COUNT = 3  # rarer words of captions are misspelled more often than not
 VERSION = 1
 
 
@@ -147,7 +149,7 @@ def train(
         settings.prior.steps,
         lambda f, a: _train_prior(stages, corpus, base_folder, f, a),
     )
-    _write(stages, out, clip_folder, base_folder, decoder_folder, prior_folder, facts)
+    _write(stages, corpus, out, clip_folder, base_folder, decoder_folder, prior_folder, facts)
     return out
 
 
@@ -331,7 +333,14 @@ def _train_prior(
 
 
 def _write(
-    stages: Stages, out: Path, clip: Path, base: Path, decoder: Path, prior: Path, facts: dict
+    stages: Stages,
+    corpus: Corpus,
+    out: Path,
+    clip: Path,
+    base: Path,
+    decoder: Path,
+    prior: Path,
+    facts: dict,
 ) -> None:
     """Put the finished stages together as one describer's folder."""
     if not stages.accelerator.is_main_process:
@@ -368,7 +377,21 @@ def _write(
             "training": training,
         }
         write_json(temporary / "describer.json", "milanx describer", 1, content)
+        _write_words(stages, corpus, temporary / "words.json")
         write_text(temporary / "README.md", card(content))
+
+
+def _write_words(stages: Stages, corpus: Corpus, path: Path) -> None:
+    """Write the words that descriptions may hold: those met in the training text."""
+    data = stages.recipe.data
+    texts = pretraining_texts(
+        Path(data.root), data.sentences, data.descriptions, stages.photos, stages.keep
+    )
+    counts = Counter(word for text in texts for word in normalise_text(text).split())
+    words = {word for word, n in counts.items() if n >= MIN_WORD_COUNT}
+    for text in corpus.all_texts():
+        words |= set(normalise_text(text).split())
+    write_json(path, "milanx words", 1, {"words": sorted(words)})
 
 
 def _copy_adapter(source: Path, target: Path) -> None:
