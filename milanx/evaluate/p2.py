@@ -55,8 +55,10 @@ def attribute_f1(text: str, meaning: Meaning, table: dict[str, list[list[str]]])
     false = sum(
         1
         for atom in found
-        if atom not in wanted
-        and not any(p in own for p in table[atom] if find_phrase(words, p) >= 0)
+        if found[atom] != wanted.get(atom, not found[atom])
+        and not (
+            atom not in wanted and any(p in own for p in table[atom] if find_phrase(words, p) >= 0)
+        )
     )
     if not hits:
         return 0.0

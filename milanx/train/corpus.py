@@ -112,7 +112,7 @@ class Corpus:
 
     def all_texts(self) -> list[str]:
         """Return every phrase that `text` can draw of a single meaning."""
-        found = []
+        found: list[str] = []
         for group in self.by_kind.values():
             for meaning in group:
                 found += meaning.texts

@@ -80,8 +80,10 @@ KINDS: dict[str, tuple[str, ...]] = {
 
 NO_PLURAL = {"food", "grass", "snow", "sand", "water", "sky", "sea", "fruit", "clothes", "broccoli",
              "cauliflower", "guacamole", "espresso", "scissors", "skis", "thatch", "pavement",
-             "stairs", "brass", "light", "gravel", "dirt", "paper", "cardboard", "sheep", "bison",
+             "stairs", "brass", "gravel", "dirt", "paper", "cardboard", "sheep", "bison",
              "fish", "sunglasses", "swimming trunks", "cobwebs", "aircraft"}  # fmt: skip
+
+SINGULAR_IN_S = {"bus", "trolleybus", "glass", "compass", "octopus", "lotus", "nautilus"}
 
 
 def clean_name(name: str) -> str:
@@ -97,7 +99,8 @@ def plural(text: str) -> str:
     from textblob.en.inflect import pluralize
 
     head, _, last = text.rpartition(" ")
-    if text in NO_PLURAL or last in NO_PLURAL or last.endswith("s"):
+    there = last.endswith("s") and last not in SINGULAR_IN_S
+    if text in NO_PLURAL or last in NO_PLURAL or there:
         return text
     return f"{head} {pluralize(last)}".strip()
 
