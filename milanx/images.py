@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -174,6 +175,7 @@ class _Parquet:
             raise InputError(f"no images in {path}", "it has no rows", "give another file")
         self.info = SourceInfo(name, "parquet", len(self._items), digest.hexdigest()[:16])
         self._group = lru_cache(maxsize=2)(self._read_group)
+        self._lock = threading.Lock()  # a ParquetFile is no place for two threads at once
 
     def _item(self, row: dict[str, Any], number: int) -> _Item:
         content, path = _image_bytes(row["image"])
@@ -199,7 +201,9 @@ class _Parquet:
 
     def read(self, row: int) -> Image.Image:
         group = int(np.searchsorted(self.starts, row, side="right")) - 1
-        return decode(_image_bytes(self._group(group)[row - int(self.starts[group])])[0])
+        with self._lock:
+            value = self._group(group)[row - int(self.starts[group])]
+        return decode(_image_bytes(value)[0])
 
 
 def _image_bytes(value: Any) -> tuple[bytes, str | None]:

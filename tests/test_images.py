@@ -161,3 +161,14 @@ def test_builtin_images_are_deterministic_with_exact_masks() -> None:
     assert len({scenes.group(i) for i in range(scenes.COUNT)}) == len(scenes.PHOTOS)
     with pytest.raises(IndexError):
         scenes.scene(scenes.COUNT)
+
+
+def test_many_threads_read_one_parquet_file(tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    pictures = noise(64)
+    images = open_images([write_parquet(tmp_path / "p.parquet", pictures)])
+    order = np.random.default_rng(0).integers(0, 64, 400).tolist()
+    with ThreadPoolExecutor(8) as pool:
+        for index, found in zip(order, pool.map(images.read, order), strict=True):
+            assert np.array_equal(np.asarray(found), np.asarray(pictures[index]))
