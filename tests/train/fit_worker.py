@@ -1,0 +1,142 @@
+"""Trainings in processes of their own: to be killed, and to be two under accelerate's launcher."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from safetensors.torch import save_file
+from torch import nn
+
+from milanx.train.fit import FitSettings, Fitted, fit_model, share, text_sums
+
+KILLED = FitSettings(
+    steps=60,
+    learning_rate=1e-2,
+    accumulate=2,
+    check_every=5,
+    checkpoint_every=3,
+)
+
+
+def network(seed: int = 0, dropout: float = 0.2) -> nn.Module:
+    """A regression network with dropout, and with buffers that training changes."""
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Linear(6, 24), nn.BatchNorm1d(24), nn.Tanh(), nn.Dropout(dropout), nn.Linear(24, 1)
+    )
+
+
+def batch(number: int, n: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng([7, number])
+    x = torch.from_numpy(rng.normal(size=(n, 6)).astype(np.float32))
+    return x, torch.sin(x.sum(1, keepdim=True))
+
+
+def regression(model: nn.Module, number: int) -> torch.Tensor:
+    x, y = batch(number)
+    return (model(x) - y).pow(2).mean()
+
+
+def regression_held_out(model: nn.Module) -> float:
+    x, y = batch(10**6, 64)
+    return float((model(x) - y).pow(2).mean())
+
+
+def write_result(folder: Path, model: nn.Module, fitted: Fitted) -> None:
+    save_file(model.state_dict(), folder / "weights.safetensors")
+    (folder / "fitted.json").write_text(json.dumps(vars(fitted)))
+
+
+def life(folder: Path, slow: float = 0.0) -> None:
+    """Train by `KILLED` from wherever the checkpoint stands, and write what came of it.
+
+    Args:
+        folder: of checkpoint and result.
+        slow: seconds that each batch takes longer, so that there is time to be killed.
+    """
+    torch.set_num_threads(1)
+
+    def loss_of(model: nn.Module, number: int) -> torch.Tensor:
+        time.sleep(slow)
+        return regression(model, number)
+
+    def advance(step: int, loss: float) -> None:
+        with (folder / "steps.txt").open("a") as file:
+            file.write(f"{step}\n")
+
+    model = network()
+    fitted = fit_model(
+        Accelerator(cpu=True),
+        model,
+        loss_of,
+        KILLED,
+        seed=3,
+        checkpoint=folder / "checkpoint.safetensors",
+        held_out=regression_held_out,
+        advance=advance,
+    )
+    write_result(folder, model, fitted)
+
+
+def texts(number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Seven texts [7, 9] that count upwards, of very unequal lengths, and their mask."""
+    rng = np.random.default_rng([11, number])
+    ids = torch.from_numpy(rng.integers(0, 40, (7, 1))) + torch.arange(1, 10)
+    lengths = torch.tensor([9, 9, 8, 2, 1, 1, 2])
+    return ids, torch.arange(9) < lengths[:, None]
+
+
+def language_model() -> nn.Module:
+    from milanx.language import build_gpt2
+
+    torch.manual_seed(0)
+    model = build_gpt2(50, layers=2, width=32, heads=2, positions=16)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+def together(folder: Path) -> None:
+    """Train on texts of unequal length, then once more on, with as many processes as there are."""
+    torch.set_num_threads(1)
+    accelerator = Accelerator(cpu=True)
+
+    def loss_of(model: nn.Module, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        ids, mask = texts(number)
+        part = share(len(ids), accelerator)
+        return text_sums(model, ids[part], mask[part], 0)
+
+    def held_out(model: nn.Module) -> tuple[float, float]:
+        ids, mask = texts(10**6)
+        part = share(len(ids), accelerator)
+        total, weight = text_sums(model, ids[part], mask[part], 0)
+        return float(total), float(weight)
+
+    model = language_model()
+    settings = FitSettings(12, 1e-2, accumulate=2, check_every=4, checkpoint_every=5)
+    path = folder / "checkpoint.safetensors"
+    fit_model(accelerator, model, loss_of, settings, seed=0, checkpoint=path, held_out=held_out)
+    fitted = fit_model(  # from the finished checkpoint, on a model of its own
+        accelerator,
+        model := language_model(),
+        loss_of,
+        settings,
+        seed=0,
+        checkpoint=path,
+        held_out=held_out,
+    )
+    if accelerator.is_main_process:
+        (folder / "processes.txt").write_text(str(accelerator.num_processes))
+        write_result(folder, model.get_submodule("transformer"), fitted)
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    together(Path(sys.argv[1]))
