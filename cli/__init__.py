@@ -13,6 +13,7 @@ from milanx.cli import (
     page,
     recipes,
     show,
+    study,
     train,
 )
 
@@ -47,4 +48,5 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("train")(train.train)
 app.command("env")(env.env)
 app.add_typer(recipes.app, name="recipes")
+app.add_typer(study.app, name="study")
 app.add_typer(bench.app, name="bench")

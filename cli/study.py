@@ -1,0 +1,80 @@
+"""`milanx study`: blinded reading of descriptions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from milanx.cli import common as c
+
+app = typer.Typer(help="Blinded reading: which of five sheets does a text belong to?",
+                  no_args_is_help=True)  # fmt: skip
+
+
+@app.command("make")
+@c.explained
+def make(
+    run: Annotated[Path, typer.Argument(help="Run folder whose descriptions are read.")],
+    images: Annotated[
+        list[str], typer.Option("--images", help="The run's probe images, as they were given.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The study's folder.")],
+    layer: Annotated[
+        list[str] | None, typer.Option("--layer", "-l", help="Layers of the run [all].")
+    ] = None,
+    questions: Annotated[int, typer.Option(help="Of each kind and layer.", min=1)] = 50,
+    against: Annotated[
+        list[Path] | None, typer.Option(help="Run of another method on the same exemplars.")
+    ] = None,
+    words: Annotated[
+        int, typer.Option(help="Candidates shown of a run that is compared.", min=1)
+    ] = 4,
+    shared_sheets: Annotated[
+        bool, typer.Option("--shared-sheets", help="One picture a question for all methods.")
+    ] = False,
+    limit: c.Limit = None,
+    weights: c.Weights = None,
+    device: c.Device = "auto",
+    seed: c.Seed = 0,
+    quiet: c.Quiet = False,
+    debug: c.Debug = False,
+) -> None:
+    """Write sheets of kept-aside images, question lists, and the key in a folder of its own.
+
+    Give a reader the pictures and one part of one list, never the folder key.
+    """
+    c.starting(quiet, False, f"milanx study make {run}")
+    from milanx.evaluate import p4
+    from milanx.pipeline import pick_device
+
+    opened, others = p4.open_study_runs(run, against or [])
+    settings = p4.StudySettings(
+        questions, seed=seed, words=words, shared_sheets=shared_sheets
+    )  # fmt: skip
+    counts = p4.make(
+        opened, out, layers=layer, images=images, limit=limit, against=others, weights=weights,
+        settings=settings, device=pick_device(device), progress=c.reporter(quiet),
+    )  # fmt: skip
+    for name, count in counts.items():
+        typer.echo(f"{out / f'questions-{name}.json'}: {count} questions")
+
+
+@app.command("score")
+@c.explained
+def score(
+    study: Annotated[Path, typer.Argument(help="Folder that `milanx study make` wrote.")],
+    choices: Annotated[list[Path], typer.Argument(help="Json files {question: letter}.")],
+    as_json: c.Json = False,
+    debug: c.Debug = False,
+) -> None:
+    """Open the key and score choices; a second file on the same questions gives agreement."""
+    from milanx.evaluate import reading
+
+    report = reading.score(study, choices)
+    if as_json:
+        c.print_json(report)
+        return
+    from milanx.report.terminal import print_report
+
+    print_report(report)
