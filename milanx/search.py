@@ -1,222 +1,110 @@
-"""Candidates by beam search under p(d|E), ranked by weighted PMI.
-
-The beam is our own: a batch of units at a time, the keys and values of a unit's prefix computed
-once and shared by its beams, and only beams that can still win are carried on.
-"""
+"""Candidates under p(d|E), ranked by weighted PMI and by what the encoder knows of words."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch.nn import functional as F
-
+from milanx.generate import Found, SearchSettings, beam_search, nucleus_search
 from milanx.language import normalise_text
 
 if TYPE_CHECKING:
+    import torch
     from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
     from milanx.prior import Prior
+
+__all__ = [
+    "Candidate",
+    "SearchSettings",
+    "beam_search",
+    "hypotheses",
+    "nucleus_search",
+    "rerank",
+    "search",
+]
 
 UNITS_AT_ONCE = 48  # units of one beam search: their logits fit in some 50 MB
 
 
 @dataclass(frozen=True)
-class SearchSettings:
-    """How descriptions are searched.
+class Candidate:
+    """One text for a unit.
 
     Attributes:
-        beam: hypotheses kept.
-        max_tokens: of a description, its end token included.
-        lam: lambda of log p(d|E) - lambda log p(d).
-        candidates: how many are kept beside the description.
-        method: ``pmi``, or ``argmax`` for log p(d|E) alone.
+        text: as it was spelled most likely.
+        pmi: its weighted PMI, in nats; what a describer without language models ranks by.
+        log_p_given_exemplars: log p(d|E), in nats; None without language models.
+        log_p_prior: log p(d), in nats; None without language models.
+        likeness: centred cosine similarity of text and exemplars in the encoder's space, in
+            -1..1; None where it took no part in the ranking.
     """
-
-    beam: int = 50
-    max_tokens: int = 16
-    lam: float = 0.2
-    candidates: int = 10
-    method: str = "pmi"
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One text for a unit, with its figures in nats."""
 
     text: str
     pmi: float
-    log_p_given_exemplars: float
-    log_p_prior: float
+    log_p_given_exemplars: float | None
+    log_p_prior: float | None
+    likeness: float | None = None
 
 
-@dataclass
-class _Cache:
-    """Keys and values of every block: prefixes [u, heads, p, d] and beams [u, b, heads, t, d]."""
-
-    prefix: list[tuple[torch.Tensor, torch.Tensor]]
-    beams: list[tuple[torch.Tensor, torch.Tensor]] | None = None
-
-    def select(self, units: torch.Tensor, parents: torch.Tensor) -> None:
-        """Keep some units, and of each the beams ``parents`` [u, b] (repeats allowed)."""
-        self.prefix = [(k[units], v[units]) for k, v in self.prefix]
-        if self.beams is not None:
-            rows = units[:, None]
-            self.beams = [(k[rows, parents], v[rows, parents]) for k, v in self.beams]
-
-
-class _Incremental:
-    """A GPT-2 that reads one token of every beam at a time, over transformers' own weights."""
-
-    def __init__(self, model: GPT2LMHeadModel) -> None:
-        self.model, self.body = model, model.transformer
-        config = model.config
-        self.heads = config.n_head
-        self.scale = 1 / math.sqrt(config.n_embd // config.n_head)
-
-    def start(self, prefixes: torch.Tensor) -> tuple[_Cache, torch.Tensor]:
-        """Read prefixes [u, p, width] and the beginning token; logits of the first token [u, v]."""
-        bos = self.body.wte.weight[self.model.config.bos_token_id]
-        inputs = torch.cat([prefixes, bos.expand(len(prefixes), 1, -1)], 1)
-        hidden = inputs + self.body.wpe.weight[: inputs.shape[1]]
-        cache = []
-        for block in self.body.h:
-            q, k, v = self._qkv(block, hidden)
-            read = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-            cache.append((k, v))
-            hidden = self._finish(block, hidden, read.transpose(1, 2).flatten(2))
-        return _Cache(cache), self._logits(hidden[:, -1])
-
-    def step(self, cache: _Cache, tokens: torch.Tensor) -> torch.Tensor:
-        """Read the next token of every beam [u, b]; logits [u, b, v]."""
-        own = 0 if cache.beams is None else cache.beams[0][0].shape[3]
-        position = cache.prefix[0][0].shape[2] + own
-        hidden = self.body.wte.weight[tokens] + self.body.wpe.weight[position]
-        beams = []
-        for i, block in enumerate(self.body.h):
-            q, k, v = (part.unsqueeze(3) for part in self._qkv_one(block, hidden))
-            if cache.beams is not None:
-                k = torch.cat([cache.beams[i][0], k], 3)
-                v = torch.cat([cache.beams[i][1], v], 3)
-            beams.append((k, v))
-            hidden = self._finish(block, hidden, self._attend(q, cache.prefix[i], (k, v)))
-        cache.beams = beams
-        return self._logits(hidden)
-
-    def _qkv(self, block: Any, hidden: torch.Tensor) -> list[torch.Tensor]:
-        """Queries, keys, values [u, heads, p, d] of hidden [u, p, width]."""
-        parts = block.attn.c_attn(block.ln_1(hidden)).chunk(3, -1)
-        return [part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts]
-
-    def _qkv_one(self, block: Any, hidden: torch.Tensor) -> list[torch.Tensor]:
-        """Queries, keys, values [u, b, heads, d] of hidden [u, b, width]."""
-        parts = block.attn.c_attn(block.ln_1(hidden)).chunk(3, -1)
-        return [part.unflatten(-1, (self.heads, -1)) for part in parts]
-
-    def _attend(
-        self,
-        q: torch.Tensor,
-        prefix: tuple[torch.Tensor, torch.Tensor],
-        own: tuple[torch.Tensor, torch.Tensor],
-    ) -> torch.Tensor:
-        """Attend over the unit's prefix, shared by its beams, and over the beam's own tokens."""
-        query = q.squeeze(3).transpose(1, 2)  # [u, heads, b, d]
-        shared = query @ prefix[0].transpose(2, 3)  # [u, heads, b, p]
-        alone = (own[0] @ q.transpose(3, 4)).squeeze(4).transpose(1, 2)  # [u, heads, b, t]
-        weights = (torch.cat([shared, alone], -1) * self.scale).softmax(-1)
-        size = shared.shape[-1]
-        read = weights[..., :size] @ prefix[1]  # [u, heads, b, d]
-        mine = (weights[..., size:].transpose(1, 2).unsqueeze(3) @ own[1]).squeeze(3)
-        return (read.transpose(1, 2) + mine).flatten(2)
-
-    def _finish(self, block: Any, hidden: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
-        hidden = hidden + block.attn.c_proj(read)
-        return hidden + block.mlp(block.ln_2(hidden))
-
-    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.model.lm_head(self.body.ln_f(hidden)).float()
-
-
-@torch.inference_mode()
-def beam_search(
-    model: GPT2LMHeadModel, prefixes: torch.Tensor, settings: SearchSettings
-) -> list[list[tuple[tuple[int, ...], float]]]:
-    """Find the likeliest texts of each unit.
+def hypotheses(
+    model: GPT2LMHeadModel,
+    prefixes: torch.Tensor,
+    settings: SearchSettings,
+    prior: GPT2LMHeadModel | None = None,
+) -> list[Found]:
+    """Find texts of each unit by the settings' strategy.
 
     Args:
         model: p(d|E).
         prefixes: [u, p, width].
-        settings: beam and longest text.
+        settings: strategy and its numbers.
+        prior: p(d), needed when ``stepwise`` is not 0.
 
     Returns:
-        For each unit at most ``beam`` (token ids without the end token, log p of the whole text
-        with its end token, in nats), the likeliest first.
+        For each unit (token ids without the end token, log p of the whole text with its end
+        token, in nats), best first.
     """
-    machine = _Incremental(model)
-    cache, logits = machine.start(prefixes)
-    end, beam = model.config.eos_token_id, settings.beam
-    finished: list[list[tuple[float, tuple[int, ...]]]] = [[] for _ in prefixes]
-    units = list(range(len(prefixes)))  # which unit each row of the batch is
-    texts: list[list[tuple[int, ...]]] = [[()] for _ in prefixes]
-    scores = prefixes.new_zeros(len(prefixes), 1)
-    logits = logits[:, None]
-    for length in range(1, settings.max_tokens + 1):
-        logits.add_((scores - logits.logsumexp(-1))[..., None])
-        ended = logits[..., end].tolist()
-        logits[..., end] = -math.inf
-        for row, unit in enumerate(units):
-            pool = finished[unit]
-            pool += [(s, t) for s, t in zip(ended[row], texts[row], strict=False) if s > -math.inf]
-            pool.sort(key=lambda pair: (-pair[0], pair[1]))
-            del pool[beam:]
-        if length == settings.max_tokens:
-            break
-        flat = logits.flatten(1)
-        scores, place = flat.topk(min(beam, flat.shape[1]), dim=1)
-        # A text's log p only falls: what lies below a full pool's last cannot come into it.
-        floor = scores.new_tensor([
-            finished[unit][-1][0] if len(finished[unit]) == beam else -math.inf for unit in units
-        ])  # fmt: skip
-        alive = scores > floor[:, None]
-        keep = alive.any(1).nonzero().squeeze(1)
-        if not len(keep):
-            break
-        width = int(alive[keep].sum(1).max())
-        scores = scores[keep, :width].masked_fill(~alive[keep, :width], -math.inf)
-        parents, tokens = (
-            place[keep, :width] // logits.shape[2],
-            place[keep, :width] % logits.shape[2],
-        )
-        grown = []
-        for row, (beams, words) in enumerate(zip(parents.tolist(), tokens.tolist(), strict=True)):
-            before = texts[int(keep[row])]
-            grown.append([(*before[b], w) for b, w in zip(beams, words, strict=True)])
-        texts = grown
-        units = [units[int(row)] for row in keep]
-        cache.select(keep, parents)
-        logits = machine.step(cache, tokens)
-    return [[(tokens, score) for score, tokens in pool] for pool in finished]
+    if settings.strategy == "nucleus":
+        return nucleus_search(model, prefixes, settings)
+    return beam_search(model, prefixes, settings, prior)
 
 
 def rerank(
     found: Sequence[tuple[str, float]],
     prior: Callable[[Sequence[str]], Sequence[float]],
     settings: SearchSettings,
+    *,
+    likeness: Callable[[Sequence[str]], Sequence[float]] | None = None,
+    tokens: Mapping[str, int] | None = None,
 ) -> tuple[Candidate, ...]:
     """Merge texts that are the same after normalisation, and rank what is left.
+
+    The rank of a text is its weighted PMI, plus ``settings.likeness`` times its likeness, less
+    ``settings.length_penalty`` times its tokens.
 
     Args:
         found: (text, log p(d|E)), any order.
         prior: log p(d) of texts.
-        settings: lambda, method, how many are kept.
+        settings: weights, method, how many are kept.
+        likeness: of texts and the unit's exemplars, in -1..1; asked only where it has a weight.
+        tokens: of each text, its end token included; needed where length has a penalty.
 
     Returns:
-        At least the best by weighted PMI, best first by the settings' method; beside the best
-        ``candidates`` of that method the likeliest by log p(d|E) is always among them.
+        At least the best by rank, best first by the settings' method (``argmax`` is
+        log p(d|E) alone); beside the best ``candidates`` of that method the likeliest by
+        log p(d|E) is always among them.
+
+    Raises:
+        ValueError: a weight without what it weighs.
     """
+    if settings.likeness and likeness is None:
+        raise ValueError("likeness has a weight, but nothing tells it")
+    if settings.length_penalty and tokens is None:
+        raise ValueError("length has a penalty, but the texts' tokens are not given")
     spellings: dict[str, dict[str, float]] = {}
     for text, score in found:
         folded = normalise_text(text)
@@ -227,16 +115,23 @@ def rerank(
         return ()
     flat = [text for known in spellings.values() for text in known]
     before = dict(zip(flat, prior(flat), strict=True))
-    made = []
-    for known in spellings.values():
-        shown = max(known, key=lambda text: (known[text], text))
+    shown = [max(known, key=lambda text: (known[text], text)) for known in spellings.values()]
+    alike: Sequence[float | None] = [None] * len(shown)
+    if settings.likeness and likeness is not None:
+        alike = [float(value) for value in likeness(shown)]
+    ranked = []
+    for text, known, near in zip(shown, spellings.values(), alike, strict=True):
         likelihood = _log_sum(known.values())
-        unconditioned = _log_sum(before[text] for text in known)
+        unconditioned = _log_sum(before[spelling] for spelling in known)
         pmi = likelihood - settings.lam * unconditioned
-        made.append(Candidate(shown, pmi, likelihood, unconditioned))
-    by_likelihood = sorted(made, key=lambda c: (-c.log_p_given_exemplars, c.text))
-    by_pmi = sorted(made, key=lambda c: (-c.pmi, c.text))
-    first, second = (by_pmi, by_likelihood) if settings.method == "pmi" else (by_likelihood, by_pmi)
+        rank = pmi + settings.likeness * (near or 0.0)
+        if settings.length_penalty and tokens is not None:
+            rank -= settings.length_penalty * tokens[text]
+        ranked.append((rank, likelihood, Candidate(text, pmi, likelihood, unconditioned, near)))
+    by_rank = [c for _, _, c in sorted(ranked, key=lambda r: (-r[0], r[2].text))]
+    by_likelihood = [c for _, _, c in sorted(ranked, key=lambda r: (-r[1], r[2].text))]
+    plain = settings.method == "pmi"
+    first, second = (by_rank, by_likelihood) if plain else (by_likelihood, by_rank)
     kept = first[: settings.candidates]
     return tuple(kept if second[0] in kept else [*kept, second[0]])
 
@@ -260,6 +155,7 @@ def search(
     *,
     words: frozenset[str] = frozenset(),
     advance: Callable[[int], None] = lambda n: None,
+    likeness: Callable[[int, Sequence[str]], Sequence[float]] | None = None,
 ) -> list[tuple[Candidate, ...]]:
     """Search and rank the texts of each unit.
 
@@ -272,20 +168,28 @@ def search(
         words: the words that a text may hold, folded; any when empty. A small language model
             spells words that do not exist, and PMI favours what p(d) finds unlikely.
         advance: told how many units are done.
+        likeness: of a unit, given by its row in ``prefixes``, and texts: a centred cosine
+            similarity in -1..1 a text; needed where the settings give it a weight.
 
     Returns:
         The candidates of each unit, best first.
     """
-    made = []
+    made: list[tuple[Candidate, ...]] = []
     for start in range(0, len(prefixes), UNITS_AT_ONCE):
-        batch = beam_search(model, prefixes[start : start + UNITS_AT_ONCE], settings)
+        part = prefixes[start : start + UNITS_AT_ONCE]
+        batch = hypotheses(model, part, settings, prior.model)
+        texts = [_decode(tokenizer, [tokens for tokens, _ in found]) for found in batch]
         named = [
-            list(zip(_decode(tokenizer, [t for t, _ in found]), (s for _, s in found), strict=True))
-            for found in batch
+            _spelled([(text, score) for text, (_, score) in zip(row, found, strict=True)], words)
+            for row, found in zip(texts, batch, strict=True)
         ]
-        named = [_spelled(found, words) for found in named]
         prior([text for found in named for text, _ in found if normalise_text(text)])
-        made += [rerank(found, prior, settings) for found in named]
+        for i, found in enumerate(named):
+            lengths: dict[str, int] = {}
+            for text, (tokens, _) in zip(texts[i], batch[i], strict=True):
+                lengths.setdefault(text, len(tokens) + 1)
+            ask = None if likeness is None else partial(likeness, start + i)
+            made.append(rerank(found, prior, settings, likeness=ask, tokens=lengths))
         advance(len(batch))
     return made
 
