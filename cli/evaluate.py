@@ -11,13 +11,27 @@ from milanx.cli import common as c
 
 @c.explained
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Run folder (p1), or where to write one (p2).")],
-    protocol: Annotated[str, typer.Option(help="p1, p2, or both with a comma.")] = "p1",
+    run: Annotated[Path, typer.Argument(help="Run folder (p1, p3), or where to write one (p2).")],
+    protocol: Annotated[str, typer.Option(help="p1, p2, p3, or several with commas.")] = "p1",
     images: Annotated[
-        list[str] | None, typer.Option("--images", help="Labelled or segmented photos, for p2.")
+        list[str] | None,
+        typer.Option(
+            "--images",
+            help="For p2: labelled or segmented photos. For p3: the run's "
+            "own images, where they lie now.",
+        ),
     ] = None,
     describer: Annotated[str, typer.Option(help="For p2: builtin, or a folder.")] = "builtin",
     units: Annotated[int, typer.Option(help="Planted units, for p2.", min=5)] = 200,
+    simulator: Annotated[
+        str, typer.Option(help="For p3: builtin, a folder, or an open_clip model (NAME/TAG).")
+    ] = "builtin",
+    against: Annotated[
+        Path | None, typer.Option(help="For p3: another run of the same target, for a row beside.")
+    ] = None,
+    vocabulary: Annotated[
+        Path | None, typer.Option(help="For p3: texts, one a line, for the upper row.")
+    ] = None,
     seed: c.Seed = 0,
     as_json: c.Json = False,
     quiet: c.Quiet = False,
@@ -28,12 +42,14 @@ def evaluate(
     p1: do the descriptions of a classifier's logits name their classes? Needs a run whose probe
     images carry labels.
     p2: planted units whose meaning is known, on photos with labels or regions.
+    p3: do the texts foretell what the units do on images that were kept aside?
     """
     c.starting(quiet, as_json, f"milanx evaluate {run}")
     from milanx.evaluate import run_protocols
 
     reports = run_protocols(
-        run, protocol.split(","), images=images or (), describer=describer, count=units, seed=seed,
+        run, protocol.split(","), images=images or (), describer=describer, count=units,
+        simulator=simulator, against=against, vocabulary=vocabulary, seed=seed,
         progress=c.reporter(quiet, as_json),
     )  # fmt: skip
     if as_json:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from milanx.errors import InputError, did_you_mean
 from milanx.progress import Reporter
 
-PROTOCOLS = ("p1", "p2")
+if TYPE_CHECKING:
+    from milanx.runs import Run
+
+PROTOCOLS = ("p1", "p2", "p3")
+FORMAT, VERSION = "milanx evaluation", 1
 
 
 def run_protocols(
@@ -19,61 +23,111 @@ def run_protocols(
     images: Sequence[str] = (),
     describer: str = "builtin",
     count: int = 200,
+    simulator: str = "builtin",
+    against: Path | None = None,
+    vocabulary: Path | None = None,
     seed: int = 0,
     progress: Reporter | None = None,
 ) -> list[dict[str, Any]]:
     """Run protocols by name.
 
+    The reports of p1 and p3 are also written into the run, ``evaluation-p1.json`` and so on.
+
     Args:
-        run: the run folder that p1 scores; where p2 writes its planted units.
+        run: the run folder that p1 and p3 score; where p2 writes its planted units.
         protocols: of `PROTOCOLS`.
-        images: photos for p2.
+        images: photos for p2; for p3 where the run's images lie now, if they have moved.
         describer: for p2, ``builtin`` or a folder.
         count: planted units of p2.
+        simulator: for p3, ``builtin``, a folder, or an open_clip model's name.
+        against: for p3, another run of the same target to compare with.
+        vocabulary: for p3, a file of texts, one a line, for its upper row.
         seed: of everything that is drawn.
         progress: told about long parts.
 
     Raises:
         InputError: an unknown protocol, or one whose inputs are missing.
     """
+    unknown = [name for name in protocols if name not in PROTOCOLS]
+    if unknown:
+        raise InputError(
+            f"no protocol {unknown[0]!r}",
+            f"there are {', '.join(PROTOCOLS)}",
+            did_you_mean(unknown[0], PROTOCOLS) or "--protocol p1",
+        )
     reports = []
     for name in protocols:
         if name == "p1":
             from milanx.evaluate import p1
-            from milanx.runs import open_run
 
-            opened = open_run(run)
-            if opened.demonstration:
-                raise InputError(
-                    "no score is given for the built-in images",
-                    "they are a demonstration and hold few concepts",
-                    "probe with labelled photos of your own",
-                )
-            reports.append(p1.evaluate(opened, seed=seed))
+            reports.append(p1.evaluate(_scored(run), seed=seed))
         elif name == "p2":
-            from milanx.describer import Describer
-            from milanx.evaluate import p2
+            reports.append(_p2(run, images, describer, count, seed, progress))
+        else:
+            from milanx.evaluate import p3
 
-            if not images:
-                raise InputError(
-                    "P2 needs photos",
-                    "it plants units on photos with labels or regions",
-                    "--images FILE.parquet",
-                )
             reports.append(
-                p2.evaluate(
-                    Describer.load(describer),
-                    [Path(i) for i in images],
-                    count=count,
+                p3.evaluate(
+                    _scored(run),
+                    simulator=simulator,
+                    against=against,
+                    vocabulary=vocabulary,
+                    # With p2 beside it the photos are p2's.
+                    images=() if "p2" in protocols else images,
                     seed=seed,
-                    out=run,
                     progress=progress,
                 )
             )
-        else:
-            raise InputError(
-                f"no protocol {name!r}",
-                f"there are {', '.join(PROTOCOLS)}",
-                did_you_mean(name, PROTOCOLS) or "--protocol p1",
-            )
+        if name != "p2":
+            write_report(run, name, reports[-1])
     return reports
+
+
+def write_report(run: Path, protocol: str, report: dict[str, Any]) -> Path:
+    """Write a report into its run folder, atomically; returns where."""
+    from milanx.files import write_json
+
+    path = run / f"evaluation-{protocol}.json"
+    write_json(path, FORMAT, VERSION, report)
+    return path
+
+
+def _scored(root: Path) -> Run:
+    """Open a run that may be given a score."""
+    from milanx.runs import open_run
+
+    opened = open_run(root)
+    if opened.demonstration:
+        raise InputError(
+            "no score is given for the built-in images",
+            "they are a demonstration and hold few concepts",
+            "probe with photos of your own; p1 needs labelled ones",
+        )
+    return opened
+
+
+def _p2(
+    out: Path,
+    images: Sequence[str],
+    describer: str,
+    count: int,
+    seed: int,
+    progress: Reporter | None,
+) -> dict[str, Any]:
+    from milanx.describer import Describer
+    from milanx.evaluate import p2
+
+    if not images:
+        raise InputError(
+            "P2 needs photos",
+            "it plants units on photos with labels or regions",
+            "--images FILE.parquet",
+        )
+    return p2.evaluate(
+        Describer.load(describer),
+        [Path(i) for i in images],
+        count=count,
+        seed=seed,
+        out=out,
+        progress=progress,
+    )

@@ -10,6 +10,53 @@ PERMUTATIONS = 100
 FOLDS = 5
 
 
+def folds(n: int, seed: int = 0) -> np.ndarray:
+    """Assign ``n`` units to at most five folds of like size, int [n]."""
+    return np.random.default_rng(seed).permutation(n) % min(FOLDS, max(n, 1))
+
+
+def shuffled_mean(table: np.ndarray, columns: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Score of each unit [n] with the texts permuted, mean of 100 permutations.
+
+    Args:
+        table: scores [n, t] of every unit under every distinct text.
+        columns: each unit's own text, int [n].
+        seed: of the permutations.
+    """
+    rng = np.random.default_rng(seed)
+    n = len(table)
+    total = np.zeros(n)
+    for _ in range(PERMUTATIONS):
+        total += table[np.arange(n), columns[rng.permutation(n)]]
+    return total / PERMUTATIONS
+
+
+def constant_choice(table: np.ndarray, seed: int = 0) -> np.ndarray:
+    """For each unit the text that is best on the units of the other folds, int [n].
+
+    Args:
+        table: scores [n, t] of every unit under every distinct text.
+        seed: of the folds.
+    """
+    fold = folds(len(table), seed)
+    out = np.zeros(len(table), int)
+    for number in set(fold.tolist()):
+        inside = fold == number
+        if (~inside).any():
+            out[inside] = int(table[~inside].mean(0).argmax())
+    return out
+
+
+def _table(
+    score: Callable[[int, str], float], texts: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scores [n, t] under the distinct texts, and each unit's own, int [n]."""
+    distinct = sorted(set(texts))
+    place = {text: i for i, text in enumerate(distinct)}
+    table = np.array([[score(unit, text) for text in distinct] for unit in range(len(texts))])
+    return table.reshape(len(texts), len(distinct)), np.array([place[t] for t in texts], int)
+
+
 def shuffled(score: Callable[[int, str], float], texts: Sequence[str], seed: int = 0) -> np.ndarray:
     """Score of each unit [n] with the texts permuted, mean of 100 permutations.
 
@@ -18,28 +65,10 @@ def shuffled(score: Callable[[int, str], float], texts: Sequence[str], seed: int
         texts: the method's own, one a unit.
         seed: of the permutations.
     """
-    rng = np.random.default_rng(seed)
-    n = len(texts)
-    distinct = sorted(set(texts))
-    place = {text: i for i, text in enumerate(distinct)}
-    table = np.array([[score(unit, text) for text in distinct] for unit in range(n)])
-    columns = np.array([place[text] for text in texts])
-    total = np.zeros(n)
-    for _ in range(PERMUTATIONS):
-        total += table[np.arange(n), columns[rng.permutation(n)]]
-    return total / PERMUTATIONS
+    return shuffled_mean(*_table(score, texts), seed)
 
 
 def constant(score: Callable[[int, str], float], texts: Sequence[str], seed: int = 0) -> np.ndarray:
     """Score of each unit [n] under the one text that is best on the units of other folds."""
-    rng = np.random.default_rng(seed)
-    n = len(texts)
-    fold = rng.permutation(n) % min(FOLDS, max(n, 1))
-    distinct = sorted(set(texts))
-    table = np.array([[score(unit, text) for text in distinct] for unit in range(n)])
-    out = np.zeros(n)
-    for number in set(fold.tolist()):
-        inside = fold == number
-        chosen = int(table[~inside].mean(0).argmax()) if (~inside).any() else 0
-        out[inside] = table[inside, chosen]
-    return out
+    table, _ = _table(score, texts)
+    return table[np.arange(len(texts)), constant_choice(table, seed)]

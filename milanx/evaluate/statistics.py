@@ -31,16 +31,34 @@ def paired(first: np.ndarray, second: np.ndarray, seed: int = 0) -> dict[str, An
     return bootstrap(np.asarray(first, float) - np.asarray(second, float), seed)
 
 
+def resampled_counts(n: int, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """How often each of ``n`` things is drawn in each bootstrap draw, float32 [draws, n]."""
+    return rng.multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float32)
+
+
 def crossed(values: np.ndarray, seed: int = 0, draws: int = CROSSED_DRAWS) -> dict[str, Any]:
     """Mean of ``values`` [units, images], units and images resampled together."""
+    values = np.asarray(values, np.float64)
     rng = np.random.default_rng(seed)
     units, images = values.shape
-    means = np.empty(draws)
-    for i in range(draws):
-        rows = rng.integers(0, units, units)
-        columns = rng.integers(0, images, images)
-        means[i] = values[np.ix_(rows, columns)].mean()
+    rows, columns = resampled_counts(units, draws, rng), resampled_counts(images, draws, rng)
+    means = ((rows @ values) * columns).sum(1) / values.size
     return {"estimate": float(values.mean()), "interval": _percentile(means)}
+
+
+def with_interval(estimate: float, draws: np.ndarray) -> dict[str, Any]:
+    """An estimate with the percentile interval of its bootstrap draws [d]."""
+    return {"estimate": float(estimate), "interval": _percentile(draws)}
+
+
+def p_value(draws: np.ndarray) -> float:
+    """Two-sided p value of "not zero" from bootstrap draws [d] of a difference.
+
+    Twice the smaller share of draws on either side of zero, never below 2 / (d + 1).
+    """
+    n = len(draws)
+    below, above = int((draws <= 0).sum()), int((draws >= 0).sum())
+    return min(1.0, 2 * (1 + min(below, above)) / (n + 1))
 
 
 def _percentile(means: np.ndarray) -> list[float]:
