@@ -1,4 +1,4 @@
-"""Accepted names of the ImageNet classes: a class's own name and its synset's lemmas."""
+"""Accepted names of the ImageNet classes (a class's own and its synset's lemmas), and their kin."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from functools import lru_cache
 from importlib import resources
 
-from milanx.evaluate.text import find_phrase, lemmas
+from milanx.evaluate.text import contains, find_phrase, lemmas
 
 MAX_NAMED = 2  # a text that names more classes than this counts as wrong
 
@@ -16,6 +16,36 @@ def accepted_names() -> dict[str, tuple[str, ...]]:
     """Return WordNet id -> accepted names, in ImageNet-1k's order."""
     text = resources.files("milanx.evaluate").joinpath("imagenet_names.json").read_text("utf-8")
     return {wnid: tuple(names) for wnid, names in json.loads(text).items()}
+
+
+@lru_cache(maxsize=1)
+def accepted_kin() -> dict[str, tuple[str, ...]]:
+    """Return held-out class -> names of near categories and of what it directly is a kind of.
+
+    Classes are WordNet ids, or Caltech's folder names. The list was written before any result;
+    a class's own names count too.
+    """
+    text = resources.files("milanx.evaluate").joinpath("kin.json").read_text("utf-8")
+    own = accepted_names()
+    return {
+        name: (*own.get(name, (name.replace("_", " "),)), *kin)
+        for name, kin in json.loads(text).items()
+    }
+
+
+@lru_cache(maxsize=1)
+def _by_name() -> dict[tuple[str, ...], set[str]]:
+    found: dict[tuple[str, ...], set[str]] = {}
+    for wnid, names in accepted_names().items():
+        for name in names:
+            found.setdefault(tuple(lemmas(name)), set()).add(wnid)
+    return found
+
+
+def wnid_of(name: str) -> str:
+    """Return the one class that a data set's name ("grand_piano") means, or "" for none or many."""
+    found = _by_name().get(tuple(lemmas(name.replace("_", " "))), set())
+    return next(iter(found)) if len(found) == 1 else ""
 
 
 class ClassNamer:
@@ -43,6 +73,11 @@ class ClassNamer:
         for at, size, wnid in sorted(outer):
             places.setdefault((at, size), set()).add(wnid)
         return list(places.values())
+
+    def kin(self, text: str, name: str) -> bool:
+        """Whether a text names close kin of a held-out class, or itself, and few classes."""
+        distinct = {frozenset(group) for group in self.named(text)}
+        return len(distinct) <= MAX_NAMED and contains(text, accepted_kin()[name])
 
     def right(self, text: str, wnid: str) -> bool:
         """Whether the first class that a text names is ``wnid``, and it names few."""

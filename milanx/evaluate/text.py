@@ -16,14 +16,17 @@ KEPT = frozenset({
     "loss", "octopus", "walrus", "hippopotamus", "platypus", "cactus", "iris", "compass",
     "canvas", "wilderness", "hourglass", "sunglasses", "binoculars", "scissors", "trousers",
     "shorts", "jeans", "pants", "swiss", "less", "abacus", "papyrus", "crocus", "bonus",
-    "this", "is", "was", "has", "its", "various", "circus", "lotus",
+    "this", "is", "was", "has", "its", "various", "circus", "lotus", "mantis", "rhinoceros",
+    "trellis", "tennis", "asparagus", "citrus", "cosmos",
 })  # fmt: skip
 IRREGULAR = {
     "men": "man", "women": "woman", "children": "child", "people": "person", "feet": "foot",
     "teeth": "tooth", "mice": "mouse", "geese": "goose", "oxen": "ox", "leaves": "leaf",
     "wolves": "wolf", "knives": "knife", "shelves": "shelf", "loaves": "loaf", "halves": "half",
     "calves": "calf", "lives": "life", "cacti": "cactus", "octopi": "octopus", "buses": "bus",
-    "postmen": "postman", "fungi": "fungus", "skies": "sky",
+    "postmen": "postman", "fungi": "fungus", "skies": "sky", "scarves": "scarf",
+    "hooves": "hoof", "thieves": "thief", "potatoes": "potato", "tomatoes": "tomato",
+    "buffaloes": "buffalo", "mosquitoes": "mosquito", "volcanoes": "volcano", "mangoes": "mango",
 }  # fmt: skip
 DOUBLED = frozenset("bdgmnprt")
 
@@ -45,6 +48,10 @@ def lemma(word: str) -> str:
         return stem.removesuffix("e")
     if len(word) > 4 and word.endswith("ies"):
         return word[:-3] + "y"
+    if word.endswith("es") and word[:-2] in KEPT:
+        return word[:-2]
+    if len(word) > 6 and word.endswith("uses") and word[-5] not in "oa":  # not houses, causes
+        return word[:-2]
     for ending in ("ches", "shes", "sses", "xes", "zzes"):
         if word.endswith(ending):
             return word[:-2]
