@@ -193,6 +193,7 @@ def fit_model(
         wrong.append("gradient_accumulation_steps of the accelerator must be 1")
     if wrong:
         raise InputError("these settings cannot be trained with", "; ".join(wrong))
+    own_forward = "forward" in vars(model)
     cuda = [torch.cuda.current_device()] if accelerator.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         loop = _Loop(accelerator, model, loss_of, settings, seed, checkpoint, held_out, tracker)
@@ -200,6 +201,8 @@ def fit_model(
             loop.run(advance)
         finally:
             accelerator.unwrap_model(loop.wrapped, keep_fp32_wrapper=False)
+            if not own_forward:  # accelerate leaves one that is bound to this very model
+                vars(model).pop("forward", None)
             accelerator.free_memory()
             model.eval()
     history = loop.history

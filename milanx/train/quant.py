@@ -83,7 +83,7 @@ def load_4bit(
         model = AutoModelForCausalLM.from_pretrained(
             str(source), quantization_config=config, device_map={"": device}, dtype=dtype
         )
-    except OSError as error:
+    except (OSError, ValueError) as error:  # no such file or name; a folder of something else
         raise MissingWeights(
             f"no language model {source}",
             str(error).splitlines()[0],

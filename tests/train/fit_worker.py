@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -92,15 +93,26 @@ def texts(number: int) -> tuple[torch.Tensor, torch.Tensor]:
     return ids, torch.arange(9) < lengths[:, None]
 
 
-def language_model() -> nn.Module:
-    from milanx.language import build_gpt2
+@dataclass
+class Output:
+    logits: torch.Tensor
 
+
+class Bigrams(nn.Module):
+    """A language model that sees the last token alone: small, and quick to begin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Embedding(50, 32), nn.Linear(32, 32), nn.Tanh())
+        self.head = nn.Linear(32, 50)
+
+    def forward(self, input_ids: torch.Tensor) -> Output:
+        return Output(self.head(self.layers(input_ids)))
+
+
+def language_model() -> nn.Module:
     torch.manual_seed(0)
-    model = build_gpt2(50, layers=2, width=32, heads=2, positions=16)
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    return model
+    return Bigrams()
 
 
 def together(folder: Path) -> None:
@@ -134,7 +146,7 @@ def together(folder: Path) -> None:
     )
     if accelerator.is_main_process:
         (folder / "processes.txt").write_text(str(accelerator.num_processes))
-        write_result(folder, model.get_submodule("transformer"), fitted)
+        write_result(folder, model, fitted)
     accelerator.end_training()
 
 
