@@ -18,11 +18,18 @@ def train(
     out: Annotated[Path, typer.Option("--out", "-o", help="The describer's folder.")] = Path(
         "describer"
     ),
+    tracker: Annotated[
+        str | None,
+        typer.Option(help="Write figures: jsonl, tensorboard, trackio or wandb; beside --out."),
+    ] = None,
     quiet: c.Quiet = False,
     debug: c.Debug = False,
 ) -> None:
-    """Train a describer by a recipe; an ended training goes on at the stage where it stood."""
+    """Train a describer by a recipe; an ended training goes on where it stood."""
     c.starting(quiet, False, f"milanx train {recipe}")
     from milanx.train.loop import train as run_training
 
-    typer.echo(str(run_training(recipe, overrides or [], out=out, progress=c.reporter(quiet))))
+    made = run_training(
+        recipe, overrides or [], out=out, tracker=tracker, progress=c.reporter(quiet)
+    )
+    typer.echo(str(made))

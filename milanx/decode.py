@@ -2,14 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
+
+HUBNESS = 0.8  # share of a word's usual score that is taken off: some words are near to everything
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of the exemplar sets of ``u`` units.
+
+    Attributes:
+        features: float [u, k, 2, d], pooled under the mask and over the whole view.
+        joint: float [u, k, 2, j], the same in the joint image-text space, unit rows.
+        valid: bool [u, k], which exemplars there are.
+        contrast: float [u, c, d], whole views that are near and leave the unit low.
+        contrast_joint: float [u, c, j].
+        contrast_valid: bool [u, c].
+    """
+
+    features: torch.Tensor
+    joint: torch.Tensor
+    valid: torch.Tensor
+    contrast: torch.Tensor
+    contrast_joint: torch.Tensor
+    contrast_valid: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.valid)
+
+    def rows(self, chosen: slice | torch.Tensor) -> Evidence:
+        """Return the units ``chosen``."""
+        return Evidence(*(getattr(self, f.name)[chosen] for f in fields(self)))
+
+    def to(self, device: torch.device | str) -> Evidence:
+        """Return it on a device."""
+        return Evidence(*(getattr(self, f.name).to(device) for f in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -24,6 +59,8 @@ class SetEncoderSpec:
         layers: transformer layers over the set.
         heads: attention heads of each.
         dropout: in training.
+        words: how many words of the joint space's vocabulary are retrieved for a set.
+        vocabulary: how many words it knows.
     """
 
     features: int
@@ -33,61 +70,124 @@ class SetEncoderSpec:
     layers: int = 2
     heads: int = 4
     dropout: float = 0.1
+    words: int = 8
+    vocabulary: int = 0
 
 
 class SetEncoder(nn.Module):
     """Exemplar sets to prefixes; the order of the exemplars does not matter.
 
     Each exemplar's features under its mask, of the whole view, and both in the joint image-text
-    space become one vector; learned queries and the exemplars then attend to one another without
-    positions (Lee et al. 2019, "Set Transformer"), and what the queries became is the prefix.
+    space become one vector; so do the contrast views, and the words of the vocabulary that are
+    nearest to the exemplars in the joint space. Learned queries and all of these attend to one
+    another without positions (Lee et al. 2019, "Set Transformer"), and what the queries became
+    is the prefix.
     """
 
     mean: torch.Tensor
     scale: torch.Tensor
+    vocabulary: torch.Tensor
+    joint_mean: torch.Tensor
+    text_mean: torch.Tensor
+    usual: torch.Tensor
 
     def __init__(self, spec: SetEncoderSpec) -> None:
         super().__init__()
         self.spec = spec
+        width = spec.width
         self.register_buffer("mean", torch.zeros(spec.features))
         self.register_buffer("scale", torch.ones(spec.features))
-        self.pooled = nn.Linear(2 * spec.features, spec.width)
-        self.words = nn.Linear(2 * spec.joint, spec.width)
-        self.queries = nn.Parameter(torch.randn(spec.prefix, spec.width) * 0.02)
-        self.join = nn.LayerNorm(spec.width)
+        self.register_buffer("vocabulary", torch.zeros(spec.vocabulary, spec.joint))
+        self.register_buffer("joint_mean", torch.zeros(spec.joint))
+        self.register_buffer("text_mean", torch.zeros(spec.joint))
+        self.register_buffer("usual", torch.zeros(spec.vocabulary))
+        self.pooled = nn.Linear(2 * spec.features, width)
+        self.seen = nn.Linear(2 * spec.joint, width)
+        self.contrast = nn.Linear(spec.features + spec.joint, width)
+        self.word = nn.Linear(spec.joint, width)
+        self.ranks = nn.Parameter(torch.randn(spec.words, width) * 0.02)
+        self.queries = nn.Parameter(torch.randn(spec.prefix, width) * 0.02)
+        self.join = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
         layer = nn.TransformerEncoderLayer(
-            spec.width,
+            width,
             spec.heads,
-            4 * spec.width,
+            4 * width,
             spec.dropout,
             activation="gelu",
             batch_first=True,
             norm_first=True,
         )
         self.layers = nn.TransformerEncoder(layer, spec.layers, enable_nested_tensor=False)
-        self.out = nn.Sequential(nn.LayerNorm(spec.width), nn.Linear(spec.width, spec.width))
+        self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
 
-    def forward(
-        self, features: torch.Tensor, joint: torch.Tensor, valid: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, evidence: Evidence, with_words: torch.Tensor | None = None) -> torch.Tensor:
         """Make prefixes.
 
         Args:
-            features: [u, k, 2, d], masked and whole.
-            joint: [u, k, 2, j], the same in the joint space, unit rows.
-            valid: bool [u, k], which exemplars there are.
+            evidence: of u units.
+            with_words: bool [u], which units may retrieve words; all when None.
 
         Returns:
             [u, p, width].
         """
-        units = len(features)
-        centred = ((features - self.mean) * self.scale).clamp(-8, 8).flatten(2)
-        exemplars = self.join(self.pooled(centred) + self.words(joint.flatten(2) * 10))
-        queries = self.queries.expand(units, -1, -1)
-        tokens = torch.cat([queries, exemplars], dim=1)
-        absent = torch.cat([valid.new_zeros(units, self.spec.prefix), ~valid], dim=1)
+        e, units = evidence, len(evidence)
+        pooled = self.pooled(self._centred(e.features).flatten(2))
+        exemplars = self.join[0](pooled + self.seen(e.joint.flatten(2) * 10))
+        beside = torch.cat([self._centred(e.contrast), e.contrast_joint * 10], -1)
+        contrast = self.join[1](self.contrast(beside))
+        words = self.join[2](self.word(self.retrieve(e) * 10)) + self.ranks[: self._words]
+        tokens = torch.cat([self.queries.expand(units, -1, -1), exemplars, contrast, words], 1)
+        if with_words is None:
+            with_words = torch.ones(units, dtype=torch.bool, device=tokens.device)
+        absent = torch.cat([
+            torch.zeros(units, self.spec.prefix, dtype=torch.bool, device=tokens.device),
+            ~e.valid, ~e.contrast_valid, ~with_words[:, None].expand(-1, self._words),
+        ], 1)  # fmt: skip
         tokens = self.layers(tokens, src_key_padding_mask=absent)
         return self.out(tokens[:, : self.spec.prefix])
+
+    @property
+    def _words(self) -> int:
+        return min(self.spec.words, self.spec.vocabulary)
+
+    def _centred(self, features: torch.Tensor) -> torch.Tensor:
+        return ((features - self.mean) * self.scale).clamp(-8, 8)
+
+    @torch.no_grad()
+    def word_scores(self, evidence: Evidence) -> torch.Tensor:
+        """Score the vocabulary against what the masks show, without the usual score: [u, v]."""
+        return self._raw_scores(evidence) - HUBNESS * self.usual
+
+    @torch.no_grad()
+    def likeness(self, evidence: Evidence, texts: torch.Tensor) -> torch.Tensor:
+        """Centred cosine similarity of what the masks show and texts [t, j]: [u, t]."""
+        return self._shown(evidence) @ F.normalize(texts - self.text_mean, dim=-1).T
+
+    def _raw_scores(self, evidence: Evidence) -> torch.Tensor:
+        return self._shown(evidence) @ self.vocabulary.T
+
+    def _shown(self, evidence: Evidence) -> torch.Tensor:
+        """What the masks show, averaged over the exemplars and centred: unit rows [u, j]."""
+        share = evidence.valid.to(evidence.joint)[..., None]
+        shown = (evidence.joint[:, :, 0] * share).sum(1) / share.sum(1).clamp_min(1)
+        return F.normalize(shown - self.joint_mean, dim=-1)
+
+    @torch.no_grad()
+    def retrieve(self, evidence: Evidence) -> torch.Tensor:
+        """Return the vectors of the nearest words, nearest first: [u, w, j]."""
+        nearest = self.word_scores(evidence).topk(self._words, dim=1).indices
+        return self.vocabulary[nearest]
+
+    @torch.no_grad()
+    def learn_usual(self, evidence: Evidence, vocabulary: torch.Tensor) -> None:
+        """Set the centring from a sample of units and the vocabulary's text vectors [v, j]."""
+        rows = evidence.features[evidence.valid].flatten(0, 1)
+        self.mean.copy_(rows.mean(0))
+        self.scale.copy_(1 / rows.std(0).clamp_min(1e-3))
+        self.joint_mean.copy_(evidence.joint[:, :, 0][evidence.valid].mean(0))
+        self.text_mean.copy_(vocabulary.mean(0))
+        self.vocabulary.copy_(F.normalize(vocabulary - self.text_mean, dim=-1))
+        self.usual.copy_(self._raw_scores(evidence).mean(0))
 
 
 def with_lora(base: GPT2LMHeadModel, settings: dict[str, Any]) -> nn.Module:

@@ -17,7 +17,7 @@ from milanx.progress import Reporter, Silent
 from milanx.search import Candidate, SearchSettings
 
 if TYPE_CHECKING:
-    from milanx.decode import SetEncoder
+    from milanx.decode import Evidence, SetEncoder
     from milanx.encode import Encoder
     from milanx.exemplars import ExemplarStore
 
@@ -59,6 +59,8 @@ class Describer:
         name: what it is called.
         root: the folder that it was read from.
         settings: how it searches unless told otherwise.
+        contrast: how many contrast views it looks at.
+        vocabulary: the phrases that are retrieved for a set.
         training: what its folder says of its training.
         fingerprint: 16 hex digits that stand for all its weights and settings.
     """
@@ -69,11 +71,15 @@ class Describer:
         self.name: str = content["name"]
         self.training: dict[str, Any] = content["training"]
         self.settings = SearchSettings(**content["search"])
+        self.contrast = int(content["contrast"])
         files = sorted(p for p in root.rglob("*") if p.suffix in {".safetensors", ".json"})
         self.fingerprint = fingerprint([[p.name, fingerprint_file(p)] for p in files])
         self.encoder, self.set_encoder = self._load_encoders(content, device)
         self.decoder, self.prior, self.tokenizer = self._load_language(device)
-        self.words = frozenset(read_json(root / "words.json", "milanx words", 1)["words"])
+        words = read_json(root / "words.json", "milanx words", 1)
+        self.words = frozenset(words["words"])
+        self.vocabulary: list[str] = words["vocabulary"]
+        self._vectors: dict[str, torch.Tensor] = {}
 
     @classmethod
     def load(cls, spec: str | Path = BUILTIN, device: str = "cpu") -> Describer:
@@ -136,11 +142,36 @@ class Describer:
         return decoder, Prior(unconditioned, tokenizer), tokenizer
 
     @torch.inference_mode()
-    def prefixes(self, features: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        """Make the prefixes [u, p, width] of features [u, k, 2, d]; valid is bool [u, k]."""
-        device = self.encoder.device
-        features = features.to(device)
-        return self.set_encoder(features, self.encoder.joint(features), valid.to(device))
+    def evidence(
+        self, store: ExemplarStore, layer: str, rows: Sequence[int], features: dict[int, np.ndarray]
+    ) -> Evidence:
+        """Collect what the set encoder reads of some units.
+
+        Args:
+            store: the exemplars.
+            layer: whose.
+            rows: places of the units in the layer.
+            features: what `milanx.encode.encode_views` returned.
+        """
+        from milanx.decode import Evidence
+        from milanx.encode import exemplar_features
+
+        grid, device = self.encoder.spec.grid, self.encoder.device
+        images = store.images(layer)[rows]
+        weights = store.mask_weights(layer, rows, (grid, grid))
+        pooled, valid = exemplar_features(features, images, weights)
+        near = contrast_views(store, layer, rows, features, self.contrast)
+        whole = {
+            i: torch.from_numpy(features[i]).float().mean((0, 1)) for i in set(near[near >= 0])
+        }
+        contrast = torch.zeros(*near.shape, pooled.shape[-1])
+        for place in zip(*np.nonzero(near >= 0), strict=True):
+            contrast[place] = whole[int(near[place])]
+        pooled, contrast = pooled.to(device), contrast.to(device)
+        return Evidence(
+            pooled, self.encoder.joint(pooled), valid.to(device),
+            contrast, self.encoder.joint(contrast), torch.from_numpy(near >= 0).to(device),
+        )  # fmt: skip
 
     def describe(
         self,
@@ -193,6 +224,7 @@ class Describer:
         place = {pair: row for row, pair in enumerate(known)}
         return [place[(int(unit), sign)] for unit, sign in units[layer]]
 
+    @torch.inference_mode()
     def _describe_rows(
         self,
         store: ExemplarStore,
@@ -203,18 +235,21 @@ class Describer:
         advance: Callable[[int], None],
     ) -> list[Description]:
         """Describe the units at ``rows`` of a layer."""
-        from milanx.encode import exemplar_features
         from milanx.search import search
 
         known, status = store.units(layer), store.status(layer)
         alive = [r for r in rows if status[r] != "dead"]
         texts: dict[int, tuple[Candidate, ...]] = {}
         if alive:
-            grid = self.encoder.spec.grid
-            images = store.images(layer)[alive]
-            weights = store.mask_weights(layer, alive, (grid, grid))
-            pooled, valid = exemplar_features(features, images, weights)
-            prefixes = self.prefixes(pooled, valid)
+            evidence = self.evidence(store, layer, alive, features)
+            prefixes = self.set_encoder(evidence)
+
+            def likeness(row: int, candidates: Sequence[str]) -> list[float]:
+                texts = self._embedded(candidates)
+                return self.set_encoder.likeness(evidence.rows(slice(row, row + 1)), texts)[
+                    0
+                ].tolist()
+
             ranked = search(
                 self.decoder,
                 self.prior,
@@ -223,14 +258,62 @@ class Describer:
                 settings,
                 words=self.words,
                 advance=advance,
+                likeness=likeness,
             )
             texts = dict(zip(alive, ranked, strict=True))
         advance(len(rows) - len(alive))
         return [_description(layer, *known[row], texts.get(row, ())) for row in rows]
 
+    def _embedded(self, texts: Sequence[str]) -> torch.Tensor:
+        """Return the joint space's vectors of texts [t, j]; each distinct text once."""
+        new = [text for text in texts if text not in self._vectors]
+        if new:
+            self._vectors.update(zip(new, self.encoder.texts(new), strict=True))
+        return torch.stack([self._vectors[text] for text in texts])
+
     def search_defaults(self, **changes: Any) -> SearchSettings:
         """Return the describer's search settings with ``changes``."""
         return replace(self.settings, **changes)
+
+
+def contrast_views(
+    store: ExemplarStore,
+    layer: str,
+    rows: Sequence[int],
+    features: dict[int, np.ndarray],
+    count: int,
+) -> np.ndarray:
+    """Find views that are near a unit's exemplars and leave the unit below its median.
+
+    Only views that the store holds can be found: those that are exemplars of some unit. Near is
+    by the cosine of whole-view features, averaged over the exemplars.
+
+    Returns:
+        int64 [rows, count], nearest first; -1 where there are fewer.
+    """
+    found = np.full((len(rows), count), -1, np.int64)
+    if not count or not store.has_maxima(layer):
+        return found
+    shown = np.array(sorted(features), np.int64)
+    whole = np.stack([features[int(i)].astype(np.float32).mean((0, 1)) for i in shown])
+    whole = (whole - whole.mean(0)) / (whole.std(0) + 1e-3)
+    whole /= np.linalg.norm(whole, axis=1, keepdims=True) + 1e-6
+    units, maxima = store.units(layer), store.maxima(layer)
+    place = {int(image): i for i, image in enumerate(shown)}
+    for out, row in enumerate(rows):
+        unit, sign = units[row]
+        values = np.asarray(maxima[:, store.column(layer, unit)], np.float32)
+        values = -values if sign == "-" else values
+        low = values[shown] < np.median(values)
+        own = [place[int(i)] for i in store.images(layer)[row] if i >= 0]
+        if not own:
+            continue
+        scores = np.where(low, whole @ whole[own].mean(0), -np.inf)
+        scores[own] = -np.inf
+        nearest = np.argsort(-scores, kind="stable")[:count]
+        nearest = nearest[scores[nearest] > -np.inf]
+        found[out, : len(nearest)] = shown[nearest]
+    return found
 
 
 def _description(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from milanx.exemplars import ExemplarStore
 
 PIXEL_CHANNELS = 6  # mean and deviation of R, G, B in each cell
+EDGE_CHANNELS = 4  # strength of edges in four orientations in each cell
 TEXT_TOKENS = 64  # longer texts are cut
 MASKED, WHOLE = 0, 1  # places along f in features [u, k, f, d]
 
@@ -39,6 +40,7 @@ class EncoderSpec:
             ``forward_intermediates``.
         grid: side of the grid that all depths are brought to, in cells.
         joint: width of the space shared with the text tower.
+        edges: whether a cell also tells how strong its edges are in four orientations.
     """
 
     tower: str = "tf_efficientnet_lite1"
@@ -46,6 +48,12 @@ class EncoderSpec:
     stages: tuple[int, ...] = (1, 2, 3)
     grid: int = 8
     joint: int = 384
+    edges: bool = False
+
+    @property
+    def pixel_channels(self) -> int:
+        """How many of the last channels of a dense feature come from pixels alone."""
+        return PIXEL_CHANNELS + EDGE_CHANNELS * self.edges
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> EncoderSpec:
@@ -146,7 +154,9 @@ class Encoder(nn.Module):
     def width(self) -> int:
         """d, the channels of a dense feature: last map, middle stages, pixels."""
         stages = [int(stage["num_chs"]) for stage in self.trunk.feature_info]
-        return self.last_channels + sum(stages[i] for i in self.spec.stages) + PIXEL_CHANNELS
+        return (
+            self.last_channels + sum(stages[i] for i in self.spec.stages) + self.spec.pixel_channels
+        )
 
     @property
     def device(self) -> torch.device:
@@ -175,6 +185,8 @@ class Encoder(nn.Module):
         square = F.adaptive_avg_pool2d(pixels.square(), grid)
         deviation = (square - mean.square()).clamp_min(0).sqrt()
         maps = [F.adaptive_avg_pool2d(m, grid) for m in (last, *stages)] + [mean, deviation]
+        if self.spec.edges:
+            maps.append(edge_strengths(pixels, grid))
         return torch.cat(maps, dim=1).permute(0, 2, 3, 1)
 
     def joint(self, features: torch.Tensor) -> torch.Tensor:
@@ -204,6 +216,22 @@ class Encoder(nn.Module):
             )["input_ids"]
             out[rows] = F.normalize(self.clip.text(ids.to(self.device)), dim=-1)
         return out
+
+
+def edge_strengths(pixels: torch.Tensor, grid: int) -> torch.Tensor:
+    """Measure edges of ``pixels`` [b, 3, H, W] in 0..1 in each cell of a grid.
+
+    Returns:
+        [b, 4, grid, grid]: root mean square of the brightness' difference across horizontal,
+        across vertical, and across the two diagonal directions.
+    """
+    grey = pixels.mean(1, keepdim=True)
+    right = grey[..., :-1, 1:] - grey[..., :-1, :-1]
+    down = grey[..., 1:, :-1] - grey[..., :-1, :-1]
+    directions = torch.cat(
+        [right, down, (right + down) * 0.5**0.5, (right - down) * 0.5**0.5], dim=1
+    )
+    return F.adaptive_avg_pool2d(directions.square(), grid).sqrt()
 
 
 def pool(dense: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -152,6 +152,17 @@ class ExemplarStore:
             dead |= stats["maximum"] <= 0
         return ["dead" if d else "alive" for d in dead]
 
+    def column(self, layer: str, unit: int) -> int:
+        """Return the place of a unit among the columns of `maxima` and `means`."""
+        columns = self._layer(layer).setdefault(
+            "columns", {u: i for i, u in enumerate(dict.fromkeys(u for u, _ in self.units(layer)))}
+        )
+        return int(columns[unit])
+
+    def has_maxima(self, layer: str) -> bool:
+        """Whether the store knows every unit's maximum on every image; planted ones may not."""
+        return (self.root / "exemplars" / layer / "max.npy").is_file()
+
     def maxima(self, layer: str) -> np.ndarray:
         """Return the spatial maximum of every unit on every image [images, units], mapped."""
         return np.load(self.root / "exemplars" / layer / "max.npy", mmap_mode="r")

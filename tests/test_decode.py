@@ -1,44 +1,81 @@
 """The set encoder and its prefixes."""
 
+from dataclasses import replace
+
 import torch
 
-from milanx.decode import SetEncoder, SetEncoderSpec
+from milanx.decode import Evidence, SetEncoder, SetEncoderSpec
 
 
-def _inputs(units: int = 3, k: int = 5) -> tuple[SetEncoder, torch.Tensor, torch.Tensor]:
+def _inputs(units: int = 3, k: int = 5, c: int = 2) -> tuple[SetEncoder, Evidence]:
     torch.manual_seed(0)
-    set_encoder = SetEncoder(SetEncoderSpec(features=12, joint=6, width=16, prefix=4)).eval()
-    return set_encoder, torch.randn(units, k, 2, 12), torch.randn(units, k, 2, 6)
+    spec = SetEncoderSpec(features=12, joint=6, width=16, prefix=4, words=3, vocabulary=9)
+    set_encoder = SetEncoder(spec).eval()
+    evidence = Evidence(
+        torch.randn(units, k, 2, 12), torch.randn(units, k, 2, 6),
+        torch.ones(units, k, dtype=torch.bool), torch.randn(units, c, 12),
+        torch.randn(units, c, 6), torch.ones(units, c, dtype=torch.bool),
+    )  # fmt: skip
+    set_encoder.learn_usual(evidence, torch.randn(9, 6))
+    return set_encoder, evidence
 
 
 @torch.inference_mode()
 def test_order_of_exemplars_does_not_matter() -> None:
-    set_encoder, features, joint = _inputs()
-    valid = torch.ones(3, 5, dtype=torch.bool)
+    set_encoder, evidence = _inputs()
     order = torch.tensor([4, 0, 3, 1, 2])
-    one = set_encoder(features, joint, valid)
-    other = set_encoder(features[:, order], joint[:, order], valid)
+    one = set_encoder(evidence)
+    other = set_encoder(replace(evidence, features=evidence.features[:, order],
+                                joint=evidence.joint[:, order]))  # fmt: skip
     assert one.shape == (3, 4, 16)
     torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
 @torch.inference_mode()
 def test_absent_exemplars_change_nothing_and_present_ones_do() -> None:
-    set_encoder, features, joint = _inputs()
+    set_encoder, evidence = _inputs()
     valid = torch.tensor([[True, True, True, False, False]] * 3)
-    one = set_encoder(features, joint, valid)
-    changed = features.clone()
-    changed[:, 3:] = 9
-    torch.testing.assert_close(one, set_encoder(changed, joint, valid))
-    changed[:, 0] += 1
-    assert (one - set_encoder(changed, joint, valid)).abs().max() > 1e-3
+    evidence = replace(evidence, valid=valid)
+    one = set_encoder(evidence)
+    features, joint = evidence.features.clone(), evidence.joint.clone()
+    features[:, 3:], joint[:, 3:] = 9, 7
+    torch.testing.assert_close(one, set_encoder(replace(evidence, features=features, joint=joint)))
+    features[:, 0] += 1
+    assert (one - set_encoder(replace(evidence, features=features))).abs().max() > 1e-3
+
+
+@torch.inference_mode()
+def test_contrast_views_are_read_where_there_are_some() -> None:
+    set_encoder, evidence = _inputs()
+    one = set_encoder(evidence)
+    moved = replace(evidence, contrast=evidence.contrast + 1)
+    assert (one - set_encoder(moved)).abs().max() > 1e-3
+    none = torch.zeros_like(evidence.contrast_valid)
+    torch.testing.assert_close(set_encoder(replace(evidence, contrast_valid=none)),
+                               set_encoder(replace(moved, contrast_valid=none)))  # fmt: skip
+
+
+@torch.inference_mode()
+def test_retrieved_words_equal_the_plain_version() -> None:
+    set_encoder, evidence = _inputs()
+    evidence = replace(evidence, valid=torch.tensor([[True] * 5, [True] * 2 + [False] * 3,
+                                                     [True] * 4 + [False]]))  # fmt: skip
+    found = set_encoder.retrieve(evidence)
+    for u in range(3):
+        shown = [evidence.joint[u, i, 0] for i in range(5) if evidence.valid[u, i]]
+        mean = sum(shown) / len(shown) - set_encoder.joint_mean
+        scores = [float(mean @ word / mean.norm()) - 0.8 * float(usual)
+                  for word, usual in zip(set_encoder.vocabulary, set_encoder.usual, strict=True)]  # fmt: skip
+        best = sorted(range(9), key=lambda i: -scores[i])[:3]
+        torch.testing.assert_close(found[u], set_encoder.vocabulary[best])
 
 
 @torch.inference_mode()
 def test_a_unit_is_the_same_alone_and_in_a_batch() -> None:
-    set_encoder, features, joint = _inputs()
+    set_encoder, evidence = _inputs()
     valid = torch.tensor([[True] * 5, [True] * 2 + [False] * 3, [True] * 4 + [False]])
-    batch = set_encoder(features, joint, valid)
+    evidence = replace(evidence, valid=valid)
+    batch = set_encoder(evidence)
     for u in range(3):
-        alone = set_encoder(features[u : u + 1], joint[u : u + 1], valid[u : u + 1])
+        alone = set_encoder(evidence.rows(slice(u, u + 1)))
         torch.testing.assert_close(batch[u : u + 1], alone, atol=1e-5, rtol=1e-5)

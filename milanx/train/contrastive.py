@@ -118,7 +118,8 @@ def train_projection(
 @torch.inference_mode()
 def recall(encoder: Encoder, photos: PhotoFeatures, held: np.ndarray) -> dict[str, float]:
     """Return R@1 and R@5 of one caption among those of the held-out captioned photos."""
-    indices = [i for i in np.flatnonzero(held) if photos.photos[i].captions]
+    views = [i for i in np.flatnonzero(held) if photos.photos[i].captions]
+    indices = list({photos.photos[i].group: i for i in reversed(views)}.values())  # a view each
     if not indices:
         return {}
     whole = np.stack([photos.dense[i].astype(np.float32).mean(0) for i in indices])

@@ -2,170 +2,186 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from milanx.encode import pool
-from milanx.train.meanings import Meaning
-from milanx.train.photos import PhotoFeatures
+from milanx.decode import Evidence
 from milanx.train.phrases import plural, vary
+from milanx.train.table import Entry, Table
 
 # How often each kind of meaning is drawn.
-SHARES = {"class": 0.34, "kind": 0.08, "region": 0.17, "texture": 0.04, "word": 0.27, "pixel": 0.10}
-TWO_SENSES = 0.1  # share of units that mean "A and B"
+SHARES = {
+    "class": 0.30, "kind": 0.06, "region": 0.11, "texture": 0.02, "phrase": 0.25, "pixel": 0.08,
+    "channel": 0.12, "both": 0.03, "without": 0.03,
+}  # fmt: skip
+TWO_SENSES = 0.12  # share of units that mean "A or B"
 WHOLE_VIEW = 0.25  # share of sets whose masks are whole views, as those of logits are
+WHOLE_KINDS = frozenset({"class", "kind", "texture", "phrase"})
+JOINED = frozenset({"both", "without", "channel"})  # kinds that are never one of two senses
+NO_CONTRAST = 0.15  # share of the units without contrast views
 MIN_EXEMPLARS = 6
+FULL_SET = 0.7  # share of the units with all k exemplars
+CHECK_SHARE = 0.1  # of a meaning's views, shown by the check's units and by no other
+MIN_CHECKED = 20  # views of a meaning from which some are kept for the check
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One training unit before its features are looked up.
+
+    Attributes:
+        rows: int64 [k], rows of the table; of whole views their photos.
+        whole: whether the masks are whole views.
+        contrast: int64 [c], photos.
+        text: its description.
+        kind: of its first meaning.
+    """
+
+    rows: np.ndarray
+    whole: bool
+    contrast: np.ndarray
+    text: str
+    kind: str
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Training units.
+    """Training units: what the set encoder reads of them, their texts, kinds of meaning."""
 
-    Attributes:
-        features: float32 [u, k, 2, d].
-        valid: bool [u, k].
-        texts: one description a unit.
-    """
-
-    features: torch.Tensor
-    valid: torch.Tensor
+    evidence: Evidence
     texts: list[str]
-
-
-def _blob(rng: np.random.Generator, grid: int) -> np.ndarray:
-    """A loose mask somewhere near the middle, [g * g] in 0..1."""
-    centre = rng.normal(0.5, 0.15, 2) * grid - 0.5
-    radius = rng.uniform(0.15, 0.45, 2) * grid
-    y, x = np.mgrid[:grid, :grid]
-    distance = ((y - centre[0]) / radius[0]) ** 2 + ((x - centre[1]) / radius[1]) ** 2
-    return np.clip(1.5 - distance, 0, 1).ravel().astype(np.float32)
-
-
-def _loosen(mask: np.ndarray, rng: np.random.Generator, grid: int) -> np.ndarray:
-    """Displace, widen or cut a mask, as real units' maps do; never empty it."""
-    shaped = mask.reshape(grid, grid)
-    if rng.random() < 0.5:  # by at most one cell, 12 % of the side
-        shaped = np.roll(shaped, tuple(rng.integers(-1, 2, 2)), (0, 1))
-    if rng.random() < 0.4:
-        padded = np.pad(shaped, 1, mode="edge")
-        windows = [padded[y : y + grid, x : x + grid] for y in range(3) for x in range(3)]
-        shaped = np.maximum(shaped, 0.7 * np.max(windows, axis=0))
-    if rng.random() < 0.4:
-        shaped = shaped * (rng.random((grid, grid)) < 0.6)
-    return shaped.ravel() if shaped.sum() > 0.25 else mask
+    kinds: list[str]
 
 
 class Corpus:
-    """Draws training units from meanings.
+    """Draws training units from the meanings of a table.
 
     Args:
-        photos: encoded photos.
-        meanings: what units can mean.
-        keep: bool [n], the views that may be drawn as impurities.
+        table: pooled features.
         exemplars: k.
+        contrast: contrast views of a unit.
         min_purity: least share of a set that shows its meaning.
+        check: draw the units that a training is checked on, from views of their own.
     """
 
     def __init__(
         self,
-        photos: PhotoFeatures,
-        meanings: Sequence[Meaning],
-        keep: np.ndarray,
+        table: Table,
         exemplars: int = 15,
+        contrast: int = 4,
         min_purity: float = 0.6,
+        *,
+        check: bool = False,
     ) -> None:
-        self.photos = photos
+        self.table = table
+        self.check = check
         self.exemplars = exemplars
+        self.contrast = contrast
         self.min_purity = min_purity
-        self.grid = int(photos.dense.shape[1] ** 0.5)
-        self.others = np.flatnonzero(keep)
-        self.by_kind: dict[str, list[Meaning]] = {}
-        for meaning in meanings:
-            self.by_kind.setdefault(meaning.kind, []).append(meaning)
+        self.by_kind: dict[str, list[Entry]] = {}
+        for entry in table.entries:
+            self.by_kind.setdefault(entry.kind, []).append(entry)
         self.kinds = sorted(self.by_kind)
         shares = np.array([SHARES[kind] for kind in self.kinds])
         self.shares = shares / shares.sum()
         # Within a kind the square root of the count: frequent meanings lead, rare ones are met.
         self.weights = {}
         for kind, group in self.by_kind.items():
-            counts = np.sqrt([min(len(m.photos), 100) for m in group])
+            counts = np.sqrt([min(e.photos, 60) for e in group])
             self.weights[kind] = counts / counts.sum()
 
-    def _meaning(self, rng: np.random.Generator) -> Meaning:
-        kind = str(rng.choice(self.kinds, p=self.shares))
-        group = self.by_kind[kind]
-        return group[int(rng.choice(len(group), p=self.weights[kind]))]
+    def _entry(self, rng: np.random.Generator, *, alone: bool = True) -> Entry:
+        while True:
+            kind = str(rng.choice(self.kinds, p=self.shares))
+            if alone or kind not in JOINED:
+                group = self.by_kind[kind]
+                return group[int(rng.choice(len(group), p=self.weights[kind]))]
 
-    def _phrase(self, meaning: Meaning, rng: np.random.Generator) -> str:
-        text = str(rng.choice(meaning.texts))
-        return vary(text, rng) if meaning.countable else text
+    def _views(self, entry: Entry) -> np.ndarray:
+        """Return which views of a meaning these units may show: places among its views."""
+        places = np.arange(entry.photos)
+        if entry.photos < MIN_CHECKED:
+            return places
+        checked = places % round(1 / CHECK_SHARE) == 0
+        return places[checked == self.check]
+
+    def _phrase(self, entry: Entry, rng: np.random.Generator) -> str:
+        text = str(rng.choice(entry.texts))
+        return vary(text, rng) if entry.countable else text
+
+    def _senses(self, rng: np.random.Generator) -> tuple[list[Entry], str]:
+        """Draw one meaning, sometimes two, and their words."""
+        if rng.random() >= TWO_SENSES:
+            first = self._entry(rng)
+            return [first], self._phrase(first, rng)
+        both = [self._entry(rng, alone=False), self._entry(rng, alone=False)]
+        return both, " or ".join(dict.fromkeys(self._phrase(e, rng) for e in both))
 
     def text(self, rng: np.random.Generator) -> str:
         """Draw one description alone, with the frequencies of `batch`."""
-        first = self._meaning(rng)
-        if rng.random() < TWO_SENSES:
-            return f"{self._phrase(first, rng)} and {self._phrase(self._meaning(rng), rng)}"
-        return self._phrase(first, rng)
+        return self._senses(rng)[1]
 
     def all_texts(self) -> list[str]:
         """Return every phrase that `text` can draw of a single meaning."""
         found: list[str] = []
         for group in self.by_kind.values():
-            for meaning in group:
-                found += meaning.texts
-                if meaning.countable:
-                    found += [plural(text) for text in meaning.texts]
+            for entry in group:
+                found += entry.texts
+                if entry.countable:
+                    found += [plural(text) for text in entry.texts]
         return found
 
-    def _unit(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, str]:
-        """Draw one unit: photo of each exemplar [k], masks [k, g * g], its description."""
-        first = self._meaning(rng)
-        senses = [first]
-        if rng.random() < TWO_SENSES:
-            senses.append(self._meaning(rng))
-        k = (
-            self.exemplars
-            if rng.random() < 0.7
-            else int(rng.integers(MIN_EXEMPLARS, 1 + self.exemplars))
-        )
+    def unit(self, rng: np.random.Generator) -> Unit:
+        """Draw one unit."""
+        senses, text = self._senses(rng)
+        k = self.exemplars
+        if rng.random() >= FULL_SET:
+            k = int(rng.integers(min(MIN_EXEMPLARS, k), k + 1))
         pure = rng.random(k) < rng.uniform(self.min_purity, 1)
         which = rng.integers(0, len(senses), k)
-        whole = all(m.grids is None for m in senses) and rng.random() < WHOLE_VIEW
-        rows = np.empty(k, np.int64)
-        masks = np.ones((k, self.grid**2), np.float32)
-        drawn = [rng.permutation(len(m.photos)) for m in senses]
-        for j in range(k):
-            meaning = senses[which[j]]
-            if not pure[j]:
-                rows[j] = rng.choice(self.others)
-                mask = _blob(rng, self.grid)
-            else:
-                at = drawn[which[j]][j % len(meaning.photos)]
-                rows[j] = meaning.photos[at]
-                if meaning.grids is None:
-                    mask = _blob(rng, self.grid)
-                else:
-                    mask = _loosen(meaning.grids[at].astype(np.float32) / 255, rng, self.grid)
-            if not whole:
-                masks[j] = mask
-        text = " and ".join(dict.fromkeys(self._phrase(m, rng) for m in senses))
-        return rows, masks, text
+        whole = all(e.kind in WHOLE_KINDS for e in senses) and rng.random() < WHOLE_VIEW
+        rows = rng.integers(0, len(self.table.photo), k)
+        for sense, entry in enumerate(senses):
+            places = np.flatnonzero(pure & (which == sense))
+            views = self._views(entry)
+            shown = rng.permutation(views)[np.arange(len(places)) % len(views)]
+            variant = rng.integers(0, entry.variants, len(places))
+            rows[places] = entry.start + shown * entry.variants + variant
+        if whole:
+            rows = self.table.photo[rows].astype(np.int64)
+        near = np.concatenate([entry.near for entry in senses])
+        drawn = rng.permutation(near)[: self.contrast if rng.random() >= NO_CONTRAST else 0]
+        return Unit(rows, whole, drawn, text, senses[0].kind)
 
     def batch(self, size: int, rng: np.random.Generator) -> Batch:
         """Draw ``size`` units."""
-        d = self.photos.dense.shape[-1]
-        features = torch.zeros(size, self.exemplars, 2, d)
-        valid = torch.zeros(size, self.exemplars, dtype=torch.bool)
-        texts = []
-        for u in range(size):
-            rows, masks, text = self._unit(rng)
-            dense = torch.from_numpy(self.photos.dense[rows]).float()
-            grid = dense.unflatten(1, (self.grid, self.grid))
-            weights = torch.from_numpy(masks).unflatten(1, (self.grid, self.grid))
-            features[u, : len(rows)] = pool(grid, weights)
-            valid[u, : len(rows)] = True
-            texts.append(text)
-        return Batch(features, valid, texts)
+        units = [self.unit(rng) for _ in range(size)]
+        return Batch(self.evidence(units), [u.text for u in units], [u.kind for u in units])
+
+    def evidence(self, units: list[Unit]) -> Evidence:
+        """Look up the features of ``units``."""
+        table, n = self.table, len(units)
+        d, j = table.whole.shape[1], table.whole_joint.shape[1]
+        features = np.zeros((n, self.exemplars, 2, d), np.float32)
+        joint = np.zeros((n, self.exemplars, 2, j), np.float32)
+        valid = np.zeros((n, self.exemplars), bool)
+        contrast = np.zeros((n, self.contrast, d), np.float32)
+        contrast_joint = np.zeros((n, self.contrast, j), np.float32)
+        contrast_valid = np.zeros((n, self.contrast), bool)
+        for u, unit in enumerate(units):
+            k, c = len(unit.rows), len(unit.contrast)
+            photos = unit.rows if unit.whole else table.photo[unit.rows]
+            features[u, :k, 1], joint[u, :k, 1] = table.whole[photos], table.whole_joint[photos]
+            if unit.whole:
+                features[u, :k, 0], joint[u, :k, 0] = features[u, :k, 1], joint[u, :k, 1]
+            else:
+                features[u, :k, 0] = table.masked[unit.rows]
+                joint[u, :k, 0] = table.masked_joint[unit.rows]
+            valid[u, :k] = True
+            contrast[u, :c] = table.whole[unit.contrast]
+            contrast_joint[u, :c] = table.whole_joint[unit.contrast]
+            contrast_valid[u, :c] = True
+        arrays = (features, joint, valid, contrast, contrast_joint, contrast_valid)
+        return Evidence(*(torch.from_numpy(a) for a in arrays))

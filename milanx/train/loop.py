@@ -7,11 +7,12 @@ the late stages alone.
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import shutil
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,33 +21,44 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
-from torch import nn
-from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from milanx.decode import SetEncoder, SetEncoderSpec, with_lora
 from milanx.encode import Encoder, EncoderSpec
 from milanx.files import atomic_path, cache_dir, fingerprint, read_json, write_json, write_text
-from milanx.language import build_gpt2, encode_texts, normalise_text, train_tokenizer
+from milanx.language import normalise_text
 from milanx.progress import Reporter, Silent
 from milanx.train import contrastive
 from milanx.train.card import card
 from milanx.train.corpus import Corpus
-from milanx.train.fit import fit, prefix_loss, text_loss
-from milanx.train.meanings import named_meanings, pixel_meanings, training_photos, word_meanings
+from milanx.train.describing import Desk, train_base, train_decoder, train_prior
+from milanx.train.grounded import channel_meanings, embed, locate, phrase_meanings
+from milanx.train.meanings import (
+    named_meanings,
+    pixel_meanings,
+    region_meanings,
+    training_photos,
+)
 from milanx.train.photos import PhotoFeatures, PhotoSource, photo_features
-from milanx.train.phrases import held_out_names
+from milanx.train.phrases import held_out_names, mentions, whole_words
+from milanx.train.probe import train_probe
 from milanx.train.recipe import Recipe, load_recipe, recipe_path
+from milanx.train.simulator import train_simulator
 from milanx.train.splits import HELD_OUT_CALTECH, HELD_OUT_TINY
+from milanx.train.table import Table, build_table
 from milanx.train.text import human_descriptions, pretraining_texts
+from milanx.train.track import Pace, check_tracker, open_tracker
 
-TOKENS = 24  # longest description in training, in tokens; captions are cut there
+CORPUS = 1  # raised when the meanings or the table change, so that cached stages are made again
+NAMING = frozenset({"class", "kind", "texture", "region", "phrase"})  # whose texts are vocabulary
 MIN_WORD_COUNT = 3  # rarer words of captions are misspelled more often than not
 VERSION = 1
 
 
 @dataclass
 class Stages:
-    """What the stages share: recipe, encoder, photos, and the folder of finished stages."""
+    """What the stages share: recipe, encoder, photos, and where finished stages are kept.
+
+    ``tracker`` is the name of one (`milanx.train.track`) or None; its files go to ``logs``.
+    """
 
     recipe: Recipe
     encoder: Encoder
@@ -55,6 +67,15 @@ class Stages:
     accelerator: Accelerator
     progress: Reporter
     seconds: dict[str, float]
+    tracker: str | None
+    logs: Path
+
+    def texts(self) -> list[str]:
+        """Return the text for pretraining, without what is held out."""
+        data = self.recipe.data
+        return pretraining_texts(
+            Path(data.root), data.sentences, data.descriptions, self.photos, self.keep
+        )
 
     def folder(self, name: str, *depends: object) -> Path:
         """Return the folder of a finished stage, by all that its result depends on."""
@@ -68,21 +89,50 @@ class Stages:
         )
         return cache_dir("train", f"{name}-{key}")
 
-    def run(
-        self, name: str, folder: Path, total: int, work: Callable[[Path, Callable], dict]
-    ) -> dict:
-        """Run a stage unless its folder is there; return the facts that it noted."""
+    def run(self, name: str, folder: Path, total: int, work: Callable[[Path, Desk], dict]) -> dict:
+        """Run a stage unless its folder is there; return the facts that it noted.
+
+        ``work`` is given the folder to write to and the desk to train at, whose checkpoint lies
+        beside the folder until the stage is finished.
+        """
+        main = self.accelerator.is_main_process
         if not (folder / "stage.json").exists():
             started = time.monotonic()
-            with atomic_path(folder) as temporary:
-                temporary.mkdir(parents=True)
+            checkpoint = folder.with_name(f"{folder.name}.checkpoint")
+            tracker = None
+            if self.tracker and total and main:
+                tracker = open_tracker(self.tracker, self.logs, name, asdict(self.recipe))
+            with contextlib.ExitStack() as stack:
+                own = Path(tempfile.mkdtemp()) / folder.name
+                temporary = stack.enter_context(atomic_path(folder) if main else _scratch(own))
+                temporary.mkdir(parents=True, exist_ok=True)
                 with self.progress.stage(name, total) as bar:
-                    facts = work(temporary, lambda step, loss: bar.advance(1))
+                    pace = Pace(total, bar, self.progress) if total else _silent
+                    desk = Desk(self.recipe, self.accelerator, checkpoint, tracker, pace)
+                    facts = work(temporary, desk)
                 facts["seconds"] = round(time.monotonic() - started, 1)
                 write_json(temporary / "stage.json", "milanx training stage", 1, {"facts": facts})
+            if tracker:
+                tracker.finish()
+            if main:
+                checkpoint.unlink(missing_ok=True)
+        self.accelerator.wait_for_everyone()
         facts = read_json(folder / "stage.json", "milanx training stage", 1)["facts"]
         self.seconds[name] = facts["seconds"]
         return dict(facts)
+
+
+def _silent(step: int, loss: float) -> None:
+    """Tell nobody."""
+
+
+@contextlib.contextmanager
+def _scratch(path: Path) -> Iterator[Path]:
+    """Yield a folder that is thrown away: what processes beside the main one write."""
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path.parent, ignore_errors=True)
 
 
 def train(
@@ -90,14 +140,19 @@ def train(
     overrides: Sequence[str] = (),
     *,
     out: Path,
+    tracker: str | None = None,
     progress: Reporter | None = None,
 ) -> Path:
     """Train a describer and write its folder.
+
+    An ended training goes on where it stood when it is called again. Under ``accelerate launch``
+    each step's batch is divided over the processes.
 
     Args:
         recipe: path of a recipe, or the name of a bundled one.
         overrides: ``KEY=VALUE`` settings over the recipe's.
         out: the describer's folder; replaced when it is there.
+        tracker: ``jsonl``, ``tensorboard``, ``trackio`` or ``wandb``; its files go beside ``out``.
         progress: told about stages and steps.
 
     Returns:
@@ -107,16 +162,23 @@ def train(
         InputError: a recipe with errors, or data that is not there.
     """
     settings = load_recipe(recipe_path(recipe), overrides)
+    if tracker:
+        check_tracker(tracker)
     progress = progress or Silent()
+    if settings.kind == "simulator":
+        return train_simulator(settings, out, progress)
     accelerator = Accelerator(mixed_precision=settings.precision, cpu=not torch.cuda.is_available())
     torch.manual_seed(settings.seed)
-    encoder = Encoder(EncoderSpec(tower=settings.encoder.tower))
+    encoder = Encoder(EncoderSpec(tower=settings.encoder.tower, edges=settings.encoder.edges))
     root = Path(settings.data.root)
-    sources = [PhotoSource(root / p.file, p.per_class, p.views) for p in settings.data.photos]
-    with progress.stage("encode photos", None) as bar:
+    sources = [
+        PhotoSource(root / p.file, p.per_class, p.views, p.text) for p in settings.data.photos
+    ]
+    with accelerator.main_process_first(), progress.stage("encode photos", None) as bar:
         photos = photo_features(encoder, sources, seed=settings.seed, advance=bar.advance)
     keep = training_photos(photos, settings.data.held_out_captions, settings.data.held_out_photos)
-    stages = Stages(settings, encoder, photos, keep, accelerator, progress, {})
+    logs = out.with_name(f"{out.name}-logs")
+    stages = Stages(settings, encoder, photos, keep, accelerator, progress, {}, tracker, logs)
 
     clip_folder = stages.folder("clip", settings.encoder)
     facts: dict[str, Any] = {
@@ -124,42 +186,66 @@ def train(
             "projection",
             clip_folder,
             settings.encoder.steps,
-            lambda f, a: _train_clip(stages, f, a),
+            lambda folder, desk: _train_clip(stages, folder, desk.advance),
         )
     }
     encoder.projection.load_state_dict(load_file(clip_folder / "encoder.safetensors"))
-    corpus = make_corpus(stages)
-    base_folder = stages.folder("base", settings.encoder, settings.base)
+    table_folder = stages.folder("table", settings.encoder, CORPUS)
+    facts["table"] = stages.run("table", table_folder, 0, lambda f, desk: _make_table(stages, f))
+    decoder = settings.decoder
+    drawing = (Table(table_folder), decoder.exemplars, decoder.contrast, decoder.min_purity)
+    corpus, check = Corpus(*drawing), Corpus(*drawing, check=True)
+    vocabulary = sorted({t for e in corpus.table.entries if e.kind in NAMING for t in e.texts})
+    before = (settings.encoder, CORPUS, settings.base, decoder.layers, decoder.prefix)
+    base_folder = stages.folder("base", *before)
     facts["base"] = stages.run(
-        "base", base_folder, 0, lambda f, a: _train_base(stages, corpus, f, a)
+        "base",
+        base_folder,
+        settings.base.steps,
+        lambda folder, desk: train_base(desk, encoder, corpus, stages.texts(), vocabulary, folder),
     )
-    decoder_folder = stages.folder("decoder", settings.encoder, settings.base, settings.decoder)
+    decoder_folder = stages.folder("decoder", *before, decoder)
     facts["decoder"] = stages.run(
         "decoder",
         decoder_folder,
-        settings.decoder.steps,
-        lambda f, a: _train_decoder(stages, corpus, base_folder, f, a),
+        decoder.steps,
+        lambda folder, desk: train_decoder(
+            desk, corpus, check, base_folder, facts["base"]["set_encoder"], folder
+        ),
     )
-    prior_folder = stages.folder(
-        "prior", settings.encoder, settings.base, settings.prior, settings.decoder.min_purity
-    )
+    prior_folder = stages.folder("prior", *before, settings.prior)
     facts["prior"] = stages.run(
         "prior",
         prior_folder,
         settings.prior.steps,
-        lambda f, a: _train_prior(stages, corpus, base_folder, f, a),
+        lambda folder, desk: train_prior(desk, corpus, base_folder, folder),
     )
-    _write(stages, corpus, out, clip_folder, base_folder, decoder_folder, prior_folder, facts)
+    probe_folder = stages.folder("probe", settings.encoder, CORPUS)
+    facts["probe"] = stages.run("probe", probe_folder, 0, lambda f, desk: train_probe(corpus, f))
+    parts = {"clip": clip_folder, "base": base_folder, "decoder": decoder_folder,
+             "prior": prior_folder, "probe": probe_folder}  # fmt: skip
+    _write(stages, corpus, vocabulary, out, parts, facts)
     return out
 
 
-def make_corpus(stages: Stages) -> Corpus:
-    """Collect the meanings of the photos that may be trained on."""
-    meanings = named_meanings(stages.photos, stages.keep)
-    meanings += pixel_meanings(stages.photos, stages.keep)
-    meanings += word_meanings(stages.encoder, stages.photos, stages.keep)
-    settings = stages.recipe.decoder
-    return Corpus(stages.photos, meanings, stages.keep, settings.exemplars, settings.min_purity)
+def _make_table(stages: Stages, folder: Path) -> dict[str, Any]:
+    """Collect the meanings of the photos that may be trained on, and pool what they show."""
+    photos, keep, encoder, seed = stages.photos, stages.keep, stages.encoder, stages.recipe.seed
+    data = stages.recipe.data
+    space = embed(encoder, photos)
+    named = locate(encoder, space, named_meanings(photos, keep), seed)
+    named += region_meanings(photos, keep)
+    names = [text for m in named for text in m.texts if m.kind in NAMING]
+    held = whole_words(held_out_names())
+    people = human_descriptions(Path(data.root) / data.descriptions)
+    phrases = phrase_meanings(
+        encoder, space, photos, keep, people, names, lambda text: not mentions(text, held), seed
+    )
+    vocabulary = sorted({*names, *(text for m in phrases for text in m.texts)})
+    meanings = [*named, *pixel_meanings(photos, keep), *phrases,
+                *channel_meanings(encoder, photos, keep, vocabulary)]  # fmt: skip
+    build_table(encoder, photos, keep, meanings, folder, seed)
+    return {"meanings": dict(Counter(m.kind for m in meanings))}
 
 
 def _train_clip(stages: Stages, folder: Path, advance: Callable[[int, float], None]) -> dict:
@@ -172,175 +258,13 @@ def _train_clip(stages: Stages, folder: Path, advance: Callable[[int, float], No
     return {"pairs": len(pairs.texts), "held_out_captions": found}
 
 
-def _train_base(
-    stages: Stages, corpus: Corpus, folder: Path, advance: Callable[[int, float], None]
-) -> dict:
-    settings, data = stages.recipe.base, stages.recipe.data
-    rng = np.random.default_rng(stages.recipe.seed)
-    root = Path(data.root)
-    texts = pretraining_texts(root, data.sentences, data.descriptions, stages.photos, stages.keep)
-    texts += [corpus.text(rng) for _ in range(len(texts) // 10)]
-    tokenizer = train_tokenizer(texts, settings.vocabulary)
-    torch.manual_seed(stages.recipe.seed)
-    model = build_gpt2(
-        len(tokenizer), settings.layers, settings.width, settings.heads, settings.positions
-    )
-    ids, mask = encode_texts(tokenizer, texts, TOKENS)
-    order = _batches(mask.sum(1).numpy(), settings.batch_size, settings.epochs, rng)
-
-    def loss_of(wrapped: nn.Module, step: int) -> torch.Tensor:
-        rows = order[step]
-        longest = int(mask[rows].sum(1).max())
-        return text_loss(wrapped, ids[rows, :longest], mask[rows, :longest], tokenizer.bos_token_id)
-
-    losses = fit(
-        stages.accelerator,
-        model,
-        loss_of,
-        steps=len(order),
-        learning_rate=settings.learning_rate,
-        advance=advance,
-    )
-    model.half().save_pretrained(folder / "base")
-    tokenizer.save_pretrained(folder / "tokenizer")
-    return {
-        "texts": len(texts),
-        "steps": len(order),
-        "loss": round(float(np.mean(losses[-50:])), 4),
-    }
-
-
-def _batches(
-    lengths: np.ndarray, size: int, epochs: float, rng: np.random.Generator
-) -> list[np.ndarray]:
-    """Batches of texts of like length, in random order."""
-    batches: list[np.ndarray] = []
-    while len(batches) < epochs * len(lengths) / size:
-        order = np.lexsort((rng.random(len(lengths)), lengths))
-        epoch = [order[i : i + size] for i in range(0, len(order), size)]
-        batches += [epoch[i] for i in rng.permutation(len(epoch))]
-    return batches[: max(1, int(epochs * len(lengths) / size))]
-
-
-class _Conditioned(nn.Module):
-    """Set encoder and GPT-2 with LoRA as one module, so that one optimiser trains both."""
-
-    model: Any
-
-    def __init__(self, set_encoder: SetEncoder, model: nn.Module) -> None:
-        super().__init__()
-        self.set_encoder = set_encoder
-        self.model = model
-
-    def forward(
-        self,
-        features: torch.Tensor,
-        joint: torch.Tensor,
-        valid: torch.Tensor,
-        ids: torch.Tensor,
-        mask: torch.Tensor,
-        bos: int,
-    ) -> torch.Tensor:
-        """Return the loss of a batch."""
-        return prefix_loss(self.model, self.set_encoder(features, joint, valid), ids, mask, bos)
-
-
-def _load_base(folder: Path) -> tuple[Any, PreTrainedTokenizerFast]:
-    model = GPT2LMHeadModel.from_pretrained(folder / "base", dtype=torch.float32)
-    return model, PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
-
-
-def _train_decoder(
-    stages: Stages,
-    corpus: Corpus,
-    base_folder: Path,
-    folder: Path,
-    advance: Callable[[int, float], None],
-) -> dict:
-    settings, encoder = stages.recipe.decoder, stages.encoder
-    torch.manual_seed(stages.recipe.seed)
-    base, tokenizer = _load_base(base_folder)
-    lora = {
-        "r": settings.rank,
-        "lora_alpha": settings.alpha,
-        "lora_dropout": settings.dropout,
-        "target_modules": list(settings.targets),
-    }
-    spec = SetEncoderSpec(encoder.width, encoder.spec.joint, base.config.n_embd, settings.prefix)
-    set_encoder = SetEncoder(spec)
-    sample = corpus.batch(128, np.random.default_rng(stages.recipe.seed))
-    rows = sample.features[sample.valid].flatten(0, 1)
-    set_encoder.mean.copy_(rows.mean(0))
-    set_encoder.scale.copy_(1 / rows.std(0).clamp_min(1e-3))
-    both = _Conditioned(set_encoder, with_lora(base, lora))
-    rng = np.random.default_rng([stages.recipe.seed, 1, stages.accelerator.process_index])
-
-    def loss_of(wrapped: nn.Module, step: int) -> torch.Tensor:
-        batch = corpus.batch(settings.batch_size, rng)
-        with torch.no_grad():
-            joint = encoder.joint(batch.features)
-        ids, mask = encode_texts(tokenizer, batch.texts, TOKENS)
-        return wrapped(batch.features, joint, batch.valid, ids, mask, tokenizer.bos_token_id)
-
-    losses = fit(
-        stages.accelerator,
-        both,
-        loss_of,
-        steps=settings.steps,
-        learning_rate=settings.learning_rate,
-        advance=advance,
-    )
-    both.model.save_pretrained(folder / "decoder")
-    halves = {k: v.half() for k, v in set_encoder.state_dict().items()}
-    save_file(halves, folder / "set_encoder.safetensors")
-    spec_values = dataclasses.asdict(spec)
-    return {"loss": round(float(np.mean(losses[-100:])), 4), "set_encoder": spec_values}
-
-
-def _train_prior(
-    stages: Stages,
-    corpus: Corpus,
-    base_folder: Path,
-    folder: Path,
-    advance: Callable[[int, float], None],
-) -> dict:
-    settings = stages.recipe.prior
-    torch.manual_seed(stages.recipe.seed)
-    base, tokenizer = _load_base(base_folder)
-    lora = {
-        "r": settings.rank,
-        "lora_alpha": settings.alpha,
-        "target_modules": list(stages.recipe.decoder.targets),
-    }
-    model: Any = with_lora(base, lora)
-    rng = np.random.default_rng([stages.recipe.seed, 2, stages.accelerator.process_index])
-
-    def loss_of(wrapped: nn.Module, step: int) -> torch.Tensor:
-        texts = [corpus.text(rng) for _ in range(settings.batch_size)]
-        ids, mask = encode_texts(tokenizer, texts, TOKENS)
-        return text_loss(wrapped, ids, mask, tokenizer.bos_token_id)
-
-    losses = fit(
-        stages.accelerator,
-        model,
-        loss_of,
-        steps=settings.steps,
-        learning_rate=settings.learning_rate,
-        advance=advance,
-    )
-    model.save_pretrained(folder / "prior")
-    return {"loss": round(float(np.mean(losses[-100:])), 4)}
-
-
 def _write(
     stages: Stages,
     corpus: Corpus,
+    vocabulary: list[str],
     out: Path,
-    clip: Path,
-    base: Path,
-    decoder: Path,
-    prior: Path,
-    facts: dict,
+    parts: dict[str, Path],
+    facts: dict[str, Any],
 ) -> None:
     """Put the finished stages together as one describer's folder."""
     if not stages.accelerator.is_main_process:
@@ -362,36 +286,38 @@ def _write(
     training["recipe"]["data"]["root"] = "data"  # no path of this machine in a describer
     with atomic_path(out) as temporary:
         temporary.mkdir(parents=True)
-        shutil.copytree(base / "base", temporary / "base")
-        shutil.copytree(base / "tokenizer", temporary / "tokenizer")
-        _copy_adapter(decoder / "decoder", temporary / "decoder")
-        _copy_adapter(prior / "prior", temporary / "prior")
-        shutil.copy(decoder / "set_encoder.safetensors", temporary)
-        projection = {k: v.half() for k, v in load_file(clip / "encoder.safetensors").items()}
+        shutil.copytree(parts["base"] / "base", temporary / "base")
+        shutil.copytree(parts["base"] / "tokenizer", temporary / "tokenizer")
+        _copy_adapter(parts["decoder"] / "decoder", temporary / "decoder")
+        _copy_adapter(parts["prior"] / "prior", temporary / "prior")
+        shutil.copy(parts["decoder"] / "set_encoder.safetensors", temporary)
+        for name in ("probe.safetensors", "probe.json"):
+            if (parts["probe"] / name).is_file():
+                shutil.copy(parts["probe"] / name, temporary)
+        projection = {
+            k: v.half() for k, v in load_file(parts["clip"] / "encoder.safetensors").items()
+        }
         save_file(projection, temporary / "encoder.safetensors")
         content = {
             "name": stages.recipe.name,
             "encoder": asdict(stages.encoder.spec),
-            "set_encoder": facts["decoder"]["set_encoder"],
+            "set_encoder": facts["base"]["set_encoder"],
+            "contrast": stages.recipe.decoder.contrast,
             "search": {"beam": 50, "lam": 0.2, "max_tokens": 16},
             "training": training,
         }
         write_json(temporary / "describer.json", "milanx describer", 1, content)
-        _write_words(stages, corpus, temporary / "words.json")
+        _write_words(stages, corpus, vocabulary, temporary / "words.json")
         write_text(temporary / "README.md", card(content))
 
 
-def _write_words(stages: Stages, corpus: Corpus, path: Path) -> None:
-    """Write the words that descriptions may hold: those met in the training text."""
-    data = stages.recipe.data
-    texts = pretraining_texts(
-        Path(data.root), data.sentences, data.descriptions, stages.photos, stages.keep
-    )
-    counts = Counter(word for text in texts for word in normalise_text(text).split())
+def _write_words(stages: Stages, corpus: Corpus, vocabulary: list[str], path: Path) -> None:
+    """Write the words that descriptions may hold, met in training, and the vocabulary."""
+    counts = Counter(word for text in stages.texts() for word in normalise_text(text).split())
     words = {word for word, n in counts.items() if n >= MIN_WORD_COUNT}
     for text in corpus.all_texts():
         words |= set(normalise_text(text).split())
-    write_json(path, "milanx words", 1, {"words": sorted(words)})
+    write_json(path, "milanx words", 1, {"words": sorted(words), "vocabulary": vocabulary})
 
 
 def _copy_adapter(source: Path, target: Path) -> None:

@@ -1,48 +1,34 @@
 """Meanings: what training units mean, which photos show it, and where.
 
-Five kinds: classes and kinds above them, named regions, textures, words of captions that the
-encoder's joint space can see, and colours and brightness computed from pixels.
+Here: classes and kinds above them, textures, named regions and two of them together or apart,
+and what is computed from pixels. Phrases and real channels come from `milanx.train.grounded`.
 """
 
 from __future__ import annotations
 
 import itertools
-import re
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
-from milanx.encode import PIXEL_CHANNELS, Encoder
+from milanx.encode import EDGE_CHANNELS, PIXEL_CHANNELS
 from milanx.splits import held_out
 from milanx.train.photos import PhotoFeatures
 from milanx.train.phrases import KINDS, clean_name, held_out_names, mentions, whole_words
 from milanx.train.splits import HELD_OUT_CALTECH, HELD_OUT_TINY
 
 MIN_POSITIVES = 6
-MIN_WORD_PHOTOS = 20
-MIN_GROUNDING = 0.78  # AUROC of the joint space for the photos whose captions hold a word
-STOP = frozenset({
-    "a", "an", "the", "is", "are", "was", "were", "be", "been", "being", "am", "of", "in",
-    "on", "at", "to", "from", "by", "with", "and", "or", "as", "it", "its", "this", "that",
-    "there", "their", "his", "her", "he", "she", "they", "them", "who", "which", "what",
-    "while", "for", "into", "onto", "over", "under", "up", "down", "out", "off", "near",
-    "next", "some", "another", "other", "others", "one", "two", "three", "four", "five",
-    "six", "several", "many", "very", "each", "all", "both", "has", "have", "had", "having",
-    "get", "gets", "getting", "do", "does", "doing", "not", "no", "can", "so", "than", "then",
-    "where", "when", "through", "around", "along", "across", "behind", "front", "back",
-    "side", "top", "bottom", "between", "him", "himself", "herself", "themselves", "you",
-    "your", "our", "photo", "picture", "image", "something", "someone", "go", "goes", "left",
-    "right", "same", "different", "like", "just", "about", "after", "before", "during", "i",
-    "we", "if", "s", "t", "shot", "view",
-})  # fmt: skip
+MAX_PIXEL_PHOTOS = 400  # that show one pixel meaning
+EDGE_STRENGTH = 0.05  # above which a cell has edges, in brightness a pixel
+EDGE_RATIO = 1.5  # of the strongest direction over the one across it
 COLOURS: dict[str, tuple[float, float, float]] = {
     "red": (0.75, 0.12, 0.12), "green": (0.2, 0.5, 0.15), "blue": (0.15, 0.3, 0.7),
     "yellow": (0.85, 0.75, 0.15), "orange": (0.9, 0.5, 0.12), "pink": (0.9, 0.55, 0.65),
     "purple": (0.45, 0.2, 0.55), "brown": (0.42, 0.27, 0.15),
 }  # fmt: skip
+
+
+TEXT_WORDS = ("text", "words", "letters", "writing", "written words", "white text", "lettering")
 
 
 @dataclass(frozen=True)
@@ -51,11 +37,12 @@ class Meaning:
 
     Attributes:
         texts: ways to say it, each a complete phrase.
-        kind: class, kind, region, texture, word or pixel.
+        kind: class, kind, region, texture, pixel, both, without, phrase or channel.
         photos: int64 [m], views that show it.
-        grids: uint8 [m, g * g], where (share of each cell, 0..255); None: the whole view, or
-            wherever the object is.
+        grids: uint8 [m, g * g], where (share of each cell, 0..255); None: wherever the object is.
         countable: whether a plural may be made of it.
+        contrast: int64 [c], views that are evidence of what it is not; None: near views that do
+            not show it, found later.
     """
 
     texts: tuple[str, ...]
@@ -63,6 +50,7 @@ class Meaning:
     photos: np.ndarray
     grids: np.ndarray | None = None
     countable: bool = True
+    contrast: np.ndarray | None = None
 
 
 def training_photos(
@@ -91,8 +79,6 @@ def training_photos(
 def named_meanings(photos: PhotoFeatures, keep: np.ndarray) -> list[Meaning]:
     """Classes, kinds above classes, textures and regions."""
     by_name: dict[str, list[int]] = {}
-    regions: dict[str, list[tuple[int, tuple[int, ...]]]] = {}
-    raw_regions: dict[str, list[tuple[int, tuple[int, ...]]]] = {}
     textures = set()
     for i in np.flatnonzero(keep).tolist():
         photo = photos.photos[i]
@@ -100,9 +86,6 @@ def named_meanings(photos: PhotoFeatures, keep: np.ndarray) -> list[Meaning]:
             by_name.setdefault(photo.name, []).append(i)
             if photo.source == "textures":
                 textures.add(photo.name)
-        for name, grid in photo.regions:
-            regions.setdefault(clean_name(name), []).append((i, grid))
-            raw_regions.setdefault(name, []).append((i, grid))
     merged: dict[str, list[int]] = {}
     for name, indices in by_name.items():
         merged.setdefault(clean_name(name), []).extend(indices)
@@ -112,10 +95,6 @@ def named_meanings(photos: PhotoFeatures, keep: np.ndarray) -> list[Meaning]:
                 countable=name not in texture_names)
         for name, indices in merged.items()
     ]  # fmt: skip
-    for name, shown in regions.items():
-        if len(shown) >= MIN_POSITIVES:
-            grids = np.array([g for _, g in shown], np.uint8)
-            found.append(Meaning((name,), "region", np.array([i for i, _ in shown]), grids))
     for kind, members in KINDS.items():
         whole = [i for m in members for i in by_name.get(m, [])[:25]]
         if len(whole) >= MIN_POSITIVES:
@@ -123,17 +102,66 @@ def named_meanings(photos: PhotoFeatures, keep: np.ndarray) -> list[Meaning]:
     return found
 
 
+def region_meanings(photos: PhotoFeatures, keep: np.ndarray) -> list[Meaning]:
+    """Named regions; two of them in one photo ("A and B"), and one without the other."""
+    shown: dict[str, dict[int, np.ndarray]] = {}
+    for i in np.flatnonzero(keep).tolist():
+        for name, grid in photos.photos[i].regions:
+            maps = shown.setdefault(clean_name(name), {})
+            maps[i] = np.maximum(maps.get(i, 0), np.array(grid, np.uint8))
+    shown = {name: maps for name, maps in shown.items() if len(maps) >= MIN_POSITIVES}
+
+    def meaning(texts: tuple[str, ...], kind: str, maps: dict[int, np.ndarray],
+                contrast: set[int] | None = None) -> Meaning:  # fmt: skip
+        return Meaning(
+            texts, kind, np.array(list(maps)), np.stack(list(maps.values())),
+            countable=len(texts) == 1,
+            contrast=None if contrast is None else np.array(sorted(contrast)),
+        )  # fmt: skip
+
+    found = [
+        meaning(TEXT_WORDS if name == "text" else (name,), "region", maps)
+        for name, maps in shown.items()
+    ]
+    for a, b in itertools.combinations(sorted(shown), 2):
+        both = shown[a].keys() & shown[b].keys()
+        if len(both) < MIN_POSITIVES:
+            continue
+        texts = tuple(f"{x} and {y}" for x, y in ((a, b), (b, a)))
+        joined = {i: np.maximum(shown[a][i], shown[b][i]) for i in both}
+        apart = (shown[a].keys() ^ shown[b].keys()) - both
+        found.append(meaning(texts, "both", joined, apart or None))
+        for x, y in ((a, b), (b, a)):
+            alone = {i: shown[x][i] for i in shown[x].keys() - both}
+            if len(alone) >= MIN_POSITIVES:
+                found.append(meaning((f"{x} without {y}",), "without", alone, set(both)))
+    return found
+
+
 def pixel_meanings(photos: PhotoFeatures, keep: np.ndarray) -> list[Meaning]:
-    """Colours, brightness and plainness, from each cell's mean and deviation of R, G, B."""
+    """Colours, brightness, plainness and lines, from each cell's colours and edges."""
     kept = np.flatnonzero(keep)
-    pixels = np.stack([photos.dense[i][:, -PIXEL_CHANNELS:] for i in kept]).astype(np.float32)
-    mean, deviation = pixels[..., :3], pixels[..., 3:].mean(-1)
+    channels = PIXEL_CHANNELS + EDGE_CHANNELS
+    pixels = np.stack([photos.dense[i][:, -channels:] for i in kept]).astype(np.float32)
+    mean, deviation = pixels[..., :3], pixels[..., 3:6].mean(-1)
     brightness = mean.mean(-1)
+    right, down, falling, rising = np.moveaxis(pixels[..., 6:], -1, 0)
+    strength = np.maximum(right, down)
+
+    def lines(along: np.ndarray, across: np.ndarray) -> np.ndarray:
+        """Above zero where edges are strong and run one way."""
+        return np.minimum(along - EDGE_STRENGTH, along - EDGE_RATIO * across)
+
+    diagonal = lines(np.maximum(falling, rising), np.minimum(falling, rising))
     maps: dict[tuple[str, ...], np.ndarray] = {
         ("bright areas", "white areas", "light backgrounds", "bright lights"): brightness - 0.8,
         ("dark areas", "black areas", "dark backgrounds", "shadows"): 0.15 - brightness,
         ("plain smooth surfaces", "smooth backgrounds", "empty areas"): 0.025 - deviation,
-        ("busy textures", "fine detail", "cluttered textures"): deviation - 0.2,
+        ("busy textures", "fine detail", "cluttered textures"): strength - 0.13,
+        ("high contrast areas", "black and white areas"): deviation - 0.27,
+        ("vertical lines", "vertical edges", "upright lines"): lines(right, down),
+        ("horizontal lines", "horizontal edges", "level lines"): lines(down, right),
+        ("diagonal lines", "diagonal edges", "slanted lines"): diagonal,
     }
     for name, colour in COLOURS.items():
         distance = np.abs(mean - np.array(colour, np.float32)).max(-1)
@@ -145,70 +173,7 @@ def pixel_meanings(photos: PhotoFeatures, keep: np.ndarray) -> list[Meaning]:
         share = cells.mean(1)
         shown = np.flatnonzero((share > 0.06) & (share < 0.9))
         if len(shown) >= MIN_POSITIVES:
-            shown = shown[np.argsort(-share[shown])][:600]
+            shown = shown[np.argsort(-share[shown])][:MAX_PIXEL_PHOTOS]
             grids = (cells[shown] * 255).astype(np.uint8)
             found.append(Meaning(texts, "pixel", kept[shown], grids, countable=False))
     return found
-
-
-def _caption_words(captions: tuple[str, ...]) -> set[str]:
-    """Words and pairs of words of a photo's captions, stop words left out."""
-    found: set[str] = set()
-    for sentence in captions:
-        words = re.findall(r"[a-z]+", sentence.lower())
-        found |= {w for w in words if w not in STOP and len(w) > 2}
-        pairs = itertools.pairwise(words)
-        found |= {f"{a} {b}" for a, b in pairs if not ({a, b} & STOP)}
-    return found
-
-
-def word_meanings(
-    encoder: Encoder, photos: PhotoFeatures, keep: np.ndarray, limit: int = 900
-) -> list[Meaning]:
-    """Words of captions whose photos the joint space tells apart, with similarity maps as masks.
-
-    A word is kept when the similarity of its text to whole views ranks the photos whose captions
-    hold it above the others with an AUROC of at least `MIN_GROUNDING`.
-    """
-    captioned = [i for i in np.flatnonzero(keep) if photos.photos[i].captions]
-    words_of = [_caption_words(photos.photos[i].captions) for i in captioned]
-    counts = Counter(w for words in words_of for w in words)
-    names = sorted(w for w, n in counts.items() if MIN_WORD_PHOTOS <= n < 0.3 * len(captioned))
-    if not names:
-        return []
-    channels = encoder.last_channels
-    text = encoder.texts(names)
-    cells = []
-    for i in captioned:
-        dense = torch.from_numpy(photos.dense[i][:, :channels].astype(np.float32))
-        with torch.inference_mode():
-            cells.append(encoder.joint(torch.cat([dense, dense.mean(0, keepdim=True)])).half())
-    joint = torch.stack(cells).float()  # [m, g * g + 1, joint], the whole view last
-    whole = (joint[:, -1] @ text.T).numpy()
-    found: list[tuple[float, Meaning]] = []
-    holds = {name: np.zeros(len(captioned), bool) for name in names}
-    for row, words in enumerate(words_of):
-        for word in words & holds.keys():
-            holds[word][row] = True
-    for column, name in enumerate(names):
-        positive = holds[name]
-        ranks = whole[:, column].argsort().argsort()
-        n = int(positive.sum())
-        auroc = (ranks[positive].sum() - n * (n - 1) / 2) / (n * (len(captioned) - n))
-        if auroc < MIN_GROUNDING:
-            continue
-        # Photos that hold the word and look like it; captions do not name everything that shows.
-        score = whole[:, column]
-        chosen = np.flatnonzero(positive & (score >= np.quantile(score, 0.7)))
-        chosen = chosen[np.argsort(-score[chosen])][:150]
-        if len(chosen) < MIN_POSITIVES:
-            continue
-        maps = (F.normalize(joint[chosen, :-1], dim=-1) @ text[column]).numpy()
-        low = np.quantile(maps, 0.6, axis=1, keepdims=True)
-        high = maps.max(1, keepdims=True)
-        grids = (255 * np.clip((maps - low) / (high - low + 1e-6), 0, 1)).astype(np.uint8)
-        photo_rows = np.array([captioned[r] for r in chosen])
-        weight = auroc * np.log(n)
-        found.append((weight, Meaning((name,), "word", photo_rows, grids, countable=False)))
-    found.sort(key=lambda pair: -pair[0])
-    return [meaning for _, meaning in found[:limit]]

@@ -28,6 +28,7 @@ MIN_CROP = 0.7  # least share of the short side that a training crop keeps
 DEGRADED = 0.7  # share of the views that are made smaller and compressed again
 MIN_SIDE, MAX_SIDE = 64, 224  # range of the sides of degraded views, in pixels
 MIN_QUALITY, MAX_QUALITY = 40, 95  # range of their JPEG qualities
+LETTERS = list("aaabcdeeeeefghiiijklmnnnoooprrrsssttttuuvwxyz")  # about as often as in English
 MIN_REGION = 0.002  # regions under this share of the view are left out
 
 
@@ -54,11 +55,19 @@ class Photo:
 
 @dataclass(frozen=True)
 class PhotoSource:
-    """A parquet file of photos, how many rows of a class to take, and views of each."""
+    """A parquet file of photos, how many rows of a class to take, and views of each.
+
+    Attributes:
+        path: the file.
+        per_class: rows of each class; all when None.
+        views: views of each photo.
+        text: how many views more are made with words written over the photo.
+    """
 
     path: Path
     per_class: int | None = None
     views: int = 1
+    text: int = 0
 
 
 class PhotoFeatures:
@@ -119,6 +128,31 @@ def _region_grids(
     return found
 
 
+def _write_words(
+    view: Image.Image, rng: np.random.Generator
+) -> tuple[Image.Image, list[tuple[str, Image.Image]]]:
+    """Write one to three lines of text over a view; also return where, as a region's mask."""
+    from PIL import ImageDraw, ImageFont
+
+    view, mask = view.copy(), Image.new("L", view.size)
+    low, high = (170, 256) if rng.random() < 0.5 else (0, 90)
+    ink = tuple(int(v) for v in rng.integers(low, high, 3))
+    size = int(view.width * rng.uniform(0.09, 0.24))
+    font = ImageFont.load_default(size)
+    top = int(rng.uniform(0, 0.75) * view.height)
+    for line in range(int(rng.integers(1, 4))):
+        word = "".join(rng.choice(LETTERS, int(rng.integers(3, 9))))
+        word = word.upper() if rng.random() < 0.5 else word.capitalize()
+        at = (int(rng.uniform(0, 0.5) * view.width), top + int(line * 1.15 * size))
+        box = ImageDraw.Draw(view).textbbox(at, word, font)
+        if rng.random() < 0.3:
+            ground = tuple(255 - v for v in ink)
+            ImageDraw.Draw(view).rectangle(box, fill=ground)
+        ImageDraw.Draw(view).text(at, word, ink, font)
+        ImageDraw.Draw(mask).rectangle(box, fill=255)
+    return view, [("text", mask)]
+
+
 def _rows(source: PhotoSource) -> Iterator[dict[str, Any]]:
     taken: dict[str, int] = {}
     for batch in pq.ParquetFile(source.path).iter_batches(batch_size=64):
@@ -134,11 +168,12 @@ def _views(
 ) -> Iterator[tuple[Photo, np.ndarray]]:
     """Yield each view uint8 [size, size, 3] with what is known of it."""
     rng = np.random.default_rng([seed, int(fingerprint(source.path.name)[:8], 16)])
-    for row in _rows(source):
+    for number, row in enumerate(_rows(source)):
         content = row["image"]["bytes"]
         image = Image.open(io.BytesIO(content)).convert("RGB")
         group = photo_group(row["image"]["path"], fingerprint(content.hex()))
-        for _ in range(source.views):
+        written = number < source.text
+        for view_number in range(source.views + written):
             box = _crop_box(*image.size, rng)
             left, top, side = box
             view = image.crop((left, top, left + side, top + side))
@@ -146,9 +181,15 @@ def _views(
             if flip:
                 view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             view = view.resize((size, size), Image.Resampling.BICUBIC)
+            marks: list[tuple[str, Image.Image]] = []
+            if view_number == source.views:
+                view, marks = _write_words(view, rng)
             if rng.random() < DEGRADED:
                 view = _degrade(view, rng).resize((size, size), Image.Resampling.BICUBIC)
             regions = _region_grids(row.get("regions") or [], box, flip, grid)
+            for name, mask in marks:
+                cells = np.asarray(mask.resize((grid, grid), Image.Resampling.BOX))
+                regions.append((name, tuple(int(v) for v in cells.ravel())))
             photo = Photo(
                 source.path.stem,
                 group,
@@ -180,7 +221,7 @@ def photo_features(
             "the recipe names them under data",
             "give the folder that holds them with data.root=FOLDER",
         )
-    settings = [[fingerprint_file(s.path), s.per_class, s.views] for s in sources]
+    settings = [[fingerprint_file(s.path), s.per_class, s.views, s.text] for s in sources]
     key = fingerprint(encoder.fingerprint(), settings, seed, MIN_CROP, DEGRADED)
     root = cache_dir("photos", key)
     if not (root / "photos.json").exists():

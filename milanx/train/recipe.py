@@ -17,11 +17,15 @@ from milanx.errors import InputError, did_you_mean
 
 @dataclass(frozen=True)
 class PhotoData:
-    """One parquet file of photos: its name under ``data.root``, rows a class, views a photo."""
+    """One parquet file of photos: its name under ``data.root``, rows a class, views a photo.
+
+    ``text`` of its photos are seen once more with words written over them.
+    """
 
     file: str
     per_class: int | None = None
     views: int = 1
+    text: int = 0
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class EncoderSettings:
     """The frozen encoder, and the training of the projection between its towers."""
 
     tower: str = "tf_efficientnet_lite1"
+    edges: bool = True
     steps: int = 2500
     batch_size: int = 768
     learning_rate: float = 1e-3
@@ -49,16 +54,21 @@ class EncoderSettings:
 
 @dataclass(frozen=True)
 class BaseSettings:
-    """The small GPT-2 and its pretraining on text."""
+    """The small GPT-2 and its pretraining: ``batch_size`` texts and ``units`` sets a step."""
 
     vocabulary: int = 5000
     layers: int = 4
     width: int = 256
     heads: int = 4
     positions: int = 64
-    epochs: float = 1.0
-    batch_size: int = 256
-    learning_rate: float = 2e-3
+    steps: int = 700
+    batch_size: int = 128
+    units: int = 48
+    learning_rate: float = 1.5e-3
+    accumulate: int = 1
+    optimiser: str = "adamw"
+    check_every: int = 0
+    patience: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,7 @@ class DecoderSettings:
     """p(d|E): prefix, LoRA and training on exemplar sets."""
 
     prefix: int = 6
+    layers: int = 2
     rank: int = 32
     alpha: int = 64
     dropout: float = 0.05
@@ -73,7 +84,12 @@ class DecoderSettings:
     steps: int = 3000
     batch_size: int = 64
     learning_rate: float = 1e-3
+    accumulate: int = 1
+    optimiser: str = "adamw"
+    check_every: int = 200
+    patience: int = 0
     exemplars: int = 15
+    contrast: int = 4
     min_purity: float = 0.6
 
 
@@ -86,13 +102,18 @@ class PriorSettings:
     steps: int = 1000
     batch_size: int = 128
     learning_rate: float = 1e-3
+    accumulate: int = 1
+    optimiser: str = "adamw"
+    check_every: int = 0
+    patience: int = 0
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that makes a describer."""
+    """Everything that makes a describer, or (``kind: simulator``) the simulator of P3."""
 
     name: str = "mini"
+    kind: str = "describer"
     seed: int = 0
     data: Data = field(default_factory=Data)
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
@@ -103,6 +124,7 @@ class Recipe:
 
 
 PRECISIONS = ("no", "bf16", "fp16")
+KINDS = ("describer", "simulator")
 
 
 def _fill(kind: type, values: object, where: str, errors: list[str]) -> Any:
@@ -159,7 +181,8 @@ def _check(recipe: Recipe, errors: list[str]) -> None:
     positive = {
         "encoder.steps": recipe.encoder.steps, "encoder.batch_size": recipe.encoder.batch_size,
         "encoder.temperature": recipe.encoder.temperature, "base.layers": recipe.base.layers,
-        "base.batch_size": recipe.base.batch_size, "base.epochs": recipe.base.epochs,
+        "base.batch_size": recipe.base.batch_size, "base.steps": recipe.base.steps,
+        "base.units": recipe.base.units, "decoder.layers": recipe.decoder.layers,
         "decoder.prefix": recipe.decoder.prefix, "decoder.steps": recipe.decoder.steps,
         "decoder.batch_size": recipe.decoder.batch_size, "decoder.rank": recipe.decoder.rank,
         "decoder.exemplars": recipe.decoder.exemplars, "prior.steps": recipe.prior.steps,
@@ -174,6 +197,8 @@ def _check(recipe: Recipe, errors: list[str]) -> None:
             errors.append(f"data.{name} must be from 0 to below 1")
     if recipe.precision not in PRECISIONS:
         errors.append(f"precision must be one of {', '.join(PRECISIONS)}")
+    if recipe.kind not in KINDS:
+        errors.append(f"kind must be one of {', '.join(KINDS)}")
     if not recipe.data.photos:
         errors.append("data.photos is empty")
 

@@ -3,20 +3,31 @@
 import gzip
 import io
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
 from milanx.splits import held_out, photo_group
 from milanx.train.corpus import Corpus
-from milanx.train.meanings import Meaning, named_meanings, pixel_meanings, training_photos
+from milanx.train.meanings import (
+    Meaning,
+    named_meanings,
+    pixel_meanings,
+    region_meanings,
+    training_photos,
+)
 from milanx.train.photos import Photo, PhotoFeatures
 from milanx.train.phrases import clean_name, held_out_names, mentions, plural, whole_words
 from milanx.train.splits import HELD_OUT_CALTECH
+from milanx.train.table import Table, build_table
 from milanx.train.text import near_duplicates
+from milanx.train.vocabulary import auroc, person_phrases, sentence_phrases
 
 COLOURS = {"apple": (200, 30, 30), "leaf": (40, 140, 30), "lake": (30, 60, 190)}
 
@@ -130,55 +141,107 @@ def test_names_are_cleaned_and_pluralised() -> None:
     assert not mentions("a fish and a hen", words)
 
 
-def test_meanings_and_units() -> None:
-    grid = tuple([255] * 4 + [0] * 60)
+def _encoder() -> Any:
+    """An encoder whose joint space is the first four channels of its features."""
+    spec = SimpleNamespace(grid=8, joint=4, pixel_channels=10)
+    return SimpleNamespace(
+        spec=spec, width=16, last_channels=6,
+        joint=lambda x: torch.nn.functional.normalize(x[..., :4], dim=-1),
+        texts=lambda texts: torch.nn.functional.normalize(
+            torch.tensor([[len(t) % 3 + 0.1, t.count("a"), t.count("e"), 1.0] for t in texts]),
+            dim=-1,
+        ),
+    )  # fmt: skip
+
+
+def _table(tmp_path: Path, photos: PhotoFeatures, meanings: list[Meaning]) -> Table:
+    build_table(_encoder(), photos, np.ones(len(photos), bool), meanings, tmp_path, seed=0)
+    return Table(tmp_path)
+
+
+def test_meanings_and_units(tmp_path: Path) -> None:
+    grid, other = tuple([255] * 4 + [0] * 60), tuple([0] * 60 + [255] * 4)
     photos = [_photo("s", str(i), name="apple" if i % 2 else "tree-merged",
-                     regions=(("sky", grid),)) for i in range(40)]  # fmt: skip
-    features = _fake(photos)
+                     regions=(("sky", grid), ("sea", other))[: 1 + i % 2])
+              for i in range(40)]  # fmt: skip
+    features = _fake(photos, 16)
     keep = np.arange(40) >= 4
-    meanings = named_meanings(features, keep)
+    meanings = named_meanings(features, keep) + region_meanings(features, keep)
     names = {m.texts[0]: m for m in meanings}
-    assert {"apple", "tree", "sky"} <= names.keys()
+    assert {"apple", "tree", "sky", "sea", "sea and sky", "sky without sea"} <= names.keys()
+    assert "sea without sky" not in names
     assert all(m.photos.min() >= 4 for m in meanings)
-    assert names["sky"].grids is not None
-    corpus = Corpus(features, [names["apple"], names["sky"]], keep, exemplars=7)
-    batch = corpus.batch(20, np.random.default_rng(0))
-    assert batch.features.shape == (20, 7, 2, 10)
-    assert batch.valid[:, :6].all()
+    assert set(names["sea and sky"].photos % 2) == {1}
+    assert set(names["sky without sea"].photos % 2) == {0}
+    assert set(names["sky without sea"].contrast % 2) == {1}
+    table = _table(tmp_path, features, [names["apple"], names["sky"], names["sky without sea"]])
+    corpus = Corpus(table, exemplars=7)
+    batch = corpus.batch(60, np.random.default_rng(0))
+    assert batch.evidence.features.shape == (60, 7, 2, 16)
+    assert batch.evidence.joint.shape == (60, 7, 2, 4)
+    assert batch.evidence.valid[:, :6].all()
+    assert len(set(batch.texts)) > 4
     for text in batch.texts:
-        assert set(text.split(" and ")) <= {"apple", "apples", "sky", "skies"}
-    again = corpus.batch(20, np.random.default_rng(0))
+        assert set(text.split(" or ")) <= {"apple", "apples", "sky", "skies", "sky without sea"}
+    again = corpus.batch(60, np.random.default_rng(0))
     assert again.texts == batch.texts
-    assert (again.features == batch.features).all()
+    assert (again.evidence.features == batch.evidence.features).all()
 
 
-def test_pure_sets_are_pooled_where_the_region_is() -> None:
+def test_contrast_views_do_not_show_the_meaning(tmp_path: Path) -> None:
+    features = _fake([_photo(group=str(i)) for i in range(30)], 16)
+    meaning = Meaning(("thing",), "class", np.arange(10), np.full((10, 64), 255, np.uint8))
+    table = _table(tmp_path, features, [meaning])
+    assert len(table.entries[0].near) >= 5
+    assert not set(table.entries[0].near.tolist()) & set(range(10))
+
+
+def test_pure_sets_are_pooled_where_the_region_is(tmp_path: Path) -> None:
     grid = np.zeros((6, 64), np.uint8)
     grid[:, :8] = 255
-    features = _fake([_photo(group=str(i)) for i in range(6)])
+    features = _fake([_photo(group=str(i)) for i in range(6)], 16)
     features.dense[:, :8] = 1
     features.dense[:, 8:] = 0
     meaning = Meaning(("top",), "region", np.arange(6), grid, countable=False)
-    corpus = Corpus(features, [meaning], np.ones(6, bool), exemplars=6, min_purity=1.0)
-    batch = corpus.batch(16, np.random.default_rng(0))
-    masked, whole = (
-        batch.features[batch.valid][:, 0].mean(),
-        batch.features[batch.valid][:, 1].mean(),
-    )
+    corpus = Corpus(_table(tmp_path, features, [meaning]), exemplars=6, min_purity=1.0)
+    evidence = corpus.batch(16, np.random.default_rng(0)).evidence
+    masked, whole = evidence.features[evidence.valid].mean((0, 2))
     assert abs(float(whole) - 8 / 64) < 0.01
     assert masked > 0.4  # loosened masks still lie mostly on the region
 
 
-def test_colours_are_read_off_pixels() -> None:
-    photos = [_photo(group=str(i)) for i in range(20)]
-    features = _fake(photos)
-    features.dense[:, :, -6:] = 0.5
-    features.dense[:8, :20, -6:-3] = (0.75, 0.12, 0.12)
+def test_colours_and_lines_are_read_off_pixels() -> None:
+    features = _fake([_photo(group=str(i)) for i in range(20)], 16)
+    features.dense[:, :, -10:] = 0.5
+    features.dense[:, :, -4:] = 0.01
+    features.dense[:8, :20, -10:-7] = (0.75, 0.12, 0.12)
+    features.dense[12:, :30, -4] = 0.2
     found = {m.texts[0]: m for m in pixel_meanings(features, np.ones(20, bool))}
     assert sorted(found["red areas"].photos) == list(range(8))
     assert (found["red areas"].grids[:, :20] == 255).all()
     assert (found["red areas"].grids[:, 20:] == 0).all()
     assert "blue areas" not in found
+    assert sorted(found["vertical lines"].photos) == list(range(12, 20))
+    assert "horizontal lines" not in found
+
+
+def test_phrases_are_taken_from_sentences() -> None:
+    found = sentence_phrases("A large brown dog is chasing a ball in the snow .")
+    assert {"dog", "brown dog", "ball", "snow", "chasing ball"} <= found
+    assert not {"a", "is", "in the"} & found
+
+
+def test_people_say_only_what_can_be_seen() -> None:
+    texts = ["a red dog", "objects", "dogs on grass", "quantum fields", "the dog"]
+    found = person_phrases(texts, {"dog", "dogs", "grass"})
+    assert sorted(found) == ["dog", "dogs on grass", "red dog"]
+
+
+def test_auroc_counts_ordered_pairs() -> None:
+    rng = np.random.default_rng(0)
+    scores, positive = rng.random(40), rng.random(40) < 0.3
+    pairs = [a > b for a in scores[positive] for b in scores[~positive]]
+    assert abs(auroc(scores, positive) - np.mean(pairs)) < 1e-12
 
 
 def test_smoke_recipe_makes_a_describer(

@@ -1,0 +1,268 @@
+"""Training of the language side: base GPT-2, p(d|E) and p(d).
+
+The base learns captions and descriptions, half of them behind the prefix of an exemplar set; so
+it reads prefixes before LoRA adapts it, once to descriptions of exemplars, once without them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from milanx.decode import Evidence, SetEncoder, SetEncoderSpec, with_lora
+from milanx.encode import Encoder
+from milanx.language import build_gpt2, encode_texts, train_tokenizer
+from milanx.train.corpus import Batch, Corpus
+from milanx.train.fit import FitSettings, fit_model, share
+from milanx.train.losses import prefix_sums, text_sums
+from milanx.train.recipe import BaseSettings, DecoderSettings, PriorSettings, Recipe
+from milanx.train.track import Tracker
+
+TOKENS = 24  # longest description in training, in tokens; captions are cut there
+SAMPLE = 512  # units from which the features' usual values are learned
+NO_WORDS = 0.3  # share of the units that retrieve no words in training
+DROPPED = 0.1  # share of the exemplars' features that are dropped in training
+BEHIND = 6.0  # weight of a token behind a prefix beside one of the longer plain texts
+CHECKED = 384  # units of a check
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Where one training works: its recipe, processes, checkpoint, tracker and progress."""
+
+    recipe: Recipe
+    accelerator: Any
+    checkpoint: Path
+    tracker: Tracker | None
+    advance: Callable[[int, float], None]
+
+    def fit(
+        self,
+        model: nn.Module,
+        loss_of: Callable[[nn.Module, int], Any],
+        settings: BaseSettings | DecoderSettings | PriorSettings,
+        held_out: Callable[[nn.Module], Any] | None = None,
+    ) -> dict[str, Any]:
+        """Train ``model`` and return what happened: losses, checks, the best step."""
+        chosen = FitSettings(
+            settings.steps, settings.learning_rate, accumulate=settings.accumulate,
+            optimiser=settings.optimiser, check_every=settings.check_every if held_out else 0,
+            patience=settings.patience if held_out else 0,
+        )  # fmt: skip
+        fitted = fit_model(
+            self.accelerator, model, loss_of, chosen, seed=self.recipe.seed,
+            checkpoint=self.checkpoint, held_out=held_out, tracker=self.tracker,
+            advance=self.advance,
+        )  # fmt: skip
+        return {
+            "loss": round(float(np.mean(fitted.losses[-50:])), 4),
+            "steps": len(fitted.losses),
+            "held_out": [[step, round(value, 4)] for step, value in fitted.held_out],
+            "best_step": fitted.best_step,
+            "stopped_early": fitted.stopped_early,
+        }
+
+
+class Conditioned(nn.Module):
+    """Set encoder and GPT-2 as one module, so that one optimiser trains both."""
+
+    model: Any
+
+    def __init__(self, set_encoder: SetEncoder, model: nn.Module) -> None:
+        super().__init__()
+        self.set_encoder = set_encoder
+        self.model = model
+
+    def forward(
+        self,
+        evidence: Evidence,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        bos: int,
+        plain: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return summed loss and tokens of texts behind their sets, or beside plain texts.
+
+        With plain texts, the sum over these and `BEHIND` times the other, and the plain tokens.
+        """
+        with_words = None
+        if self.training:
+            with_words = torch.rand(len(evidence), device=ids.device) >= NO_WORDS
+            kept = (torch.rand_like(evidence.features) >= DROPPED).to(evidence.features)
+            evidence = dataclasses.replace(evidence, features=evidence.features * kept)
+        prefix = self.set_encoder(evidence, with_words)
+        total, tokens = prefix_sums(self.model, prefix, ids, mask, bos)
+        if plain is None:
+            return total, tokens
+        plain_total, plain_tokens = text_sums(self.model, *plain, bos)
+        return plain_total + BEHIND * total, plain_tokens
+
+
+def step_rng(seed: int, stage: int, step: int) -> np.random.Generator:
+    """Return the randomness of one step's batch: the same however the step was reached."""
+    return np.random.default_rng([seed, stage, step])
+
+
+def new_set_encoder(
+    recipe: Recipe, encoder: Encoder, corpus: Corpus, vocabulary: Sequence[str], width: int
+) -> SetEncoder:
+    """Build a set encoder that knows the features' usual values and the vocabulary."""
+    spec = SetEncoderSpec(
+        encoder.width, encoder.spec.joint, width, recipe.decoder.prefix,
+        layers=recipe.decoder.layers, vocabulary=len(vocabulary),
+    )  # fmt: skip
+    set_encoder = SetEncoder(spec)
+    sample = corpus.batch(SAMPLE, step_rng(recipe.seed, 0, 0)).evidence
+    set_encoder.learn_usual(sample, encoder.texts(vocabulary))
+    return set_encoder
+
+
+def train_base(
+    desk: Desk,
+    encoder: Encoder,
+    corpus: Corpus,
+    texts: list[str],
+    vocabulary: Sequence[str],
+    folder: Path,
+) -> dict[str, Any]:
+    """Pretrain the base on ``texts`` and on units; write base, tokenizer and set encoder."""
+    recipe, settings = desk.recipe, desk.recipe.base
+    rng = np.random.default_rng(recipe.seed)
+    drawn = [corpus.text(rng) for _ in range(len(texts) // 10)]
+    tokenizer = train_tokenizer([*texts, *drawn], settings.vocabulary)
+    torch.manual_seed(recipe.seed)
+    model = build_gpt2(
+        len(tokenizer), settings.layers, settings.width, settings.heads, settings.positions
+    )
+    both = Conditioned(new_set_encoder(recipe, encoder, corpus, vocabulary, settings.width), model)
+    ids, mask = encode_texts(tokenizer, texts, TOKENS)
+    count = settings.steps * settings.accumulate
+    order = _batches(mask.sum(1).numpy(), settings.batch_size, count, rng)
+
+    def loss_of(wrapped: nn.Module, step: int) -> Any:
+        rows = order[step][share(len(order[step]), desk.accelerator)]
+        longest = int(mask[rows].sum(1).max())
+        batch = corpus.batch(settings.units, step_rng(recipe.seed, 1, step))
+        part = share(settings.units, desk.accelerator)
+        return wrapped(
+            batch.evidence.rows(part), *encode_texts(tokenizer, batch.texts[part], TOKENS),
+            tokenizer.bos_token_id, (ids[rows, :longest], mask[rows, :longest]),
+        )  # fmt: skip
+
+    facts = desk.fit(both, loss_of, settings)
+    model.half().save_pretrained(folder / "base")
+    tokenizer.save_pretrained(folder / "tokenizer")
+    save_file(both.set_encoder.state_dict(), folder / "set_encoder.safetensors")
+    return {**facts, "texts": len(texts), "set_encoder": asdict(both.set_encoder.spec)}
+
+
+def _batches(
+    lengths: np.ndarray, size: int, steps: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Batches of texts of like length, in random order."""
+    batches: list[np.ndarray] = []
+    while len(batches) < steps:
+        order = np.lexsort((rng.random(len(lengths)), lengths))
+        epoch = [order[i : i + size] for i in range(0, len(order), size)]
+        batches += [epoch[i] for i in rng.permutation(len(epoch))]
+    return batches[:steps]
+
+
+def _load_base(folder: Path) -> tuple[Any, PreTrainedTokenizerFast]:
+    model = GPT2LMHeadModel.from_pretrained(folder / "base", dtype=torch.float32)
+    return model, PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
+
+
+def train_decoder(
+    desk: Desk,
+    corpus: Corpus,
+    check: Corpus,
+    base_folder: Path,
+    spec: dict[str, Any],
+    folder: Path,
+) -> dict[str, Any]:
+    """Adapt the base with LoRA to descriptions of exemplar sets; write adapter and set encoder.
+
+    The weights that are kept are those of the best loss on ``check``'s units, whose views no
+    training unit shows.
+    """
+    recipe, settings = desk.recipe, desk.recipe.decoder
+    torch.manual_seed(recipe.seed)
+    base, tokenizer = _load_base(base_folder)
+    lora = {
+        "r": settings.rank,
+        "lora_alpha": settings.alpha,
+        "lora_dropout": settings.dropout,
+        "target_modules": list(settings.targets),
+    }
+    set_encoder = SetEncoder(SetEncoderSpec(**spec))
+    set_encoder.load_state_dict(load_file(base_folder / "set_encoder.safetensors"))
+    both = Conditioned(set_encoder, with_lora(base, lora))
+
+    def loss_of(wrapped: nn.Module, step: int) -> Any:
+        batch = corpus.batch(settings.batch_size, step_rng(recipe.seed, 2, step))
+        part = share(settings.batch_size, desk.accelerator)
+        ids, mask = encode_texts(tokenizer, batch.texts[part], TOKENS)
+        return wrapped(batch.evidence.rows(part), ids, mask, tokenizer.bos_token_id)
+
+    checked = check.batch(CHECKED, step_rng(recipe.seed, 3, 0))
+
+    def held_out(model: nn.Module) -> Any:
+        part = share(CHECKED, desk.accelerator)
+        ids, mask = encode_texts(tokenizer, checked.texts[part], TOKENS)
+        return model(checked.evidence.rows(part), ids, mask, tokenizer.bos_token_id)
+
+    facts = desk.fit(both, loss_of, settings, held_out)
+    both.model.save_pretrained(folder / "decoder")
+    halves = {k: v.half() for k, v in set_encoder.state_dict().items()}
+    save_file(halves, folder / "set_encoder.safetensors")
+    return {**facts, "held_out_by_kind": losses_by_kind(both, checked, tokenizer)}
+
+
+@torch.inference_mode()
+def losses_by_kind(
+    both: Conditioned, batch: Batch, tokenizer: PreTrainedTokenizerFast
+) -> dict[str, float]:
+    """Mean negative log-likelihood a token of fresh units, by kind of meaning."""
+    both.eval()
+    found = {}
+    for kind in sorted(set(batch.kinds)):
+        rows = torch.tensor([i for i, k in enumerate(batch.kinds) if k == kind])
+        texts = [batch.texts[i] for i in rows]
+        ids, mask = encode_texts(tokenizer, texts, TOKENS)
+        total, tokens = both(batch.evidence.rows(rows), ids, mask, tokenizer.bos_token_id)
+        found[kind] = round(float(total / tokens), 3)
+    return found
+
+
+def train_prior(desk: Desk, corpus: Corpus, base_folder: Path, folder: Path) -> dict[str, Any]:
+    """Fit the base with a LoRA of its own to the same descriptions without their sets."""
+    recipe, settings = desk.recipe, desk.recipe.prior
+    torch.manual_seed(recipe.seed)
+    base, tokenizer = _load_base(base_folder)
+    lora = {
+        "r": settings.rank,
+        "lora_alpha": settings.alpha,
+        "target_modules": list(recipe.decoder.targets),
+    }
+    model: Any = with_lora(base, lora)
+
+    def loss_of(wrapped: nn.Module, step: int) -> Any:
+        rng = step_rng(recipe.seed, 4, step)
+        texts = [corpus.text(rng) for _ in range(settings.batch_size)]
+        part = share(settings.batch_size, desk.accelerator)
+        ids, mask = encode_texts(tokenizer, texts[part], TOKENS)
+        return text_sums(wrapped, ids, mask, tokenizer.bos_token_id)
+
+    facts = desk.fit(model, loss_of, settings)
+    model.save_pretrained(folder / "prior")
+    return facts

@@ -1,0 +1,214 @@
+"""Units made from the encoder itself: of phrases that it can see, and of its own channels.
+
+The similarity of a phrase to each cell of a view is an activation map like any other; the views
+where it peaks, with the phrase, are a training unit for words that no label names. A channel of
+the encoder's feature maps is a real unit of a real model; the phrases nearest to its exemplars
+are its description until a better one is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from milanx.decode import HUBNESS
+from milanx.encode import Encoder
+from milanx.train.meanings import MIN_POSITIVES, Meaning
+from milanx.train.photos import PhotoFeatures
+from milanx.train.vocabulary import (
+    MIN_GROUNDING,
+    MIN_WORD_GROUNDING,
+    auroc,
+    caption_phrases,
+    name_words,
+    person_phrases,
+)
+
+WINDOW, STRIDE = 4, 2  # of the windows that a phrase may fill, in cells
+PHRASE_PHOTOS = 60  # best views of a phrase
+CHANNEL_PHOTOS = 45  # best views of a channel
+CHANNEL_QUANTILE = 0.98  # of a channel's cells, above which its mask lies
+MAX_PHRASES = 3000  # of captions, and as many of people's descriptions
+NEAR_SHARE = 0.85  # of the best similarity that a second phrase must reach
+APART = 0.6  # cosine below which two phrases say different things
+PHOTOS_AT_ONCE = 256
+
+
+@dataclass
+class Space:
+    """The training photos in the joint image-text space.
+
+    Attributes:
+        cells: float16 [n, g * g, j], unit rows.
+        windows: float16 [n, w, j], unit rows: overlapping windows, and the whole view last.
+        mean: float32 [j], of the whole views.
+    """
+
+    cells: np.ndarray
+    windows: np.ndarray
+    mean: np.ndarray
+
+
+@torch.inference_mode()
+def embed(
+    encoder: Encoder, photos: PhotoFeatures, advance: Callable[[int], None] = lambda n: None
+) -> Space:
+    """Bring every cell and window of the photos into the joint space."""
+    channels, grid = encoder.last_channels, encoder.spec.grid
+    cells, windows = [], []
+    for start in range(0, len(photos), PHOTOS_AT_ONCE):
+        last = photos.dense[start : start + PHOTOS_AT_ONCE, :, :channels]
+        dense = torch.from_numpy(np.ascontiguousarray(last)).float()
+        maps = dense.transpose(1, 2).unflatten(2, (grid, grid))
+        pooled = F.avg_pool2d(maps, WINDOW, STRIDE).flatten(2).transpose(1, 2)
+        both = torch.cat([dense, pooled, dense.mean(1, keepdim=True)], 1)
+        joint = encoder.joint(both).half().numpy()
+        cells.append(joint[:, : grid**2])
+        windows.append(joint[:, grid**2 :])
+        advance(len(dense))
+    joined = np.concatenate(windows)
+    return Space(np.concatenate(cells), joined, joined[:, -1].astype(np.float32).mean(0))
+
+
+def _best_windows(space: Space, texts: torch.Tensor) -> np.ndarray:
+    """Largest similarity of each text [t, j] to any window of each view, float32 [n, t]."""
+    found = np.empty((len(space.windows), len(texts)), np.float32)
+    for start in range(0, len(found), PHOTOS_AT_ONCE):
+        part = torch.from_numpy(space.windows[start : start + PHOTOS_AT_ONCE]).float()
+        found[start : start + len(part)] = (part @ texts.T).amax(1).numpy()
+    return found
+
+
+def _phrase_maps(
+    space: Space, text: torch.Tensor, rows: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Similarity of a text [j] to the cells of views ``rows``, cut at a drawn quantile: grids."""
+    maps = space.cells[rows].astype(np.float32) @ text.numpy()
+    low = np.quantile(maps, rng.uniform(0.55, 0.9, len(rows)), axis=1).diagonal()[:, None]
+    high = maps.max(1, keepdims=True)
+    return (255 * np.clip(1.5 * (maps - low) / (high - low + 1e-6), 0, 1)).astype(np.uint8)
+
+
+def locate(encoder: Encoder, space: Space, meanings: Sequence[Meaning], seed: int) -> list[Meaning]:
+    """Give meanings without masks those of their first text's similarity to the cells."""
+    rng = np.random.default_rng(seed)
+    text = encoder.texts([m.texts[0] for m in meanings])
+    return [
+        replace(m, grids=_phrase_maps(space, text[i], m.photos, rng)) if m.grids is None else m
+        for i, m in enumerate(meanings)
+    ]
+
+
+def phrase_meanings(
+    encoder: Encoder,
+    space: Space,
+    photos: PhotoFeatures,
+    keep: np.ndarray,
+    descriptions: Sequence[str],
+    names: Sequence[str],
+    allowed: Callable[[str], bool],
+    seed: int,
+) -> list[Meaning]:
+    """Make a meaning of every phrase that the joint space sees.
+
+    Args:
+        encoder: its text tower.
+        space: of the photos.
+        photos: all of them.
+        keep: bool [n], those that may be trained on.
+        descriptions: people's descriptions of units.
+        names: of classes and regions, whose words count as seen.
+        allowed: whether a phrase may be trained on.
+        seed: of the masks' looseness.
+    """
+    captioned, says = caption_phrases(photos, keep)
+    phrases = sorted(p for p in says if allowed(p))
+    text = encoder.texts(phrases)
+    here = Space(space.cells[:0], space.windows[captioned], space.mean)
+    scores = _best_windows(here, text)
+    found: dict[str, float] = {}
+    for column, phrase in enumerate(phrases):
+        positive = np.zeros(len(captioned), bool)
+        positive[list(says[phrase])] = True
+        found[phrase] = auroc(scores[:, column], positive)
+    ranked = sorted(phrases, key=lambda p: -found[p] * np.log(len(says[p])))
+    kept = [p for p in ranked if found[p] >= MIN_GROUNDING][:MAX_PHRASES]
+    seen = {p for p in phrases if " " not in p and found[p] >= MIN_WORD_GROUNDING}
+    people = [p for p in person_phrases(descriptions, seen | name_words(names)) if allowed(p)]
+    kept = list(dict.fromkeys([*kept, *people[:MAX_PHRASES]]))
+
+    if not kept:
+        return []
+    rng = np.random.default_rng(seed)
+    usable = np.flatnonzero(keep)
+    text = encoder.texts(kept)
+    best = np.concatenate([
+        np.argsort(-_best_windows(Space(space.cells[:0], space.windows[usable], space.mean),
+                                  text[start : start + 512]), axis=0)[:PHRASE_PHOTOS].T
+        for start in range(0, len(kept), 512)
+    ])  # fmt: skip
+    return [
+        Meaning((phrase,), "phrase", usable[rows],
+                _phrase_maps(space, text[i], usable[rows], rng), countable=False)
+        for i, (phrase, rows) in enumerate(zip(kept, best, strict=True))
+    ]  # fmt: skip
+
+
+def channel_meanings(
+    encoder: Encoder, photos: PhotoFeatures, keep: np.ndarray, vocabulary: Sequence[str]
+) -> list[Meaning]:
+    """Make a meaning of every channel of the encoder's own feature maps.
+
+    Its exemplars are the views where it peaks, its masks the cells above its quantile, its texts
+    the nearest phrases of ``vocabulary``; a second phrase that says something else joins the
+    first.
+    """
+    usable = np.flatnonzero(keep)
+    channels = encoder.width - encoder.spec.pixel_channels
+    peaks = np.stack([photos.dense[i][:, :channels].max(0) for i in usable])
+    sample = np.concatenate([photos.dense[i][:, :channels] for i in usable[::40]])
+    threshold = np.quantile(sample, CHANNEL_QUANTILE, axis=0)
+    order = np.argsort(-peaks.astype(np.float32), axis=0)[:CHANNEL_PHOTOS]
+    alive = [c for c in range(channels) if peaks[order[-1, c], c] > 0]
+    rows = {c: usable[order[:, c]] for c in alive}
+    grids: dict[int, np.ndarray] = {}
+    pooled = []
+    for c in alive:
+        dense = np.asarray(photos.dense[rows[c]], np.float32)
+        mask = dense[..., c] > threshold[c]
+        empty = ~mask.any(1)
+        mask[empty] = dense[empty, :, c] >= dense[empty, :, c].max(1, keepdims=True)
+        share = mask / mask.sum(1, keepdims=True)
+        last = dense[..., : encoder.last_channels]
+        pooled.append(np.einsum("np,npd->nd", share.astype(np.float32), last))
+        grids[c] = (255 * mask).astype(np.uint8)
+    with torch.inference_mode():
+        joint = encoder.joint(torch.from_numpy(np.stack(pooled))).mean(1)
+        joint = F.normalize(joint - joint.mean(0), dim=-1)
+        text = encoder.texts(vocabulary)
+        scores = joint @ F.normalize(text - text.mean(0), dim=-1).T
+        nearness = (scores - HUBNESS * scores.mean(0)).numpy()
+    found = []
+    for c, row in zip(alive, nearness, strict=True):
+        if len(rows[c]) >= MIN_POSITIVES:
+            texts = _nearest_texts(row, vocabulary, text)
+            found.append(Meaning(texts, "channel", rows[c], grids[c], countable=False))
+    return found
+
+
+def _nearest_texts(
+    scores: np.ndarray, vocabulary: Sequence[str], text: torch.Tensor
+) -> tuple[str, ...]:
+    """The nearest phrase, and the nearest joined to others nearly as near that differ."""
+    order = np.argsort(-scores)[:12]
+    first = order[0]
+    others = [
+        i for i in order[1:]
+        if scores[i] > NEAR_SHARE * scores[first] and float(text[i] @ text[first]) < APART
+    ]  # fmt: skip
+    name = vocabulary[first]
+    return (name, *(f"{name} or {vocabulary[i]}" for i in others[:2]))
