@@ -10,21 +10,28 @@ from milanx.cli import common as c
 
 app = typer.Typer(help="List, show, copy and check recipes.", no_args_is_help=True)
 
+Name = Annotated[str, typer.Argument(help="A recipe's name or file.")]
+
 
 @app.command("ls")
 @c.explained
-def ls() -> None:
+def ls(as_json: c.Json = False, debug: c.Debug = False) -> None:
     """List the recipes that ship with milanx."""
     import milanx.recipes
 
-    for path in sorted(Path(milanx.recipes.__path__[0]).glob("*.yaml")):
-        first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-        typer.echo(f"{path.stem:12} {first}")
+    paths = sorted(Path(milanx.recipes.__path__[0]).glob("*.yaml"))
+    first = {p.stem: p.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for p in paths}
+    if as_json:
+        c.print_json([{"name": name, "purpose": line} for name, line in first.items()])
+        return
+    width = max(map(len, first), default=0)
+    for name, line in first.items():
+        typer.echo(f"{name:{width}}  {line}")
 
 
 @app.command("show")
 @c.explained
-def show(name: str) -> None:
+def show(name: Name, debug: c.Debug = False) -> None:
     """Print a recipe."""
     from milanx.train.recipe import recipe_path
 
@@ -34,26 +41,35 @@ def show(name: str) -> None:
 @app.command("cp")
 @c.explained
 def cp(
-    name: str,
-    target: Path,
+    name: Name,
+    target: Annotated[Path, typer.Argument(help="The new file, or a folder for it.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file.")] = False,
+    debug: c.Debug = False,
 ) -> None:
     """Copy a recipe to change it."""
     from milanx.errors import InputError
     from milanx.files import write_text
     from milanx.train.recipe import recipe_path
 
+    source = recipe_path(name)
+    if target.is_dir():
+        target = target / source.name
     if target.exists() and not overwrite:
         raise InputError(
             f"{target} is there already", "it would be lost", "--overwrite replaces it"
         )
-    write_text(target, recipe_path(name).read_text(encoding="utf-8"))
+    write_text(target, source.read_text(encoding="utf-8"))
+    typer.echo(str(target))
 
 
 @app.command("validate")
 @c.explained
 def validate(
-    name: str, overrides: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE")] = None
+    name: Name,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Settings over the recipe's: decoder.steps=500")
+    ] = None,
+    debug: c.Debug = False,
 ) -> None:
     """Check a recipe; all its errors at once."""
     from milanx.train.recipe import load_recipe, recipe_path

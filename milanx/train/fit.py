@@ -391,7 +391,12 @@ class _Loop:
 
     def _seed(self, number: int, process: int) -> None:
         entropy = np.random.SeedSequence([self.seed, number, process + 1])
-        torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        seed = int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1))
+        if self.accelerator.device.type == "cpu":
+            # torch.manual_seed notes the whole stack for a GPU that may come later: a millisecond.
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
 
 
 def _identity(
