@@ -2,9 +2,9 @@
 
 Two ways, both over any encoder with views and texts in one space:
 
-- ``softwpmi``: Oikarinen & Weng 2023, "CLIP-Dissect", section 3.2, in the form
-  of the authors' code: the images that activate a unit most are a soft set, and a concept is
-  scored by the log-probability that the set gives it less its log-probability over all units.
+- ``softwpmi``: Oikarinen & Weng 2023, "CLIP-Dissect", section 3.2, in the form of the
+  authors' code: the images that activate a unit most are a soft set, and a concept is scored by
+  the log-probability that the set gives it less its log-probability over all units.
 - ``nearest``: the words nearest to the mean of the exemplars under their masks, after a share of
   each word's mean nearness to the layer's units is taken off.
 """

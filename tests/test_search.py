@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -20,6 +21,15 @@ from milanx.language import (
 from milanx.search import SearchSettings, beam_search, rerank, search
 
 TEXTS = ["red dogs", "a red dog", "blue sky over water", "dogs and cats", "striped cats"] * 4
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Many tiny computations: threads would wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -65,18 +75,17 @@ def test_log_probabilities_are_exact_and_independent_of_padding(
 
 
 def test_beam_equals_enumeration_when_it_is_wide_enough(model: torch.nn.Module) -> None:
-    prefixes = torch.randn(3, 2, 16)
+    prefixes = torch.randn(2, 2, 16)
     found = beam_search(model, prefixes, SearchSettings(beam=400, max_tokens=4))
     every = [t for n in range(4) for t in itertools.product(range(1, 7), repeat=n)]
-    for unit in range(3):
+    for unit in range(2):
         expected = sorted(((plain_log_p(model, list(t), prefixes[unit]), t) for t in every),
                           reverse=True)  # fmt: skip
         assert len(found[unit]) == len(every)
-        for (tokens, score), (p, _) in zip(found[unit][:60], expected[:60], strict=True):
+        known = {tokens: p for p, tokens in expected}
+        for (tokens, score), (p, _) in zip(found[unit], expected, strict=True):
             assert score == pytest.approx(p, abs=1e-4)
-            assert score == pytest.approx(
-                plain_log_p(model, list(tokens), prefixes[unit]), abs=1e-4
-            )
+            assert score == pytest.approx(known[tokens], abs=1e-4)
 
 
 def test_a_narrow_beam_is_a_plain_beam(model: torch.nn.Module) -> None:
