@@ -51,7 +51,8 @@ def regression_held_out(model: nn.Module) -> float:
 
 def write_result(folder: Path, model: nn.Module, fitted: Fitted) -> None:
     save_file(model.state_dict(), folder / "weights.safetensors")
-    (folder / "fitted.json").write_text(json.dumps(vars(fitted)))
+    (folder / "fitted.tmp").write_text(json.dumps(vars(fitted)))
+    (folder / "fitted.tmp").replace(folder / "fitted.json")  # whole or not there
 
 
 def life(folder: Path, slow: float = 0.0) -> None:
