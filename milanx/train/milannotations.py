@@ -66,6 +66,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
 class Split:
     """Which units train and which measure.
 
+    As published, units of both sides may share photos: a network's units were shown one set.
+
     Attributes:
         train: networks that are trained on.
         test: networks that are measured on.
