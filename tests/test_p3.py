@@ -180,7 +180,7 @@ def test_drawn_auroc() -> None:
         assert found[draw] == pytest.approx(total / 4, abs=1e-5)
 
 
-def test_drawn_shuffled_is_the_mean_over_all_pairs_of_drawn_units() -> None:
+def test_drawn_shuffled_is_the_mean_over_all_texts() -> None:
     similarity, activations = planted(6)
     columns, fold = np.array([0, 1, 1, 2, 3, 3]), np.arange(6) % 2
     predictions = [expit(4 * similarity[:4]), expit(9 * similarity[:4] - 2)]
@@ -192,8 +192,8 @@ def test_drawn_shuffled_is_the_mean_over_all_pairs_of_drawn_units() -> None:
         y = drawn(activations, resampling.images[draw])
         scores = []
         for unit in units:
-            x = drawn(predictions[fold[unit]], resampling.images[draw])[columns[units]]
-            scores.append(co.correlations(x, np.tile(y[unit], (len(units), 1)), sources).mean())
+            x = drawn(predictions[fold[unit]], resampling.images[draw])[columns]
+            scores.append(co.correlations(x, np.tile(y[unit], (6, 1)), sources).mean())
         assert found[draw] == pytest.approx(np.mean(scores), abs=1e-4)
 
 

@@ -20,6 +20,7 @@ from milanx.evaluate.statistics import CROSSED_DRAWS, resampled_counts
 BINS = 256  # of the similarity when a sigmoid is fitted
 MIN_SLOPE, MAX_SLOPE = 0.01, 20.0  # of a sigmoid, for a similarity of unit variance
 TOP = 0.05  # share of a source's images that count as the unit's own, for the AUROC
+UNITS_AT_ONCE = 64  # whose AUROCs are in memory at a time
 TINY = 1e-9  # a variance below this share of the mean square is none
 
 
@@ -209,28 +210,34 @@ def _weighted_aurocs(
     parts = []
     for source in np.unique(sources):
         here = sources == source
-        weights, own = counts[:, here], activations[:, here]
-        guess, marked = predictions[:, here], top_images(own)
-        part = np.full((len(counts), len(own)), 0.5, np.float32)
-        for unit in range(len(own)):
-            inside = marked[unit]
-            if not inside.any() or inside.all():
-                continue
-            wins = _wins(guess[unit], inside)
-            chosen = weights[:, inside]
-            ahead = ((weights @ wins.T) * chosen).sum(1)
-            positive = chosen.sum(1)
-            pairs = positive * (weights.sum(1) - positive)
-            np.divide(ahead, pairs, out=part[:, unit], where=pairs > 0)
+        marked = top_images(activations[:, here])
+        part = np.full((len(counts), len(marked)), 0.5, np.float32)
+        # Units with like numbers of marked images together, so that little is padded.
+        order = np.argsort(marked.sum(1), kind="stable")
+        for start in range(0, len(order), UNITS_AT_ONCE):
+            units = order[start : start + UNITS_AT_ONCE]
+            part[:, units] = _areas(predictions[units][:, here], marked[units], counts[:, here])
         parts.append(part)
     return _averaged(parts, varying(activations, sources))
 
 
-def _wins(guess: np.ndarray, marked: np.ndarray) -> np.ndarray:
-    """1 where a marked image's prediction is above an unmarked one's, .5 if equal: [marked, n]."""
-    mine = guess[marked][:, None]
-    wins = (mine > guess[None]) + 0.5 * (mine == guess[None])
-    return np.where(marked[None], 0, wins).astype(np.float32)
+def _areas(guess: np.ndarray, marked: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """AUROC of guesses [u, n] for marked images [u, n] under counts [draws, n]: [draws, u].
+
+    The share of pairs of a marked and an unmarked image in which the marked one's guess is
+    higher, ties counting half; .5 where a draw leaves no pair.
+    """
+    most = max(int(marked.sum(1).max()), 1)
+    places = np.argsort(~marked, axis=1, kind="stable")[:, :most]  # [u, most], padded at the end
+    there = np.take_along_axis(marked, places, 1)
+    mine = np.take_along_axis(guess, places, 1)[:, :, None]
+    wins = (mine > guess[:, None]) + 0.5 * (mine == guess[:, None])
+    wins = np.where(marked[:, None] | ~there[:, :, None], 0, wins).astype(np.float32)
+    ahead = counts @ wins.reshape(-1, counts.shape[1]).T * counts[:, places.ravel()]
+    ahead = ahead.reshape(len(counts), *places.shape).sum(2)
+    positive = counts @ marked.T.astype(np.float32)
+    pairs = positive * (counts.sum(1, keepdims=True) - positive)
+    return np.where(pairs > 0, ahead / np.where(pairs > 0, pairs, 1), 0.5).astype(np.float32)
 
 
 class Resampling:
@@ -288,10 +295,10 @@ class Resampling:
         activations: np.ndarray,
         fold: np.ndarray,
     ) -> np.ndarray:
-        """Mean correlation in each draw when the drawn units' texts are dealt out at random.
+        """Mean correlation in each draw when the layer's texts are dealt out at random.
 
         The expectation over all ways to deal: a unit meets the mean of the standardised
-        predictions of all drawn texts.
+        predictions of all texts.
 
         Args:
             predictions: of every text [t, images], for each fold's sigmoid.
@@ -302,10 +309,10 @@ class Resampling:
         Returns:
             [draws].
         """
-        texts = predictions[0].shape[0]
-        owned = np.zeros((len(columns), texts), np.float32)
-        owned[np.arange(len(columns)), columns] = 1
-        share = self.units @ owned / self.units.sum(1, keepdims=True)  # [draws, t]
+        # The texts stay as they are: drawing them with the units would deal each drawn unit its
+        # own text twice as often.
+        owned = np.bincount(columns, minlength=len(predictions[0])).astype(np.float32)
+        share = owned / len(columns)  # [t]
         parts = []
         for source in np.unique(self.sources):
             here = self.sources == source

@@ -22,6 +22,7 @@ from milanx.evaluate import correlate as co
 from milanx.evaluate.simulate import LayerScores, Row
 from milanx.evaluate.simulator import BUILTIN, Simulator, image_features
 from milanx.evaluate.statistics import holm, p_value, with_interval
+from milanx.files import fingerprint
 from milanx.progress import Reporter, Silent
 from milanx.runs import Run, open_run
 
@@ -257,6 +258,7 @@ def evaluate(
         "images": run.settings["images"]["fingerprint"],
         "kept_aside": {name: int((probe.aside.sources == i).sum())
                        for i, name in enumerate(probe.names)},
+        "descriptions": fingerprint([u["description"] for u in table.units]),
         "simulator": {"name": probe.simulator.name, "fingerprint": probe.simulator.fingerprint},
         "shared": list(probe.simulator.shared),
         "versions": run.settings.get("versions"),
