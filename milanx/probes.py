@@ -141,6 +141,7 @@ def plant(
     views: Iterable[tuple[int, np.ndarray]],
     records: Sequence[dict[str, object]],
     *,
+    activations: np.ndarray | None = None,
     layer: str = "planted",
     view_size: tuple[int, int] = (224, 224),
 ) -> ExemplarStore:
@@ -150,8 +151,11 @@ def plant(
         out: the folder.
         chosen: of each unit the indices of its exemplars, int64 [k] (all of one length).
         maps: of each unit their masks as maps, [k, h, w]; above one half is inside.
-        views: every image that is an exemplar: index and view uint8 [H, W, 3], ascending.
+        views: index and view uint8 [H, W, 3], ascending: every image that is an exemplar, and
+            others that may serve as contrast.
         records: one row an image for ``images.parquet``.
+        activations: of every image and unit, float32 [images, units]; written as ``max.npy`` and
+            ``mean.npy``, which finding contrast views needs. None writes neither.
         layer: name of the layer.
         view_size: of the views.
 
@@ -166,11 +170,17 @@ def plant(
     stats = {name: np.full(rows, value, np.float32) for name, value in {
         "quantile": 0.5, "low_quantile": 0.0, "median": 0.0, "mean": 0.0, "deviation": 1.0,
         "maximum": 1.0, "minimum": 0.0}.items()}  # fmt: skip
+    if activations is not None:
+        stats["median"] = np.median(activations, 0).astype(np.float32)
     height, width = stacked.shape[2:]
     record = LayerRecord(layer, "planted", (int(height), int(width)), True, None)
     with atomic_path(out) as temporary:
         write_layer(temporary / "exemplars" / layer, record, [(u, "+") for u in range(rows)],
                     images, stacked.max((2, 3)).astype(np.float32), stacked, stats)  # fmt: skip
+        if activations is not None:
+            for name in ("max.npy", "mean.npy"):
+                values = np.ascontiguousarray(activations, np.float32)
+                np.save(temporary / "exemplars" / layer / name, values, allow_pickle=False)
         write_views(temporary, views)
         write_table(temporary / "images.parquet", pa.Table.from_pylist(list(records)), FORMAT,
                     VERSION)  # fmt: skip

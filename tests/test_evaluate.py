@@ -7,7 +7,8 @@ import pytest
 
 from milanx.evaluate.names import ClassNamer, accepted_names
 from milanx.evaluate.p2 import attribute_f1, connective_of
-from milanx.evaluate.planted import PlantedPhoto, generate
+from milanx.evaluate.photos import PlantedPhoto
+from milanx.evaluate.planted import generate
 from milanx.evaluate.rows import constant, shuffled
 from milanx.evaluate.statistics import bootstrap, crossed, holm, paired, wilson
 from milanx.evaluate.text import Sentences, contains, lemma, lemmas
@@ -122,7 +123,7 @@ def test_generated_units_are_as_impure_as_stated() -> None:
     rng = np.random.default_rng(0)
     names = ["sky", "dog", "road", "tree", "car", "boat"]
     photos = []
-    for _ in range(80):
+    for _ in range(240):
         shown = rng.choice(names, 2, replace=False)
         atoms = {str(n): np.zeros((14, 14), np.float32) for n in shown}
         for value in atoms.values():

@@ -119,7 +119,7 @@ def test_runs_that_are_compared_describe_the_same_units(run: Run, tmp_path: Path
 
 def test_linear_probe_reads_classes_off_pooled_features(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    weight, mean, scale = torch.randn(3, 8), torch.randn(8), torch.rand(8) + 0.5
+    weight, mean, scale = torch.eye(3, 8), torch.randn(8), torch.rand(8) + 0.5
     tensors = {"weight": weight.half(), "bias": torch.tensor([0.0, 0.0, 5.0]), "mean": mean,
                "scale": scale}  # fmt: skip
     save_file(tensors, tmp_path / "probe.safetensors", {"wnids": json.dumps(CLASSES[:3])})

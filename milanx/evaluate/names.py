@@ -58,12 +58,18 @@ class ClassNamer:
     def __init__(self, wnids: list[str]) -> None:
         table = accepted_names()
         self._phrases = [(wnid, lemmas(name)) for wnid in wnids for name in table[wnid]]
+        self._known: dict[str, list[set[str]]] = {}
 
     def named(self, text: str) -> list[set[str]]:
         """Return the classes that a text names, by place; one phrase can name two classes.
 
         A phrase inside a longer one that is named too does not count ("bow" in "bow tie").
         """
+        if text not in self._known:
+            self._known[text] = self._find(text)
+        return self._known[text]
+
+    def _find(self, text: str) -> list[set[str]]:
         words = lemmas(text)
         hits = [(at, len(phrase), wnid) for wnid, phrase in self._phrases
                 if (at := find_phrase(words, phrase)) >= 0]  # fmt: skip

@@ -1,42 +1,34 @@
-"""P2's own generator: atoms of labelled and segmented photos, meanings, and exemplar sets.
+"""P2's own generator: photos with atoms, meanings made of them, and exemplar sets.
 
-Nothing of it is shared with training: its atoms come with phrases of its own, and the levels of
-noise are drawn as the protocol states them.
+Nothing of it is shared with training: its atoms and phrases are its own, its photos were seen by
+no training, and the levels of noise are those that the protocol states. Each unit lives among
+the photos of one source, so that no source can be told by its units, and what a photo does not
+show is known: annotations of one source are complete for its own atoms alone.
 """
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from milanx.errors import InputError
-from milanx.files import fingerprint
+from milanx.evaluate.atoms import TEXT
+from milanx.evaluate.photos import PlantedPhoto, kind_of
 from milanx.probes import MAP, Meaning, combine
-from milanx.splits import held_out, photo_group
-from milanx.zoo import Preprocess
 
 K = 15
 MIN_IMAGES = 8  # photos that must show a meaning
+MIN_OTHERS = 4  # photos that must tell it from the same atoms joined otherwise
+MOST = 0.5  # share of the photos that may show a single meaning
 PURITY = (0.7, 1.0)
 OVERLAP = (0.4, 1.0)  # intersection over union of a noisy mask with the true one
 DISPLACEMENT = 0.15  # of the side
-SIDE = 224
-_SUFFIX = re.compile(r"-(other-merged|merged|other|stuff)$")
-
-
-@dataclass(frozen=True)
-class PlantedPhoto:
-    """A photo with the map of every atom that it shows, float32 [14, 14] in 0..1."""
-
-    view: np.ndarray
-    atoms: dict[str, np.ndarray]
+PAIRS = 240  # pairs of each connective and source that are drawn from all that exist
+JOINED = ("and", "or", "and-not")
+TRIES = 60  # draws of five until the true one has the connective whose turn it is
+BACKGROUND = 0.1  # the most that a planted unit answers to a photo that does not show it
 
 
 @dataclass(frozen=True)
@@ -48,145 +40,234 @@ class PlantedUnit:
         choices: five mutually similar meanings of the same size, the true one among them.
         images: int64 [k].
         maps: float32 [k, 14, 14], above one half is inside the mask.
+        kinds: of the meaning's atoms.
+        outside: phrase of the meaning that is most similar to the true one, none of the five.
+        activations: float32 [photos], how much each photo excites it.
     """
 
     meaning: Meaning
     choices: tuple[Meaning, ...]
     images: np.ndarray
     maps: np.ndarray
+    kinds: tuple[str, ...]
+    outside: str
+    activations: np.ndarray
 
 
-def read_photos(paths: Sequence[Path], share: float) -> list[PlantedPhoto]:
-    """Read the held-out photos of parquet files that have regions or names.
+class SourcePool:
+    """The photos of one source, and the meanings that enough of them show.
 
-    Args:
-        paths: files with the columns image and regions, or image and name.
-        share: of the photos that no training saw, by group.
-
-    Raises:
-        InputError: a file without either.
+    Attributes:
+        places: int64 [n], the photos' numbers among all.
+        plain: bool [n], without lettering.
+        meanings: by connective.
     """
-    import pyarrow.parquet as pq
 
-    crop = Preprocess((SIDE, SIDE), SIDE, "bilinear")
-    found = []
-    for path in paths:
-        if not path.is_file():
-            raise InputError(
-                f"no photos at {path}", "there is no such file", "give a .parquet file"
-            )
-        file = pq.ParquetFile(path)
-        names = file.schema_arrow.names
-        if "regions" not in names and "name" not in names:
-            raise InputError(f"{path} says nothing of its photos",
-                             "P2 needs a column regions (name, mask) or name",
-                             "give segmented or labelled photos")  # fmt: skip
-        for batch in file.iter_batches(64):
-            for row in batch.to_pylist():
-                content = row["image"]["bytes"]
-                group = photo_group(row["image"]["path"], fingerprint(content.hex()))
-                if held_out(group, share):
-                    image = Image.open(io.BytesIO(content)).convert("RGB")
-                    atoms = _atoms(row, crop)
-                    if atoms:
-                        found.append(PlantedPhoto(crop.view(image), atoms))
-    return found
+    def __init__(self, photos: Sequence[PlantedPhoto], source: str, seed: int) -> None:
+        self.places = np.array([i for i, p in enumerate(photos) if p.source == source], np.int64)
+        self.photos = [photos[i] for i in self.places]
+        self.plain = np.array([p.text is None for p in self.photos])
+        self.names = sorted({a for p in self.photos for a in p.atoms})
+        column = {a: i for i, a in enumerate(self.names)}
+        self._shows = np.zeros((len(self.photos), len(self.names)), bool)
+        for i, photo in enumerate(self.photos):
+            for atom, cells in photo.atoms.items():
+                self._shows[i, column[atom]] = cells.max() >= 0.5
+        self.kinds = {a: kind_of(a, self.photos[0].kind) for a in self.names}
+        rng = np.random.default_rng([seed, len(self.places)])
+        self.meanings = {"single": self._singles(), **self._pairs(rng)}
 
+    def group(self, meaning: Meaning) -> tuple[str, ...]:
+        """Return the kinds of a meaning's atoms; balance is kept over them."""
+        return tuple(self.kinds[a] for a in meaning.atoms)
 
-def _atoms(row: dict[str, Any], crop: Preprocess) -> dict[str, np.ndarray]:
-    atoms: dict[str, np.ndarray] = {}
-    if "regions" not in row:
-        if row.get("name"):
-            atoms[str(row["name"]).replace("_", " ").lower()] = np.ones((MAP, MAP), np.float32)
-        return atoms
-    for region in row["regions"] or []:
-        mask = Image.open(io.BytesIO(region["mask"])).convert("L").point(lambda v: 255 * (v > 0))
-        view = Image.fromarray(crop.view(mask)[..., 0])
-        cells = np.asarray(view.resize((MAP, MAP), Image.Resampling.BOX), np.float32) / 255
-        name = _SUFFIX.sub("", region["name"])
-        name = {"tv": "television", "floor-wood": "wooden floor"}.get(name, name).replace("-", " ")
-        if cells.max() >= 0.5:
-            atoms[name] = np.maximum(atoms.get(name, 0), cells)
-    return atoms
+    def _singles(self) -> list[Meaning]:
+        counts = self._shows[self.plain].sum(0)
+        texts = self._shows.sum(0)
+        most = MOST * len(self.photos)
+        return [Meaning((a,)) for i, a in enumerate(self.names)
+                if MIN_IMAGES <= (texts[i] if a == TEXT else counts[i]) <= most]  # fmt: skip
+
+    def _pairs(self, rng: np.random.Generator) -> dict[str, list[Meaning]]:
+        """Draw pairs whose atoms occur together and apart often enough, balanced over kinds."""
+        shows = self._shows.astype(np.float32)
+        both = (shows.T @ shows).astype(int)
+        plain = shows[self.plain]
+        without = (plain.T @ plain).astype(int)
+        found: dict[str, list[Meaning]] = {"and": [], "or": [], "and-not": []}
+        for i, a in enumerate(self.names):
+            for j in range(i + 1, len(self.names)):
+                b = self.names[j]
+                counts = both if TEXT in (a, b) else without
+                together = int(counts[i, j])
+                alone = int(counts[i, i]) - together, int(counts[j, j]) - together
+                if self._related(a, b):
+                    continue
+                if together >= MIN_IMAGES and min(alone) >= MIN_OTHERS:
+                    found["and"].append(Meaning((a, b), "and"))
+                if min(alone) >= MIN_IMAGES and self._alike(a, b):
+                    found["or"].append(Meaning((a, b), "or"))
+                for x, y, left in ((a, b, alone[0]), (b, a, alone[1])):
+                    if left >= MIN_IMAGES and together >= MIN_OTHERS:
+                        found["and-not"].append(Meaning((x, y), "and-not"))
+        return {k: self._balanced(pairs, rng) for k, pairs in found.items()}
+
+    def _alike(self, a: str, b: str) -> bool:
+        return self.kinds[a] == self.kinds[b] and TEXT not in (a, b)
+
+    def _related(self, a: str, b: str) -> bool:
+        """Whether one atom says the other: a class and its kind, brightness and its place."""
+        kinds = {self.kinds[a], self.kinds[b]}
+        if kinds <= {"brightness", "place"} or kinds == {"lines"}:
+            return True
+        if kinds & {"brightness", "place"} and {a, b} & {"white", "black", "grey"}:
+            return True
+        if "kind above" not in kinds:
+            return False
+        i, j = self.names.index(a), self.names.index(b)
+        together = (self._shows[:, i] & self._shows[:, j]).sum()
+        fewer = min(self._shows[:, i].sum(), self._shows[:, j].sum())
+        return kinds <= {"kind above", "class"} and bool(together == fewer)
+
+    def _balanced(self, pairs: list[Meaning], rng: np.random.Generator) -> list[Meaning]:
+        """Draw at most `PAIRS`, the kinds of atoms in turn."""
+        groups: dict[tuple[str, ...], list[Meaning]] = {}
+        for place in rng.permutation(len(pairs)):
+            groups.setdefault(self.group(pairs[place]), []).append(pairs[place])
+        drawn: list[Meaning] = []
+        while groups and len(drawn) < PAIRS:
+            for key in sorted(groups):
+                drawn.append(groups[key].pop())
+                if not groups[key]:
+                    del groups[key]
+        return drawn[:PAIRS]
+
+    def activation(self, meaning: Meaning) -> np.ndarray:
+        """Return how a meaning answers to each photo of the source, float32 [n, 14, 14]."""
+        empty = np.zeros((MAP, MAP), np.float32)
+        maps = {}
+        for atom in meaning.atoms:
+            shows = self._shows[:, self.names.index(atom)]
+            maps[atom] = np.stack([p.atoms[atom] if s else empty
+                                   for p, s in zip(self.photos, shows, strict=True)])  # fmt: skip
+        return combine(maps, meaning)
 
 
 def generate(photos: Sequence[PlantedPhoto], count: int, seed: int) -> list[PlantedUnit]:
-    """Draw planted units: half single meanings, the rest AND, OR and AND-NOT.
+    """Draw planted units: half single meanings, the rest AND, OR and AND-NOT by turns.
 
     Raises:
         InputError: too few photos for any meaning.
     """
     rng = np.random.default_rng(seed)
-    counts: dict[str, int] = {}
-    for photo in photos:
-        for atom in photo.atoms:
-            counts[atom] = counts.get(atom, 0) + 1
-    atoms = sorted(a for a, n in counts.items() if n >= MIN_IMAGES)
-    empty = np.zeros((MAP, MAP), np.float32)
-    maps = {a: np.stack([p.atoms.get(a, empty) for p in photos]) for a in atoms}
-    pools = _meanings(atoms, maps)
-    if len(pools["single"]) < 5:
-        raise InputError("too few photos to plant units", f"{len(photos)} held-out photos show "
-                         f"{len(atoms)} things in {MIN_IMAGES} photos or more",
+    pools = [SourcePool(photos, s, seed) for s in sorted({p.source for p in photos})]
+    if not any(len(p.meanings["single"]) >= 5 for p in pools):
+        atoms = max((len(p.meanings["single"]) for p in pools), default=0)
+        raise InputError("too few photos to plant units", f"{len(photos)} unseen photos show "
+                         f"{atoms} things in {MIN_IMAGES} photos or more",
                          "give more photos, or with more kinds of regions")  # fmt: skip
-    similar = _similarities([m for pool in pools.values() for m in pool])
+    similar = [_Similar([m for kind in p.meanings.values() for m in kind]) for p in pools]
     units = []
     for number in range(count):
-        kinds = ["single", *(k for k in ("and", "or", "and-not") if len(pools[k]) >= 5)]
-        kind = "single" if number % 2 == 0 or len(kinds) == 1 else str(rng.choice(kinds[1:]))
-        choices = _choices(pools, kind, similar, rng)
-        true = choices[int(rng.integers(len(choices)))]
-        images, noisy = _exemplars(combine(maps, true), rng)
-        units.append(PlantedUnit(true, tuple(choices), images, noisy))
+        kind = "single" if number % 2 == 0 else JOINED[number // 2 % 3]
+        able = [i for i, p in enumerate(pools) if len(p.meanings[kind]) >= 5]
+        if not able:
+            kind = "single"
+            able = [i for i, p in enumerate(pools) if len(p.meanings[kind]) >= 5]
+        group: tuple[str, ...] | None = None
+        if kind == "single":  # the kinds of atoms equally often, wherever they come from
+            groups = sorted({pools[i].group(m) for i in able for m in pools[i].meanings[kind]})
+            group = groups[int(rng.integers(len(groups)))]
+            able = [i for i in able if group in map(pools[i].group, pools[i].meanings[kind])]
+        chosen = able[int(rng.integers(len(able)))]
+        units.append(_unit(pools[chosen], similar[chosen], kind, group, len(photos), rng))
     return units
 
 
-def _meanings(atoms: list[str], maps: dict[str, np.ndarray]) -> dict[str, list[Meaning]]:
-    """All meanings that enough photos show."""
-    present = {a: maps[a].max((1, 2)) >= 0.5 for a in atoms}
-    pools: dict[str, list[Meaning]] = {"single": [Meaning((a,)) for a in atoms],
-                                       "and": [], "or": [], "and-not": []}  # fmt: skip
-    for i, a in enumerate(atoms):
-        for b in atoms[i + 1 :]:
-            if (present[a] & present[b]).sum() >= MIN_IMAGES:
-                pools["and"].append(Meaning((a, b), "and"))
-                pools["or"].append(Meaning((a, b), "or"))
-                for x, y in ((a, b), (b, a)):
-                    if (present[x] & ~present[y]).sum() >= MIN_IMAGES:
-                        pools["and-not"].append(Meaning((x, y), "and-not"))
-    return pools
+class _Similar:
+    """Sentence similarity among the phrases of meanings."""
+
+    def __init__(self, meanings: Sequence[Meaning]) -> None:
+        from milanx.evaluate.text import Sentences
+
+        phrases = sorted({m.phrase for m in meanings})
+        self._row = dict(zip(phrases, Sentences()(phrases), strict=True))
+
+    def ranked(self, first: Meaning, others: Sequence[Meaning]) -> list[Meaning]:
+        """Return others, the most similar first."""
+        mine = self._row[first.phrase]
+        return sorted(others, key=lambda m: (-float(mine @ self._row[m.phrase]), m.phrase))
 
 
-def _similarities(meanings: list[Meaning]) -> dict[tuple[str, str], float]:
-    from milanx.evaluate.text import Sentences
-
-    phrases = sorted({m.phrase for m in meanings})
-    rows = Sentences()(phrases)
-    table = rows @ rows.T
-    return {
-        (a, b): float(table[i, j]) for i, a in enumerate(phrases) for j, b in enumerate(phrases)
-    }
-
-
-def _choices(
-    pools: dict[str, list[Meaning]],
-    kind: str,
-    similar: dict[tuple[str, str], float],
+def _unit(
+    pool: SourcePool, similar: _Similar, kind: str, group: tuple[str, ...] | None, photos: int,
     rng: np.random.Generator,
-) -> list[Meaning]:
-    """Five similar meanings of one size; for pairs another connective of the same atoms too."""
-    pool = pools[kind]
-    first = pool[int(rng.integers(len(pool)))]
-    others = pool if kind == "single" else [m for k in ("and", "or", "and-not") for m in pools[k]]
-    ranked = sorted((m for m in others if m != first),
-                    key=lambda m: (-similar[first.phrase, m.phrase], m.phrase))  # fmt: skip
-    return [first, *ranked[:4]]
+) -> PlantedUnit:  # fmt: skip
+    """Build one unit: five meanings that are alike, one of them at random, and its exemplars.
+
+    Five are drawn anew until the true one has the connective whose turn it is, so that every
+    connective is met equally often although the five mix them.
+    """
+    for _ in range(TRIES):
+        choices = _five(pool, similar, kind, group, rng)
+        true = choices[int(rng.integers(5))]
+        if true.connective == kind:
+            break
+    size = ("single",) if kind == "single" else JOINED
+    others = [m for k in size for m in pool.meanings[k]]
+    outside = similar.ranked(true, [m for m in others if m not in choices])
+    activation = pool.activation(true)
+    usable = np.ones(len(pool.places), bool) if TEXT in true.atoms else pool.plain
+    images, maps = _exemplars(activation, usable, rng)
+    images = np.where(images >= 0, pool.places[images], -1)
+    everywhere = rng.uniform(0, BACKGROUND, photos).astype(np.float32)
+    everywhere[pool.places] += activation.max((1, 2)) * (1 - BACKGROUND)
+    own = images[images >= 0]  # an impure set's photos excite the unit too: that is why they are in
+    everywhere[own] = np.maximum(everywhere[own], 1 - BACKGROUND)
+    return PlantedUnit(true, tuple(choices), images, maps, pool.group(true),
+                       outside[0].phrase if outside else "", everywhere)  # fmt: skip
 
 
-def _exemplars(activation: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _five(
+    pool: SourcePool, similar: _Similar, kind: str, group: tuple[str, ...] | None,
+    rng: np.random.Generator,
+) -> list[Meaning]:  # fmt: skip
+    """Draw five mutually similar meanings of one size, in random order.
+
+    Single ones are of one kind of atoms where there are five of it. For pairs the same atoms
+    under another connective are among them, where there are such.
+    """
+    size = ("single",) if kind == "single" else JOINED
+    able = [k for k in size if pool.meanings[k]]
+    seeds = pool.meanings[able[int(rng.integers(len(able)))]]
+    same = [m for m in seeds if group in (None, pool.group(m))]
+    first = _draw(pool, same, rng)
+    others = [m for k in size for m in pool.meanings[k] if m != first]
+    if group is not None and len(same) >= 5:
+        others = [m for m in same if m != first]
+    ranked = similar.ranked(first, others)
+    sibling = [m for m in ranked if set(m.atoms) == set(first.atoms)][:1]
+    five = [first, *sibling, *(m for m in ranked if m not in sibling)][:5]
+    return [five[i] for i in rng.permutation(5)]
+
+
+def _draw(pool: SourcePool, meanings: Sequence[Meaning], rng: np.random.Generator) -> Meaning:
+    """Draw a meaning, the kinds of its atoms equally likely."""
+    groups: dict[tuple[str, ...], list[Meaning]] = {}
+    for meaning in meanings:
+        groups.setdefault(pool.group(meaning), []).append(meaning)
+    names = sorted(groups)
+    group = groups[names[int(rng.integers(len(names)))]]
+    return group[int(rng.integers(len(group)))]
+
+
+def _exemplars(
+    activation: np.ndarray, usable: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Draw an impure exemplar set with loose, displaced masks: images [k], maps [k, 14, 14]."""
-    showing = np.flatnonzero(activation.max((1, 2)) >= 0.5)
-    others = np.flatnonzero(activation.max((1, 2)) < 0.5)
+    peak = activation.max((1, 2))
+    showing = np.flatnonzero((peak >= 0.5) & usable)
+    others = np.flatnonzero((peak < 0.5) & usable)
     k = min(K, len(showing))
     pure = round(k * rng.uniform(*PURITY)) if len(others) else k
     images = np.concatenate([rng.permutation(showing)[:pure], rng.permutation(others)[: k - pure]])
