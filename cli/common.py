@@ -109,22 +109,19 @@ def extract_settings(
     k: int, quantile: float, seed: int, batch_size: int | None, workers: int
 ) -> Any:
     """Make the settings of an extraction from options."""
-    from milanx.extract import ExtractSettings
+    from milanx.extraction import ExtractSettings
 
     return ExtractSettings(
         k=k, quantile=quantile, seed=seed, batch_size=batch_size, workers=workers
     )
 
 
-def load_describer(
-    spec: str, beam: int | None, lam: float | None, method: str | None, device: str
-) -> Any:
-    """Load a describer with search settings changed by options."""
+def load_describer(spec: str, device: str, **changes: Any) -> Any:
+    """Load a describer with search settings changed by the options that were given."""
     from milanx.describer import Describer
     from milanx.pipeline import pick_device
 
     describer = Describer.load(spec, pick_device(device))
-    changes = {"beam": beam, "lam": lam, "method": method}
     given = {name: value for name, value in changes.items() if value is not None}
     describer.settings = describer.search_defaults(**given)
     return describer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,7 +22,14 @@ def describe(
     describer: Annotated[str, typer.Option(help="builtin, or a describer's folder.")] = "builtin",
     beam: Annotated[int | None, typer.Option(min=1, help="Hypotheses of the search.")] = None,
     lam: Annotated[float | None, typer.Option(help="lambda of the weighted PMI.")] = None,
-    method: Annotated[str | None, typer.Option(help="pmi or argmax.")] = None,
+    rank: Annotated[str | None, typer.Option(help="Of candidates: pmi or argmax.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="beam, diverse or nucleus.")] = None,
+    method: Annotated[
+        str, typer.Option(help="describer, or concepts: softWPMI over a list, no language model.")
+    ] = "describer",
+    concepts: Annotated[
+        Path | None, typer.Option(help="For concepts: one a line [the bundled list].")
+    ] = None,
     weights: c.Weights = None,
     random_weights: c.RandomWeights = False,
     sign: c.Sign = ["+"],  # noqa: B006
@@ -55,7 +63,11 @@ def describe(
         units=units,
         limit=limit,
         out=out,
-        describer=c.load_describer(describer, beam, lam, method, device),
+        describer=c.load_describer(
+            describer, device, beam=beam, lam=lam, method=rank, strategy=strategy
+        ),
+        method=method,
+        concepts=concepts,
         weights=weights,
         random_weights=random_weights,
         read=read,

@@ -12,7 +12,7 @@ from milanx.cli import common as c
 @c.explained
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder (p1, p3), or where to write one (p2).")],
-    protocol: Annotated[str, typer.Option(help="p1, p2, p3, or several with commas.")] = "p1",
+    protocol: Annotated[str, typer.Option(help="p1, p2, p3, kin, or several with commas.")] = "p1",
     images: Annotated[
         list[str] | None,
         typer.Option(
@@ -27,7 +27,12 @@ def evaluate(
         str, typer.Option(help="For p3: builtin, a folder, or an open_clip model (NAME/TAG).")
     ] = "builtin",
     against: Annotated[
-        Path | None, typer.Option(help="For p3: another run of the same target, for a row beside.")
+        list[Path] | None,
+        typer.Option(help="For p1 and p3: another run of the same units, for a row beside."),
+    ] = None,
+    unseen: Annotated[
+        list[str] | None,
+        typer.Option("--held-out-all", help="For p2: one of its files that no training read."),
     ] = None,
     vocabulary: Annotated[
         Path | None, typer.Option(help="For p3: texts, one a line, for the upper row.")
@@ -42,6 +47,7 @@ def evaluate(
     p1: do the descriptions of a classifier's logits name their classes? Needs a run whose probe
     images carry labels.
     p2: planted units whose meaning is known, on photos with labels or regions.
+    kin: planted units of classes that no description named: is close kin named?
     p3: do the texts foretell what the units do on images that were kept aside?
     """
     c.starting(quiet, as_json, f"milanx evaluate {run}")
@@ -49,7 +55,8 @@ def evaluate(
 
     reports = run_protocols(
         run, protocol.split(","), images=images or (), describer=describer, count=units,
-        simulator=simulator, against=against, vocabulary=vocabulary, seed=seed,
+        simulator=simulator, against=against or (), unseen=unseen or (),
+        vocabulary=vocabulary, seed=seed,
         progress=c.reporter(quiet, as_json),
     )  # fmt: skip
     if as_json:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from milanx.describer import Describer, Description
     from milanx.errors import FormatError, InputError, Interrupted, MilanxError, MissingWeights
     from milanx.exemplars import ExemplarSet, ExemplarStore
-    from milanx.extract import ExtractSettings
+    from milanx.extraction import ExtractSettings
     from milanx.pipeline import describe, extract
     from milanx.runs import Run, open_run
     from milanx.search import Candidate, SearchSettings
@@ -26,7 +26,7 @@ _PLACES = {
     "Description": "describer",
     "ExemplarSet": "exemplars",
     "ExemplarStore": "exemplars",
-    "ExtractSettings": "extract",
+    "ExtractSettings": "extraction",
     "FormatError": "errors",
     "InputError": "errors",
     "Interrupted": "errors",

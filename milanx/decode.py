@@ -12,6 +12,7 @@ from torch.nn import functional as F
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
+COMPONENTS = 192  # principal components that stand for the encoder's feature maps
 HUBNESS = 0.8  # share of a word's usual score that is taken off: some words are near to everything
 
 
@@ -61,6 +62,8 @@ class SetEncoderSpec:
         dropout: in training.
         words: how many words of the joint space's vocabulary are retrieved for a set.
         vocabulary: how many words it knows.
+        pixels: how many of the last features come from pixels and are read as they are.
+        components: principal components that stand for the other features.
     """
 
     features: int
@@ -69,23 +72,28 @@ class SetEncoderSpec:
     prefix: int = 6
     layers: int = 2
     heads: int = 4
-    dropout: float = 0.1
+    dropout: float = 0.05
     words: int = 8
     vocabulary: int = 0
+    pixels: int = 0
+    components: int = COMPONENTS
 
 
 class SetEncoder(nn.Module):
     """Exemplar sets to prefixes; the order of the exemplars does not matter.
 
     Each exemplar's features under its mask, of the whole view, and both in the joint image-text
-    space become one vector; so do the contrast views, and the words of the vocabulary that are
-    nearest to the exemplars in the joint space. Learned queries and all of these attend to one
-    another without positions (Lee et al. 2019, "Set Transformer"), and what the queries became
-    is the prefix.
+    space become one vector; so do the contrast views. Learned queries and all of these attend to
+    one another without positions (Lee et al. 2019, "Set Transformer"), and what the queries became
+    is the first part of the prefix. The second are the words of the vocabulary that are nearest to
+    the exemplars in the joint space, nearest first.
+
+    Of the features the whitened principal components are read: thousands of raw channels at once
+    make Adam's steps so large that nothing but the coarsest is learned.
     """
 
     mean: torch.Tensor
-    scale: torch.Tensor
+    axes: torch.Tensor
     vocabulary: torch.Tensor
     joint_mean: torch.Tensor
     text_mean: torch.Tensor
@@ -95,19 +103,20 @@ class SetEncoder(nn.Module):
         super().__init__()
         self.spec = spec
         width = spec.width
+        read = spec.components + spec.pixels
         self.register_buffer("mean", torch.zeros(spec.features))
-        self.register_buffer("scale", torch.ones(spec.features))
+        self.register_buffer("axes", torch.zeros(spec.features, read))
         self.register_buffer("vocabulary", torch.zeros(spec.vocabulary, spec.joint))
         self.register_buffer("joint_mean", torch.zeros(spec.joint))
         self.register_buffer("text_mean", torch.zeros(spec.joint))
-        self.register_buffer("usual", torch.zeros(spec.vocabulary))
-        self.pooled = nn.Linear(2 * spec.features, width)
+        self.register_buffer("usual", torch.zeros(spec.joint))
+        self.pooled = nn.Linear(2 * read, width)
         self.seen = nn.Linear(2 * spec.joint, width)
-        self.contrast = nn.Linear(spec.features + spec.joint, width)
+        self.contrast = nn.Linear(read + spec.joint, width)
         self.word = nn.Linear(spec.joint, width)
         self.ranks = nn.Parameter(torch.randn(spec.words, width) * 0.02)
         self.queries = nn.Parameter(torch.randn(spec.prefix, width) * 0.02)
-        self.join = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.join = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
         layer = nn.TransformerEncoderLayer(
             width,
             spec.heads,
@@ -128,43 +137,44 @@ class SetEncoder(nn.Module):
             with_words: bool [u], which units may retrieve words; all when None.
 
         Returns:
-            [u, p, width].
+            [u, p + w, width].
         """
         e, units = evidence, len(evidence)
         pooled = self.pooled(self._centred(e.features).flatten(2))
         exemplars = self.join[0](pooled + self.seen(e.joint.flatten(2) * 10))
         beside = torch.cat([self._centred(e.contrast), e.contrast_joint * 10], -1)
         contrast = self.join[1](self.contrast(beside))
-        words = self.join[2](self.word(self.retrieve(e) * 10)) + self.ranks[: self._words]
-        tokens = torch.cat([self.queries.expand(units, -1, -1), exemplars, contrast, words], 1)
-        if with_words is None:
-            with_words = torch.ones(units, dtype=torch.bool, device=tokens.device)
-        absent = torch.cat([
-            torch.zeros(units, self.spec.prefix, dtype=torch.bool, device=tokens.device),
-            ~e.valid, ~e.contrast_valid, ~with_words[:, None].expand(-1, self._words),
-        ], 1)  # fmt: skip
+        tokens = torch.cat([self.queries.expand(units, -1, -1), exemplars, contrast], 1)
+        queries = torch.zeros(units, self.spec.prefix, dtype=torch.bool, device=tokens.device)
+        absent = torch.cat([queries, ~e.valid, ~e.contrast_valid], 1)
         tokens = self.layers(tokens, src_key_padding_mask=absent)
-        return self.out(tokens[:, : self.spec.prefix])
+        words = self.word(self.retrieve(e) * 10)
+        if with_words is not None:
+            words = words * with_words[:, None, None]
+        words = words + self.ranks[: self._words]
+        return torch.cat([self.out(tokens[:, : self.spec.prefix]), words], 1)
 
     @property
     def _words(self) -> int:
         return min(self.spec.words, self.spec.vocabulary)
 
     def _centred(self, features: torch.Tensor) -> torch.Tensor:
-        return ((features - self.mean) * self.scale).clamp(-8, 8)
+        return ((features - self.mean) @ self.axes).clamp(-6, 6)
 
     @torch.no_grad()
     def word_scores(self, evidence: Evidence) -> torch.Tensor:
-        """Score the vocabulary against what the masks show, without the usual score: [u, v]."""
-        return self._raw_scores(evidence) - HUBNESS * self.usual
+        """Score the vocabulary against what the masks show: [u, v], as `likeness` does."""
+        return (self._shown(evidence) - HUBNESS * self.usual) @ self.vocabulary.T
 
     @torch.no_grad()
     def likeness(self, evidence: Evidence, texts: torch.Tensor) -> torch.Tensor:
-        """Centred cosine similarity of what the masks show and texts [t, j]: [u, t]."""
-        return self._shown(evidence) @ F.normalize(texts - self.text_mean, dim=-1).T
+        """Centred cosine similarity of what the masks show and texts [t, j]: [u, t].
 
-    def _raw_scores(self, evidence: Evidence) -> torch.Tensor:
-        return self._shown(evidence) @ self.vocabulary.T
+        Less `HUBNESS` of the similarity that the text has with exemplar sets in general: some
+        texts are near to everything (Radovanovic et al. 2010 on hubs).
+        """
+        centred = F.normalize(texts - self.text_mean, dim=-1)
+        return (self._shown(evidence) - HUBNESS * self.usual) @ centred.T
 
     def _shown(self, evidence: Evidence) -> torch.Tensor:
         """What the masks show, averaged over the exemplars and centred: unit rows [u, j]."""
@@ -183,11 +193,30 @@ class SetEncoder(nn.Module):
         """Set the centring from a sample of units and the vocabulary's text vectors [v, j]."""
         rows = evidence.features[evidence.valid].flatten(0, 1)
         self.mean.copy_(rows.mean(0))
-        self.scale.copy_(1 / rows.std(0).clamp_min(1e-3))
+        self.axes.copy_(whitening(rows, self.spec.components, self.spec.pixels))
         self.joint_mean.copy_(evidence.joint[:, :, 0][evidence.valid].mean(0))
         self.text_mean.copy_(vocabulary.mean(0))
         self.vocabulary.copy_(F.normalize(vocabulary - self.text_mean, dim=-1))
-        self.usual.copy_(self._raw_scores(evidence).mean(0))
+        self.usual.copy_(self._shown(evidence).mean(0))
+
+
+def whitening(rows: torch.Tensor, components: int, pixels: int) -> torch.Tensor:
+    """Return axes [d, components + pixels] on which ``rows`` [n, d], centred, have variance one.
+
+    The last ``pixels`` features keep axes of their own. Where there are fewer principal
+    components than asked for, the axes that are left are zero.
+    """
+    centred = rows - rows.mean(0)
+    own = centred.shape[1] - pixels
+    scale = 1 / centred[:, :own].std(0).clamp_min(1e-3)
+    _, values, axes = torch.linalg.svd(centred[:, :own] * scale, full_matrices=False)
+    deviation = values / max(1, len(rows) - 1) ** 0.5
+    kept = min(components, int((deviation > 1e-3).sum()))
+    found = torch.zeros(centred.shape[1], components + pixels)
+    found[:own, :kept] = scale[:, None] * axes[:kept].T / deviation[:kept]
+    for i in range(pixels):
+        found[own + i, components + i] = 1 / centred[:, own + i].std().clamp_min(1e-3)
+    return found
 
 
 def with_lora(base: GPT2LMHeadModel, settings: dict[str, Any]) -> nn.Module:

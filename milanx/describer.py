@@ -39,6 +39,7 @@ class Description:
         log_p_given_exemplars: log p(d|E), in nats.
         log_p_prior: log p(d), in nats.
         candidates: the best texts, best first; the first is the description.
+        likeness: of text and exemplars in the encoder's space, where it took part in the ranking.
     """
 
     layer: str
@@ -50,6 +51,7 @@ class Description:
     log_p_given_exemplars: float | None = None
     log_p_prior: float | None = None
     candidates: tuple[Candidate, ...] = ()
+    likeness: float | None = None
 
 
 class Describer:
@@ -259,10 +261,18 @@ class Describer:
                 words=self.words,
                 advance=advance,
                 likeness=likeness,
+                retrieved=self.retrieve(evidence, settings.retrieved),
             )
             texts = dict(zip(alive, ranked, strict=True))
         advance(len(rows) - len(alive))
         return [_description(layer, *known[row], texts.get(row, ())) for row in rows]
+
+    def retrieve(self, evidence: Evidence, count: int) -> list[list[str]]:
+        """Return the phrases of the vocabulary nearest to what the masks show, nearest first."""
+        if not count or not self.vocabulary:
+            return []
+        nearest = self.set_encoder.word_scores(evidence).topk(min(count, len(self.vocabulary)))
+        return [[self.vocabulary[i] for i in row] for row in nearest.indices.tolist()]
 
     def _embedded(self, texts: Sequence[str]) -> torch.Tensor:
         """Return the joint space's vectors of texts [t, j]; each distinct text once."""
@@ -332,4 +342,5 @@ def _description(
         best.log_p_given_exemplars,
         best.log_p_prior,
         candidates,
+        best.likeness,
     )

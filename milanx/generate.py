@@ -51,6 +51,8 @@ class SearchSettings:
         no_repeat: n-grams of this many tokens never occur twice in a text; 0 is off.
         length_penalty: nats taken for each token when candidates are ranked (below 0: given).
         likeness: weight of the encoder's likeness of text and exemplars in the ranking, in nats.
+        retrieved: phrases nearest to the exemplars in the encoder's space that are ranked beside
+            what the strategy finds; 0 is none.
 
     Raises:
         InputError: an unknown strategy, or values that no search can have.
@@ -72,6 +74,7 @@ class SearchSettings:
     no_repeat: int = 0
     length_penalty: float = 0.0
     likeness: float = 0.0
+    retrieved: int = 0
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:

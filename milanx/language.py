@@ -52,6 +52,9 @@ def build_gpt2(
         bos_token_id=0,
         eos_token_id=0,
         pad_token_id=0,
+        embd_pdrop=0.0,  # few passes over the data: dropout only slows it down
+        attn_pdrop=0.0,
+        resid_pdrop=0.0,
     )
     return GPT2LMHeadModel(config)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from milanx.describer import Describer
     from milanx.exemplars import ExemplarStore
-    from milanx.extract import ExtractSettings
+    from milanx.extraction import ExtractSettings
     from milanx.images import ProbeImages
     from milanx.runs import Run
     from milanx.search import SearchSettings
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "tf_efficientnet_lite0"
 DEFAULT_LAYER = "blocks.5.3.bn1"
 DEFAULT_IMAGES = "builtin:probe"
+METHODS = ("describer", "concepts")
 LIBRARIES = ("torch", "timm", "transformers", "open_clip_torch", "peft", "numpy", "pillow")
 
 
@@ -65,6 +66,7 @@ class Extracted:
     store: ExemplarStore
     out: Path
     signs: tuple[str, ...]
+    places: list[dict[str, str]]
 
 
 def pick_device(device: str) -> str:
@@ -183,7 +185,7 @@ def extract(
     timed = Timed(progress or Silent())
     made = _extract(model, layers, images, units, limit, out, weights, random_weights, preprocess,
                     read, signs, settings, device, dtype, overwrite, timed)  # fmt: skip
-    _write_run(made, timed, None, None)
+    _write_run(made, timed, None)
     return made.store
 
 
@@ -198,8 +200,8 @@ def _extract(
     import torch
 
     from milanx.capture import find_layers
-    from milanx.extract import ExtractSettings, estimate
-    from milanx.extract import extract as run_extraction
+    from milanx.extraction import ExtractSettings, estimate
+    from milanx.extraction import extract as run_extraction
     from milanx.images import open_images
     from milanx.units import parse_address
     from milanx.zoo import load_target
@@ -252,7 +254,9 @@ def _extract(
             progress=bar.at,
             device=where,
         )
-    return Extracted(target, infos, probe, store, folder, settings.signs)
+    places = [{} if ":" in str(s) and not Path(s).exists() else {"path": str(Path(s).resolve())}
+              for s in sources]  # fmt: skip
+    return Extracted(target, infos, probe, store, folder, settings.signs, places)
 
 
 def _remove_run(folder: Path) -> None:
@@ -261,7 +265,8 @@ def _remove_run(folder: Path) -> None:
 
     known = {"run.json", "exemplars", "views.parquet", "images.parquet", "units.parquet", "page",
              "log.txt"}  # fmt: skip
-    names = {p.name for p in folder.iterdir() if not p.name.startswith(".")}
+    names = {p.name for p in folder.iterdir()
+             if not p.name.startswith(".") and not p.match("evaluation-*.json")}  # fmt: skip
     if names - known:
         raise InputError(
             f"{folder} is not overwritten",
@@ -280,6 +285,8 @@ def describe(
     limit: int | None = None,
     out: Path | str | None = None,
     describer: str | Path | Describer = "builtin",
+    method: str = "describer",
+    concepts: Path | str | None = None,
     weights: Path | str | None = None,
     random_weights: bool = False,
     preprocess: Preprocess | None = None,
@@ -302,6 +309,9 @@ def describe(
         limit: at most this many images.
         out: the run folder.
         describer: ``builtin``, a describer's folder, or one that is loaded.
+        method: ``describer``, or ``concepts``: softWPMI over a list of concepts with the
+            describer's encoder, without its language models (`milanx.concepts`).
+        concepts: a file of concepts, one a line; the bundled list when None.
         weights: a checkpoint of the target's.
         random_weights: use random weights.
         preprocess: for a module that brings none.
@@ -320,9 +330,12 @@ def describe(
     Raises:
         MilanxError: something given cannot be used.
     """
+    from milanx.concepts import describe_concepts, load_concepts
     from milanx.describer import Describer
     from milanx.runs import open_run, write_units
 
+    if method not in METHODS:
+        raise InputError(f"no method {method!r}", f"there are {', '.join(METHODS)}")
     timed = Timed(progress or Silent())
     made = _extract(model, layers, images, units, limit, out, weights, random_weights, preprocess,
                     read, signs, settings, device, dtype, overwrite, timed)  # fmt: skip
@@ -330,17 +343,31 @@ def describe(
         loaded = describer if isinstance(describer, Describer) else Describer.load(
             describer, pick_device(device))  # fmt: skip
     how = search or loaded.settings
-    if _is_described(made, loaded, how):
+    facts = _describer_facts(loaded, how, method, concepts)
+    if _is_described(made, facts):
         timed.say(f"described before with the same describer and settings: {made.out}")
         return open_run(made.out)
-    found = loaded.describe(made.store, settings=how, progress=timed)
+    if method == "concepts":
+        found = describe_concepts(made.store, loaded.encoder, load_concepts(concepts),
+                                  progress=timed)  # fmt: skip
+    else:
+        found = loaded.describe(made.store, settings=how, progress=timed)
+    for report in made.out.glob("evaluation-*.json"):  # of other descriptions
+        report.unlink()
     write_units(made.out, found, made.store)
-    _write_run(made, timed, loaded, how)
+    _write_run(made, timed, facts)
     return open_run(made.out)
 
 
-def _describer_facts(describer: Describer, search: SearchSettings) -> dict[str, Any]:
-    return {
+def _describer_facts(
+    describer: Describer, search: SearchSettings, method: str, concepts: Path | str | None
+) -> dict[str, Any]:
+    made: dict[str, Any] = {"method": method}
+    if method == "concepts":
+        from milanx.concepts import load_concepts
+
+        made["concepts"] = fingerprint(load_concepts(concepts))
+    return made | {
         "name": describer.name,
         "fingerprint": describer.fingerprint,
         "search": asdict(search),
@@ -348,7 +375,7 @@ def _describer_facts(describer: Describer, search: SearchSettings) -> dict[str, 
     }
 
 
-def _is_described(made: Extracted, describer: Describer, search: SearchSettings) -> bool:
+def _is_described(made: Extracted, facts: dict[str, Any]) -> bool:
     """Whether the run's table was made of the same exemplars by the same describer."""
     from milanx.runs import open_run
 
@@ -358,27 +385,23 @@ def _is_described(made: Extracted, describer: Describer, search: SearchSettings)
         known = open_run(made.out).settings
     except MilanxError:
         return False
-    return (
-        known.get("describer") == _describer_facts(describer, search)
-        and known.get("exemplars") == made.store.fingerprint
-    )
+    return known.get("describer") == facts and known.get("exemplars") == made.store.fingerprint
 
 
-def _write_run(
-    made: Extracted, timed: Timed, describer: Describer | None, search: SearchSettings | None
-) -> None:
-    """Write ``run.json`` and a line of the log."""
+def _write_run(made: Extracted, timed: Timed, facts: dict[str, Any] | None) -> None:
+    """Write ``run.json`` and a line of the log; of several processes the main one does."""
+    from accelerate import PartialState
+
     from milanx.runs import open_run, write_settings
 
+    state = PartialState()  # made by the extraction
+    if not state.is_main_process:
+        return
     earlier: dict[str, Any] = {}
     with contextlib.suppress(FormatError, InputError):
         earlier = open_run(made.out).settings
     same = earlier.get("exemplars") == made.store.fingerprint
-    described = (
-        _describer_facts(describer, search)
-        if describer is not None and search is not None
-        else (earlier.get("describer") if same else None)
-    )
+    described = facts if facts is not None else (earlier.get("describer") if same else None)
     images, target = made.images, made.target
     settings = {
         "target": {"name": target.name, "fingerprint": target.fingerprint,
@@ -387,10 +410,11 @@ def _write_run(
         "layers": [asdict(info) for info in made.layers],
         "images": {"count": len(images), "fingerprint": images.fingerprint,
                    "skipped": [asdict(s) for s in images.skipped],
-                   "sources": [asdict(s) for s in images.sources]},
+                   "sources": [{**asdict(s), **place} for s, place in
+                               zip(images.sources, made.places, strict=True)]},
         "describer": described,
         "exemplars": made.store.fingerprint,
-        "settings": {"signs": list(made.signs)},
+        "settings": {"signs": list(made.signs), "processes": state.num_processes},
         "versions": versions(),
         "seconds": {**(earlier.get("seconds", {}) if same else {}), **timed.seconds},
     }  # fmt: skip

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from milanx.generate import Found, SearchSettings, beam_search, nucleus_search
-from milanx.language import normalise_text
+from milanx.language import encode_texts, log_probabilities, normalise_text
 
 if TYPE_CHECKING:
     import torch
@@ -156,6 +156,7 @@ def search(
     words: frozenset[str] = frozenset(),
     advance: Callable[[int], None] = lambda n: None,
     likeness: Callable[[int, Sequence[str]], Sequence[float]] | None = None,
+    retrieved: Sequence[Sequence[str]] = (),
 ) -> list[tuple[Candidate, ...]]:
     """Search and rank the texts of each unit.
 
@@ -170,6 +171,8 @@ def search(
         advance: told how many units are done.
         likeness: of a unit, given by its row in ``prefixes``, and texts: a centred cosine
             similarity in -1..1 a text; needed where the settings give it a weight.
+        retrieved: of each unit, texts that are ranked beside what the search finds; their
+            log p(d|E) is as exact as that of a found one.
 
     Returns:
         The candidates of each unit, best first.
@@ -183,15 +186,51 @@ def search(
             _spelled([(text, score) for text, (_, score) in zip(row, found, strict=True)], words)
             for row, found in zip(texts, batch, strict=True)
         ]
+        if retrieved:
+            asked = retrieved[start : start + UNITS_AT_ONCE]
+            named = _with_retrieved(model, tokenizer, part, named, asked, settings)
         prior([text for found in named for text, _ in found if normalise_text(text)])
         for i, found in enumerate(named):
             lengths: dict[str, int] = {}
             for text, (tokens, _) in zip(texts[i], batch[i], strict=True):
                 lengths.setdefault(text, len(tokens) + 1)
+            for text in retrieved[start + i] if retrieved else ():
+                lengths.setdefault(text, _length(tokenizer, text))
             ask = None if likeness is None else partial(likeness, start + i)
             made.append(rerank(found, prior, settings, likeness=ask, tokens=lengths))
         advance(len(batch))
     return made
+
+
+def _with_retrieved(
+    model: GPT2LMHeadModel,
+    tokenizer: PreTrainedTokenizerFast,
+    prefixes: torch.Tensor,
+    named: list[list[tuple[str, float]]],
+    asked: Sequence[Sequence[str]],
+    settings: SearchSettings,
+) -> list[list[tuple[str, float]]]:
+    """Add to each unit's texts those of ``asked`` that it lacks, with their log p(d|E)."""
+    import torch
+
+    new: list[tuple[int, str]] = []
+    for unit, (found, texts) in enumerate(zip(named, asked, strict=True)):
+        there = {text for text, _ in found}
+        new += [(unit, text) for text in dict.fromkeys(texts) if text not in there]
+    if not new:
+        return named
+    longest = max(settings.max_tokens, *(_length(tokenizer, text) for _, text in new))
+    ids, mask = encode_texts(tokenizer, [text for _, text in new], longest)
+    rows = torch.tensor([unit for unit, _ in new])
+    scores = log_probabilities(model, ids, mask, prefixes[rows])
+    joined = [list(found) for found in named]
+    for (unit, text), score in zip(new, scores.tolist(), strict=True):
+        joined[unit].append((text, score))
+    return joined
+
+
+def _length(tokenizer: PreTrainedTokenizerFast, text: str) -> int:
+    return len(tokenizer(text, add_special_tokens=False)["input_ids"]) + 1
 
 
 def _spelled(found: list[tuple[str, float]], words: frozenset[str]) -> list[tuple[str, float]]:

@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import torch
 
-from milanx.decode import Evidence, SetEncoder, SetEncoderSpec
+from milanx.decode import Evidence, SetEncoder, SetEncoderSpec, whitening
 
 
 def _inputs(units: int = 3, k: int = 5, c: int = 2) -> tuple[SetEncoder, Evidence]:
     torch.manual_seed(0)
-    spec = SetEncoderSpec(features=12, joint=6, width=16, prefix=4, words=3, vocabulary=9)
+    spec = SetEncoderSpec(features=12, joint=6, width=16, prefix=4, words=3, vocabulary=9,
+                          pixels=2, components=8)  # fmt: skip
     set_encoder = SetEncoder(spec).eval()
     evidence = Evidence(
         torch.randn(units, k, 2, 12), torch.randn(units, k, 2, 6),
@@ -27,7 +28,7 @@ def test_order_of_exemplars_does_not_matter() -> None:
     one = set_encoder(evidence)
     other = set_encoder(replace(evidence, features=evidence.features[:, order],
                                 joint=evidence.joint[:, order]))  # fmt: skip
-    assert one.shape == (3, 4, 16)
+    assert one.shape == (3, 4 + 3, 16)
     torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
@@ -40,7 +41,7 @@ def test_absent_exemplars_change_nothing_and_present_ones_do() -> None:
     features, joint = evidence.features.clone(), evidence.joint.clone()
     features[:, 3:], joint[:, 3:] = 9, 7
     torch.testing.assert_close(one, set_encoder(replace(evidence, features=features, joint=joint)))
-    features[:, 0] += 1
+    features[:, 0] += torch.randn(2, 12)
     assert (one - set_encoder(replace(evidence, features=features))).abs().max() > 1e-3
 
 
@@ -48,7 +49,7 @@ def test_absent_exemplars_change_nothing_and_present_ones_do() -> None:
 def test_contrast_views_are_read_where_there_are_some() -> None:
     set_encoder, evidence = _inputs()
     one = set_encoder(evidence)
-    moved = replace(evidence, contrast=evidence.contrast + 1)
+    moved = replace(evidence, contrast=evidence.contrast + torch.randn(3, 2, 12))
     assert (one - set_encoder(moved)).abs().max() > 1e-3
     none = torch.zeros_like(evidence.contrast_valid)
     torch.testing.assert_close(set_encoder(replace(evidence, contrast_valid=none)),
@@ -64,8 +65,8 @@ def test_retrieved_words_equal_the_plain_version() -> None:
     for u in range(3):
         shown = [evidence.joint[u, i, 0] for i in range(5) if evidence.valid[u, i]]
         mean = sum(shown) / len(shown) - set_encoder.joint_mean
-        scores = [float(mean @ word / mean.norm()) - 0.8 * float(usual)
-                  for word, usual in zip(set_encoder.vocabulary, set_encoder.usual, strict=True)]  # fmt: skip
+        mean = mean / mean.norm() - 0.8 * set_encoder.usual
+        scores = [float(mean @ word) for word in set_encoder.vocabulary]
         best = sorted(range(9), key=lambda i: -scores[i])[:3]
         torch.testing.assert_close(found[u], set_encoder.vocabulary[best])
 
@@ -79,3 +80,15 @@ def test_a_unit_is_the_same_alone_and_in_a_batch() -> None:
     for u in range(3):
         alone = set_encoder(evidence.rows(slice(u, u + 1)))
         torch.testing.assert_close(batch[u : u + 1], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_whitened_features_have_variance_one_and_no_correlation() -> None:
+    torch.manual_seed(0)
+    rows = torch.randn(400, 6) @ torch.randn(6, 6) * torch.tensor([1.0, 9, 0.1, 3, 1, 5])
+    axes = whitening(rows, components=4, pixels=2)
+    made = (rows - rows.mean(0)) @ axes
+    covariance = made[:, :4].T @ made[:, :4] / (len(rows) - 1)
+    torch.testing.assert_close(covariance, torch.eye(4), atol=1e-3, rtol=0)
+    torch.testing.assert_close(made[:, 4:].std(0), torch.ones(2), atol=1e-3, rtol=0)
+    few = whitening(rows[:3], components=4, pixels=2)
+    assert few.isfinite().all()

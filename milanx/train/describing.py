@@ -6,7 +6,6 @@ it reads prefixes before LoRA adapts it, once to descriptions of exemplars, once
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +29,6 @@ from milanx.train.track import Tracker
 TOKENS = 24  # longest description in training, in tokens; captions are cut there
 SAMPLE = 512  # units from which the features' usual values are learned
 NO_WORDS = 0.3  # share of the units that retrieve no words in training
-DROPPED = 0.1  # share of the exemplars' features that are dropped in training
 BEHIND = 6.0  # weight of a token behind a prefix beside one of the longer plain texts
 CHECKED = 384  # units of a check
 
@@ -97,8 +95,6 @@ class Conditioned(nn.Module):
         with_words = None
         if self.training:
             with_words = torch.rand(len(evidence), device=ids.device) >= NO_WORDS
-            kept = (torch.rand_like(evidence.features) >= DROPPED).to(evidence.features)
-            evidence = dataclasses.replace(evidence, features=evidence.features * kept)
         prefix = self.set_encoder(evidence, with_words)
         total, tokens = prefix_sums(self.model, prefix, ids, mask, bos)
         if plain is None:
@@ -119,6 +115,7 @@ def new_set_encoder(
     spec = SetEncoderSpec(
         encoder.width, encoder.spec.joint, width, recipe.decoder.prefix,
         layers=recipe.decoder.layers, vocabulary=len(vocabulary),
+        pixels=encoder.spec.pixel_channels,
     )  # fmt: skip
     set_encoder = SetEncoder(spec)
     sample = corpus.batch(SAMPLE, step_rng(recipe.seed, 0, 0)).evidence

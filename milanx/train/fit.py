@@ -32,7 +32,6 @@ from milanx.train.track import Tracker
 __all__ = [
     "FitSettings",
     "Fitted",
-    "fit",
     "fit_model",
     "learning_rate_at",
     "prefix_loss",
@@ -423,56 +422,3 @@ def _optimiser(
 
         return adamw8bit(trained, rate, betas=BETAS, weight_decay=decay, device=device)
     return torch.optim.AdamW(trained, rate, betas=BETAS, weight_decay=decay)
-
-
-def fit(
-    accelerator: Accelerator,
-    model: nn.Module,
-    loss_of: Callable[[nn.Module, int], torch.Tensor],
-    *,
-    steps: int,
-    learning_rate: float,
-    weight_decay: float = 0.01,
-    advance: Callable[[int, float], None] = lambda step, loss: None,
-) -> list[float]:
-    """Train ``model`` with AdamW, a short warm-up and a cosine.
-
-    Args:
-        accelerator: brings device, precision and processes.
-        model: its parameters that require a gradient are trained, in place.
-        loss_of: the loss of a step's batch; each process draws its own.
-        steps: optimiser steps.
-        learning_rate: at the top of the schedule.
-        weight_decay: of AdamW.
-        advance: called after each step with its number and loss.
-
-    Returns:
-        The loss of each step.
-    """
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(
-        trained, learning_rate, betas=(0.9, 0.98), weight_decay=weight_decay
-    )
-    warmup = max(1, int(WARMUP * steps))
-
-    def rate(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup + 1)))
-
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
-    wrapped, optimiser = accelerator.prepare(model, optimiser)
-    wrapped.train()
-    losses = []
-    for step in range(steps):
-        with accelerator.autocast():
-            loss = loss_of(wrapped, step)
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(trained, CLIP)
-        optimiser.step()
-        schedule.step()
-        optimiser.zero_grad()
-        losses.append(float(loss.detach()))
-        advance(step, losses[-1])
-    model.eval()
-    return losses

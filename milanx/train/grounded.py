@@ -33,9 +33,10 @@ PHRASE_PHOTOS = 60  # best views of a phrase
 CHANNEL_PHOTOS = 45  # best views of a channel
 CHANNEL_QUANTILE = 0.98  # of a channel's cells, above which its mask lies
 MAX_PHRASES = 3000  # of captions, and as many of people's descriptions
+MAX_LABEL = 3  # words of a phrase that describes a channel
 NEAR_SHARE = 0.85  # of the best similarity that a second phrase must reach
 APART = 0.6  # cosine below which two phrases say different things
-PHOTOS_AT_ONCE = 256
+PHOTOS_AT_ONCE = 128
 
 
 @dataclass
@@ -59,7 +60,9 @@ def embed(
 ) -> Space:
     """Bring every cell and window of the photos into the joint space."""
     channels, grid = encoder.last_channels, encoder.spec.grid
-    cells, windows = [], []
+    across = (grid - WINDOW) // STRIDE + 1
+    cells = np.empty((len(photos), grid**2, encoder.spec.joint), np.float16)
+    windows = np.empty((len(photos), across**2 + 1, encoder.spec.joint), np.float16)
     for start in range(0, len(photos), PHOTOS_AT_ONCE):
         last = photos.dense[start : start + PHOTOS_AT_ONCE, :, :channels]
         dense = torch.from_numpy(np.ascontiguousarray(last)).float()
@@ -67,11 +70,10 @@ def embed(
         pooled = F.avg_pool2d(maps, WINDOW, STRIDE).flatten(2).transpose(1, 2)
         both = torch.cat([dense, pooled, dense.mean(1, keepdim=True)], 1)
         joint = encoder.joint(both).half().numpy()
-        cells.append(joint[:, : grid**2])
-        windows.append(joint[:, grid**2 :])
+        cells[start : start + len(dense)] = joint[:, : grid**2]
+        windows[start : start + len(dense)] = joint[:, grid**2 :]
         advance(len(dense))
-    joined = np.concatenate(windows)
-    return Space(np.concatenate(cells), joined, joined[:, -1].astype(np.float32).mean(0))
+    return Space(cells, windows, windows[:, -1].astype(np.float32).mean(0))
 
 
 def _best_windows(space: Space, texts: torch.Tensor) -> np.ndarray:
@@ -127,6 +129,8 @@ def phrase_meanings(
     """
     captioned, says = caption_phrases(photos, keep)
     phrases = sorted(p for p in says if allowed(p))
+    if not phrases:
+        return []
     text = encoder.texts(phrases)
     here = Space(space.cells[:0], space.windows[captioned], space.mean)
     scores = _best_windows(here, text)
@@ -167,6 +171,7 @@ def channel_meanings(
     the nearest phrases of ``vocabulary``; a second phrase that says something else joins the
     first.
     """
+    vocabulary = [t for t in vocabulary if len(t.split()) <= MAX_LABEL and " and " not in t]
     usable = np.flatnonzero(keep)
     channels = encoder.width - encoder.spec.pixel_channels
     peaks = np.stack([photos.dense[i][:, :channels].max(0) for i in usable])

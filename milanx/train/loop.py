@@ -38,7 +38,7 @@ from milanx.train.meanings import (
     training_photos,
 )
 from milanx.train.photos import PhotoFeatures, PhotoSource, photo_features
-from milanx.train.phrases import held_out_names, mentions, whole_words
+from milanx.train.phrases import clean_name, held_out_names, mentions, whole_words
 from milanx.train.probe import train_probe
 from milanx.train.recipe import Recipe, load_recipe, recipe_path
 from milanx.train.simulator import train_simulator
@@ -47,7 +47,11 @@ from milanx.train.table import Table, build_table
 from milanx.train.text import human_descriptions, pretraining_texts
 from milanx.train.track import Pace, check_tracker, open_tracker
 
-CORPUS = 1  # raised when the meanings or the table change, so that cached stages are made again
+CORPUS = 2  # raised when the meanings or the table change, so that cached stages are made again
+LANGUAGE = 2  # the same for what the language side is built of
+# How a describer searches unless told otherwise; the weight of likeness was chosen on training
+# units whose views no other training unit shows.
+SEARCH = {"beam": 50, "lam": 0.2, "max_tokens": 16, "retrieved": 20, "likeness": 30.0}
 NAMING = frozenset({"class", "kind", "texture", "region", "phrase"})  # whose texts are vocabulary
 MIN_WORD_COUNT = 3  # rarer words of captions are misspelled more often than not
 VERSION = 1
@@ -196,7 +200,7 @@ def train(
     drawing = (Table(table_folder), decoder.exemplars, decoder.contrast, decoder.min_purity)
     corpus, check = Corpus(*drawing), Corpus(*drawing, check=True)
     vocabulary = sorted({t for e in corpus.table.entries if e.kind in NAMING for t in e.texts})
-    before = (settings.encoder, CORPUS, settings.base, decoder.layers, decoder.prefix)
+    before = (settings.encoder, CORPUS, LANGUAGE, settings.base, decoder.layers, decoder.prefix)
     base_folder = stages.folder("base", *before)
     facts["base"] = stages.run(
         "base",
@@ -220,8 +224,11 @@ def train(
         settings.prior.steps,
         lambda folder, desk: train_prior(desk, corpus, base_folder, folder),
     )
-    probe_folder = stages.folder("probe", settings.encoder, CORPUS)
-    facts["probe"] = stages.run("probe", probe_folder, 0, lambda f, desk: train_probe(corpus, f))
+    wnids = {clean_name(p.name): p.wnid for p in photos.photos if p.name and p.wnid}
+    probe_folder = stages.folder("probe-2", settings.encoder, CORPUS)
+    facts["probe"] = stages.run(
+        "probe", probe_folder, 0, lambda f, desk: train_probe(corpus, wnids, f)
+    )
     parts = {"clip": clip_folder, "base": base_folder, "decoder": decoder_folder,
              "prior": prior_folder, "probe": probe_folder}  # fmt: skip
     _write(stages, corpus, vocabulary, out, parts, facts)
@@ -291,9 +298,8 @@ def _write(
         _copy_adapter(parts["decoder"] / "decoder", temporary / "decoder")
         _copy_adapter(parts["prior"] / "prior", temporary / "prior")
         shutil.copy(parts["decoder"] / "set_encoder.safetensors", temporary)
-        for name in ("probe.safetensors", "probe.json"):
-            if (parts["probe"] / name).is_file():
-                shutil.copy(parts["probe"] / name, temporary)
+        if (parts["probe"] / "probe.safetensors").is_file():
+            shutil.copy(parts["probe"] / "probe.safetensors", temporary)
         projection = {
             k: v.half() for k, v in load_file(parts["clip"] / "encoder.safetensors").items()
         }
@@ -303,7 +309,7 @@ def _write(
             "encoder": asdict(stages.encoder.spec),
             "set_encoder": facts["base"]["set_encoder"],
             "contrast": stages.recipe.decoder.contrast,
-            "search": {"beam": 50, "lam": 0.2, "max_tokens": 16},
+            "search": SEARCH,
             "training": training,
         }
         write_json(temporary / "describer.json", "milanx describer", 1, content)

@@ -6,6 +6,7 @@ exemplar sets and labels that the describer is trained on; an upper row of P1.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,29 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from milanx.files import write_json
 from milanx.train.corpus import Corpus, Unit
 
 SETS = 24  # drawn of each class
 STEPS, LEARNING_RATE, WEIGHT_DECAY = 300, 5e-3, 1e-3
 
 
-def train_probe(corpus: Corpus, folder: Path, seed: int = 0) -> dict[str, Any]:
+def train_probe(
+    corpus: Corpus, wnids: dict[str, str], folder: Path, seed: int = 0
+) -> dict[str, Any]:
     """Fit the probe on drawn sets of the corpus' classes and write it.
 
-    Writes ``probe.safetensors`` (weight [c, 2 d], bias [c], mean [2 d], scale [2 d]; the input is
-    the mean over a set of masked and whole features side by side) and ``probe.json`` (names).
+    Writes ``probe.safetensors``: weight [c, 2 d], bias [c], mean [2 d], scale [2 d]; the input is
+    the mean over a set of masked and whole features side by side. Its metadata holds ``wnids``,
+    the WordNet ids of the classes as a json list.
+
+    Args:
+        corpus: draws the sets.
+        wnids: class name -> WordNet id; classes without one take no part.
+        folder: where it is written.
+        seed: of the sets and the fit.
     """
     rng = np.random.default_rng([seed, 5])
-    classes = corpus.by_kind.get("class", [])
+    classes = [e for e in corpus.by_kind.get("class", []) if e.texts[0] in wnids]
     if len(classes) < 2:
         return {"classes": len(classes)}
     rows, labels = [], []
@@ -60,7 +69,7 @@ def train_probe(corpus: Corpus, folder: Path, seed: int = 0) -> dict[str, Any]:
         optimiser.step()
     state = {"weight": probe.weight.detach(), "bias": probe.bias.detach(), "mean": mean,
              "scale": scale}  # fmt: skip
-    save_file({k: v.half().contiguous() for k, v in state.items()}, folder / "probe.safetensors")
-    names = [entry.texts[0] for entry in classes]
-    write_json(folder / "probe.json", "milanx probe", 1, {"names": names})
+    ids = json.dumps([wnids[entry.texts[0]] for entry in classes])
+    halves = {k: v.half().contiguous() for k, v in state.items()}
+    save_file(halves, folder / "probe.safetensors", metadata={"wnids": ids})
     return {"classes": len(classes), "loss": round(float(loss.detach()), 4)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import hashlib
 import os
 import subprocess
@@ -14,11 +15,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-import milanx.extract as extraction
+import milanx.extraction as extraction
 from milanx.capture import find_layers
 from milanx.errors import InputError
 from milanx.exemplars import ExemplarStore
-from milanx.extract import ExtractSettings, estimate, extract
+from milanx.extraction import ExtractSettings, estimate, extract
 from milanx.images import ProbeImages, open_images
 from milanx.zoo import Target, load_target
 from tests.helpers import Tiny, noise, write_parquet
@@ -137,7 +138,7 @@ def _child(photos: Path, out: Path) -> str:
     return (
         "import sys, os, time, signal, random; sys.path.insert(0, os.getcwd())\n"
         "from pathlib import Path\nimport torch; torch.set_num_threads(1)\n"
-        "from tests.test_extract import run\nimport milanx.extract as e\n"
+        "from tests.test_extraction import run\nimport milanx.extraction as e\n"
         f"photos, out = Path({str(photos)!r}), Path({str(out)!r})\n"
         "take = e.Pass.take\n"
         "def slow(self, *a):\n    take(self, *a); time.sleep(.004)\n"
@@ -155,7 +156,7 @@ def _child(photos: Path, out: Path) -> str:
 def test_twenty_random_kills_change_no_byte(photos: Path, tmp_path: Path) -> None:
     clean = tmp_path / "clean"
     code = ("import sys, os; sys.path.insert(0, os.getcwd())\nfrom pathlib import Path\n"
-            "import torch; torch.set_num_threads(1)\nfrom tests.test_extract import run\n"
+            "import torch; torch.set_num_threads(1)\nfrom tests.test_extraction import run\n"
             f"run(Path({str(photos)!r}), Path({str(clean)!r}))\n")  # fmt: skip
     for script in (code, _child(photos, tmp_path / "killed")):
         subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=240)
@@ -188,16 +189,20 @@ def test_interrupt_keeps_a_checkpoint_and_says_how_to_go_on(
 
 def test_two_processes_give_one_processs_exemplars(photos: Path, tmp_path: Path) -> None:
     one = tmp_path / "one"
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num-processes", "2",
-               "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+    # With --cpu the launcher starts one process, whatever the number: hence the environment.
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu",
+               "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
                "--main_process_port", "29577",
                "-m", "milanx", "exemplars", "tests.helpers:tiny", "--images", str(photos), "-q",
                "--layer", "bn1", "--layer", "conv3", "-k", "5", "-b", "7", "--device", "cpu",
                "--out", str(tmp_path / "two")]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
+                   "ACCELERATE_USE_CPU": "true"}  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True,
                           timeout=240)  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
+    written = json.loads((tmp_path / "two" / "run.json").read_text())
+    assert written["settings"]["processes"] == 2
     target, images = load_target("tests.helpers:tiny"), open_images([photos])
     extract(target, find_layers(target, ["bn1", "conv3"]), images, one,
             ExtractSettings(k=5, batch_size=7))  # fmt: skip
