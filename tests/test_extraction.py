@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-import json
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -191,7 +191,8 @@ def test_two_processes_give_one_processs_exemplars(photos: Path, tmp_path: Path)
     one = tmp_path / "one"
     # With --cpu the launcher starts one process, whatever the number: hence the environment.
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu",
-               "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+               "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
+               "--dynamo_backend", "no",
                "--main_process_port", "29577",
                "-m", "milanx", "exemplars", "tests.helpers:tiny", "--images", str(photos), "-q",
                "--layer", "bn1", "--layer", "conv3", "-k", "5", "-b", "7", "--device", "cpu",

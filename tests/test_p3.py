@@ -330,7 +330,7 @@ def test_from_photos_to_a_report(simulator: Path, loaded: Simulator, tmp_path: P
     vocabulary = tmp_path / "words.txt"
     vocabulary.write_text("something red\n\nsomething blue\n")
     report = run_protocols(
-        run.root, ["p3"], images=[source], simulator=str(simulator), against=other.root,
+        run.root, ["p3"], images=[source], simulator=str(simulator), against=[other.root],
         vocabulary=vocabulary,
     )[0]  # fmt: skip
     assert report["n"] == 3

@@ -51,7 +51,7 @@ CORPUS = 2  # raised when the meanings or the table change, so that cached stage
 LANGUAGE = 2  # the same for what the language side is built of
 # How a describer searches unless told otherwise; the weight of likeness was chosen on training
 # units whose views no other training unit shows.
-SEARCH = {"beam": 50, "lam": 0.2, "max_tokens": 16, "retrieved": 20, "likeness": 30.0}
+SEARCH = {"beam": 50, "lam": 0.2, "max_tokens": 16, "retrieved": 20, "likeness": 20.0}
 NAMING = frozenset({"class", "kind", "texture", "region", "phrase"})  # whose texts are vocabulary
 MIN_WORD_COUNT = 3  # rarer words of captions are misspelled more often than not
 VERSION = 1

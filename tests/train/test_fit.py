@@ -27,7 +27,6 @@ from milanx.progress import Silent, SilentStage
 from milanx.train.fit import (
     FitSettings,
     Fitted,
-    fit,
     fit_model,
     learning_rate_at,
     prefix_loss,
@@ -199,13 +198,6 @@ def test_dropout_follows_the_seed_and_the_caller_keeps_its_own(accelerator: Acce
         return found
 
     assert losses(1, 0) == losses(1, 5) != losses(2, 0)
-
-
-def test_the_old_loop_still_trains(accelerator: Accelerator) -> None:
-    model = network(dropout=0)
-    old = fit(accelerator, model, regression, steps=12, learning_rate=1e-2)
-    new = fit_model(accelerator, network(dropout=0), regression, QUICK, seed=0).losses
-    assert new == pytest.approx(old, rel=1e-6)
 
 
 # ------------------------------------------------------------------ resume

@@ -13,7 +13,7 @@ BUNDLED = sorted(Path(milanx.recipes.__path__[0]).rglob("*.yaml"))
 
 
 def test_there_are_recipes() -> None:
-    assert {path.stem for path in BUNDLED} == {"mini", "smoke"}
+    assert {path.stem for path in BUNDLED} == {"mini", "simulator", "smoke"}
 
 
 @pytest.mark.parametrize("path", BUNDLED, ids=lambda p: p.stem)
