@@ -261,6 +261,7 @@ class Describer:
                 words=self.words,
                 advance=advance,
                 likeness=likeness,
+                prepare=self._embedded,
                 retrieved=self.retrieve(evidence, settings.retrieved),
             )
             texts = dict(zip(alive, ranked, strict=True))

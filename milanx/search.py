@@ -156,6 +156,7 @@ def search(
     words: frozenset[str] = frozenset(),
     advance: Callable[[int], None] = lambda n: None,
     likeness: Callable[[int, Sequence[str]], Sequence[float]] | None = None,
+    prepare: Callable[[Sequence[str]], object] = lambda texts: None,
     retrieved: Sequence[Sequence[str]] = (),
 ) -> list[tuple[Candidate, ...]]:
     """Search and rank the texts of each unit.
@@ -171,6 +172,8 @@ def search(
         advance: told how many units are done.
         likeness: of a unit, given by its row in ``prefixes``, and texts: a centred cosine
             similarity in -1..1 a text; needed where the settings give it a weight.
+        prepare: told all texts of a batch of units before ``likeness`` is asked for them one unit
+            after the other, so that they can be embedded together.
         retrieved: of each unit, texts that are ranked beside what the search finds; their
             log p(d|E) is as exact as that of a found one.
 
@@ -190,6 +193,8 @@ def search(
             asked = retrieved[start : start + UNITS_AT_ONCE]
             named = _with_retrieved(model, tokenizer, part, named, asked, settings)
         prior([text for found in named for text, _ in found if normalise_text(text)])
+        if settings.likeness:
+            prepare(sorted({text for found in named for text, _ in found}))
         for i, found in enumerate(named):
             lengths: dict[str, int] = {}
             for text, (tokens, _) in zip(texts[i], batch[i], strict=True):
