@@ -86,6 +86,8 @@ training and {held_loss} on units whose views no training unit shows, p(d) {fact
 - It describes what exemplars share, with confidence, also where they share nothing. Its score is
   not a probability of being right.
 - Several senses of one unit are joined by "or" at best.
+- It names what is in a view, hardly ever how it looks: colours, brightness and lines are missed,
+  and of two things joined it mostly names one.
 - Its language model adds little to what the encoder's space knows of words: most texts are the
   nearest phrase of the vocabulary or close to it.
 """
