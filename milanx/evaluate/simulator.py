@@ -8,6 +8,7 @@ open_clip model takes its place by name.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -31,7 +32,7 @@ BATCH = 32
 CHECKED_TEXTS = 256  # texts of a step
 
 
-class Simulator:
+class Simulator(ABC):
     """Images and texts in one space; subclasses bring the models.
 
     Attributes:
@@ -65,26 +66,29 @@ class Simulator:
             root = Path(str(resources.files("milanx"))) / "assets" / "simulator"
             if not (root / "simulator.json").is_file():
                 raise FormatError(
-                    "the bundled simulator is missing",
-                    f"{root} holds none, so the installation is incomplete",
-                    "install milanx again, or give another with --simulator",
+                    "there is no bundled simulator",
+                    "this version of milanx ships none yet",
+                    (
+                        "train one: milanx train simulator data.root=FOLDER --out my-simulator",
+                        "--simulator my-simulator, or an open_clip model such as ViT-B-32/TAG",
+                    ),
                 )
             return SmallClip(root)
         if Path(spec).is_dir():
             return SmallClip(Path(spec))
         return OpenClip(str(spec))
 
+    @abstractmethod
     def features(self, views: torch.Tensor) -> torch.Tensor:
         """Encode ``views`` uint8 [b, 3, H, W] to what is worth keeping, float32 [b, c]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def project(self, features: torch.Tensor) -> torch.Tensor:
         """Bring features [n, c] into the shared space: unit rows [n, d]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def texts(self, texts: Sequence[str]) -> torch.Tensor:
         """Encode texts to unit rows [t, d]."""
-        raise NotImplementedError
 
     def similarity(self, texts: Sequence[str], features: np.ndarray) -> np.ndarray:
         """Cosine of texts and images' features [n, c], float32 [t, n]; NaN for an empty text."""

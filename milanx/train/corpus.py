@@ -63,7 +63,8 @@ class Corpus:
         exemplars: k.
         contrast: contrast views of a unit.
         min_purity: least share of a set that shows its meaning.
-        check: draw the units that a training is checked on, from views of their own.
+        check: draw the units that a training is checked on, which show a meaning by views kept from
+            its training units. Other meanings may show the same views.
     """
 
     def __init__(

@@ -189,8 +189,9 @@ def train_decoder(
 ) -> dict[str, Any]:
     """Adapt the base with LoRA to descriptions of exemplar sets; write adapter and set encoder.
 
-    The weights that are kept are those of the best loss on ``check``'s units, whose views no
-    training unit shows.
+    The weights that are kept are those of the best loss on ``check``'s units. These show their
+    meaning by views kept from that meaning's training units, but not from other meanings' nor from
+    the projection's training.
     """
     recipe, settings = desk.recipe, desk.recipe.decoder
     torch.manual_seed(recipe.seed)
