@@ -73,8 +73,9 @@ photos and a fifth of the photos with regions or textures, by group.
 `milanx train {recipe["name"]}`, seed {recipe["seed"]}; {seconds / 60:.0f} minutes of training after
 the photos are encoded. Losses in nats a token: p(d|E) {facts["decoder"]["loss"]} at the end of
 training and {held_loss} on checked units, p(d) {facts["prior"]["loss"]}.
-A checked unit shows a meaning by views kept from that meaning's training units; nearly all of these views are seen in training under
-other meanings, and the projection was trained on them, so this is no loss on unseen photos.
+A checked unit shows a meaning by views kept from that meaning's training units; nearly all of
+these views are seen in training under other meanings, and the projection was trained on them, so
+this is no loss on unseen photos.
 
 ## Measured
 
