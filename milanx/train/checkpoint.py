@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from milanx.errors import FormatError, InputError
@@ -124,7 +124,8 @@ def write_checkpoint(
     }
     metadata = {"format": FORMAT, "version": str(VERSION), "state": json.dumps(state)}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata)
+        # Not save_file: it writes by way of a file of its own, which a kill would leave behind.
+        temporary.write_bytes(save(tensors, metadata))
 
 
 def read_checkpoint(
