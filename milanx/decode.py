@@ -9,11 +9,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from milanx.critic import Critic, summarise
+
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
 COMPONENTS = 192  # principal components that stand for the encoder's feature maps
 HUBNESS = 0.8  # share of a word's usual score that is taken off: some words are near to everything
+FREQUENCY = 0.3  # share of a phrase's log frequency that counts in retrieving it
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class SetEncoderSpec:
         vocabulary: how many words it knows.
         pixels: how many of the last features come from pixels and are read as they are.
         components: principal components that stand for the other features.
+        critic: width of the critic's hidden layer.
     """
 
     features: int
@@ -77,6 +81,7 @@ class SetEncoderSpec:
     vocabulary: int = 0
     pixels: int = 0
     components: int = COMPONENTS
+    critic: int = 512
 
 
 class SetEncoder(nn.Module):
@@ -85,8 +90,8 @@ class SetEncoder(nn.Module):
     Each exemplar's features under its mask, of the whole view, and both in the joint image-text
     space become one vector; so do the contrast views. Learned queries and all of these attend to
     one another without positions (Lee et al. 2019, "Set Transformer"), and what the queries became
-    is the first part of the prefix. The second are the words of the vocabulary that are nearest to
-    the exemplars in the joint space, nearest first.
+    is the first part of the prefix. The second are the phrases of the vocabulary that the critic
+    (`milanx.critic`) finds to agree most with the exemplars, best first.
 
     Of the features the whitened principal components are read: thousands of raw channels at once
     make Adam's steps so large that nothing but the coarsest is learned.
@@ -98,6 +103,7 @@ class SetEncoder(nn.Module):
     joint_mean: torch.Tensor
     text_mean: torch.Tensor
     usual: torch.Tensor
+    frequency: torch.Tensor
 
     def __init__(self, spec: SetEncoderSpec) -> None:
         super().__init__()
@@ -110,6 +116,8 @@ class SetEncoder(nn.Module):
         self.register_buffer("joint_mean", torch.zeros(spec.joint))
         self.register_buffer("text_mean", torch.zeros(spec.joint))
         self.register_buffer("usual", torch.zeros(spec.joint))
+        self.register_buffer("frequency", torch.zeros(spec.vocabulary))
+        self.critic = Critic(read, spec.joint, spec.critic)
         self.pooled = nn.Linear(2 * read, width)
         self.seen = nn.Linear(2 * spec.joint, width)
         self.contrast = nn.Linear(read + spec.joint, width)
@@ -140,9 +148,9 @@ class SetEncoder(nn.Module):
             [u, p + w, width].
         """
         e, units = evidence, len(evidence)
-        pooled = self.pooled(self._centred(e.features).flatten(2))
+        pooled = self.pooled(self.read(e.features).flatten(2))
         exemplars = self.join[0](pooled + self.seen(e.joint.flatten(2) * 10))
-        beside = torch.cat([self._centred(e.contrast), e.contrast_joint * 10], -1)
+        beside = torch.cat([self.read(e.contrast), e.contrast_joint * 10], -1)
         contrast = self.join[1](self.contrast(beside))
         tokens = torch.cat([self.queries.expand(units, -1, -1), exemplars, contrast], 1)
         queries = torch.zeros(units, self.spec.prefix, dtype=torch.bool, device=tokens.device)
@@ -158,23 +166,45 @@ class SetEncoder(nn.Module):
     def _words(self) -> int:
         return min(self.spec.words, self.spec.vocabulary)
 
-    def _centred(self, features: torch.Tensor) -> torch.Tensor:
+    def read(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the read features [..., r] of pooled ones [..., d]."""
         return ((features - self.mean) @ self.axes).clamp(-6, 6)
 
     @torch.no_grad()
     def word_scores(self, evidence: Evidence) -> torch.Tensor:
-        """Score the vocabulary against what the masks show: [u, v], as `likeness` does."""
-        return (self._shown(evidence) - HUBNESS * self.usual) @ self.vocabulary.T
+        """Score the vocabulary: [u, v], in nats, frequent phrases a little ahead."""
+        return self._agreement(evidence, self.vocabulary) + FREQUENCY * self.frequency
 
     @torch.no_grad()
-    def likeness(self, evidence: Evidence, texts: torch.Tensor) -> torch.Tensor:
-        """Centred cosine similarity of what the masks show and texts [t, j]: [u, t].
+    def agreement(self, evidence: Evidence, texts: torch.Tensor) -> torch.Tensor:
+        """Return the critic's estimate of the PMI of sets and texts [t, j]: [u, t], in nats."""
+        return self._agreement(evidence, self.centred_texts(texts))
 
-        Less `HUBNESS` of the similarity that the text has with exemplar sets in general: some
-        texts are near to everything (Radovanovic et al. 2010 on hubs).
-        """
-        centred = F.normalize(texts - self.text_mean, dim=-1)
-        return (self._shown(evidence) - HUBNESS * self.usual) @ centred.T
+    def _agreement(self, evidence: Evidence, texts: torch.Tensor) -> torch.Tensor:
+        read = self.read(evidence.features)
+        contrast = self.read(evidence.contrast)
+        return self.critic(*self.critic_inputs(evidence, read, contrast), texts)
+
+    def critic_inputs(
+        self, evidence: Evidence, read: torch.Tensor, contrast: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what the critic is told of sets, given their read features."""
+        e = evidence
+        summary = summarise(
+            read, e.joint - self.joint_mean, e.valid,
+            contrast, e.contrast_joint - self.joint_mean, e.contrast_valid,
+        )  # fmt: skip
+        return summary, self._shown(e) - HUBNESS * self.usual
+
+    def centred_texts(self, texts: torch.Tensor) -> torch.Tensor:
+        """Text vectors [..., j] of the joint space, centred on the vocabulary: unit rows."""
+        return F.normalize(texts - self.text_mean, dim=-1)
+
+    def train(self, mode: bool = True) -> SetEncoder:
+        """Set the mode of all but the critic, which is trained beforehand and by itself."""
+        super().train(mode)
+        self.critic.eval()
+        return self
 
     def _shown(self, evidence: Evidence) -> torch.Tensor:
         """What the masks show, averaged over the exemplars and centred: unit rows [u, j]."""
@@ -184,7 +214,7 @@ class SetEncoder(nn.Module):
 
     @torch.no_grad()
     def retrieve(self, evidence: Evidence) -> torch.Tensor:
-        """Return the vectors of the nearest words, nearest first: [u, w, j]."""
+        """Return the vectors of the words that agree most, best first: [u, w, j]."""
         nearest = self.word_scores(evidence).topk(self._words, dim=1).indices
         return self.vocabulary[nearest]
 
@@ -196,7 +226,7 @@ class SetEncoder(nn.Module):
         self.axes.copy_(whitening(rows, self.spec.components, self.spec.pixels))
         self.joint_mean.copy_(evidence.joint[:, :, 0][evidence.valid].mean(0))
         self.text_mean.copy_(vocabulary.mean(0))
-        self.vocabulary.copy_(F.normalize(vocabulary - self.text_mean, dim=-1))
+        self.vocabulary.copy_(self.centred_texts(vocabulary))
         self.usual.copy_(self._shown(evidence).mean(0))
 
 

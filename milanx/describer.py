@@ -39,7 +39,7 @@ class Description:
         log_p_given_exemplars: log p(d|E), in nats.
         log_p_prior: log p(d), in nats.
         candidates: the best texts, best first; the first is the description.
-        likeness: of text and exemplars in the encoder's space, where it took part in the ranking.
+        agreement: of text and exemplars, in nats, where it took part in the ranking.
     """
 
     layer: str
@@ -51,7 +51,7 @@ class Description:
     log_p_given_exemplars: float | None = None
     log_p_prior: float | None = None
     candidates: tuple[Candidate, ...] = ()
-    likeness: float | None = None
+    agreement: float | None = None
 
 
 class Describer:
@@ -246,11 +246,10 @@ class Describer:
             evidence = self.evidence(store, layer, alive, features)
             prefixes = self.set_encoder(evidence)
 
-            def likeness(row: int, candidates: Sequence[str]) -> list[float]:
+            def agreement(row: int, candidates: Sequence[str]) -> list[float]:
                 texts = self._embedded(candidates)
-                return self.set_encoder.likeness(evidence.rows(slice(row, row + 1)), texts)[
-                    0
-                ].tolist()
+                one = evidence.rows(slice(row, row + 1))
+                return self.set_encoder.agreement(one, texts)[0].tolist()
 
             ranked = search(
                 self.decoder,
@@ -260,7 +259,7 @@ class Describer:
                 settings,
                 words=self.words,
                 advance=advance,
-                likeness=likeness,
+                agreement=agreement,
                 prepare=self._embedded,
                 retrieved=self.retrieve(evidence, settings.retrieved),
             )
@@ -269,7 +268,7 @@ class Describer:
         return [_description(layer, *known[row], texts.get(row, ())) for row in rows]
 
     def retrieve(self, evidence: Evidence, count: int) -> list[list[str]]:
-        """Return the phrases of the vocabulary nearest to what the masks show, nearest first."""
+        """Return the phrases of the vocabulary that agree most with the sets, best first."""
         if not count or not self.vocabulary:
             return []
         nearest = self.set_encoder.word_scores(evidence).topk(min(count, len(self.vocabulary)))
@@ -343,5 +342,5 @@ def _description(
         best.log_p_given_exemplars,
         best.log_p_prior,
         candidates,
-        best.likeness,
+        best.agreement,
     )

@@ -50,7 +50,7 @@ class SearchSettings:
         min_tokens: least tokens of a description, its end token left out.
         no_repeat: n-grams of this many tokens never occur twice in a text; 0 is off.
         length_penalty: nats taken for each token when candidates are ranked (below 0: given).
-        likeness: weight of the encoder's likeness of text and exemplars in the ranking, in nats.
+        agreement: weight of the agreement of text and exemplars (`milanx.critic`) in the ranking.
         retrieved: phrases nearest to the exemplars in the encoder's space that are ranked beside
             what the strategy finds; 0 is none.
 
@@ -73,7 +73,7 @@ class SearchSettings:
     min_tokens: int = 0
     no_repeat: int = 0
     length_penalty: float = 0.0
-    likeness: float = 0.0
+    agreement: float = 0.0
     retrieved: int = 0
 
     def __post_init__(self) -> None:

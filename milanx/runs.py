@@ -23,7 +23,7 @@ RUN_VERSION = 1
 UNITS = "milanx-units"
 UNITS_VERSION = 1
 STATUSES = ("described", "unclear", "dead")
-FIGURES = ("pmi", "log_p_given_exemplars", "log_p_prior", "likeness")
+FIGURES = ("pmi", "log_p_given_exemplars", "log_p_prior", "agreement")
 
 
 def units_schema() -> pa.Schema:
@@ -124,7 +124,7 @@ class UnitView:
     pmi: float | None
     log_p_given_exemplars: float | None
     log_p_prior: float | None
-    likeness: float | None
+    agreement: float | None
     row: dict[str, Any] = field(repr=False, compare=False)
     run: Run = field(repr=False, compare=False)
 

@@ -1,4 +1,4 @@
-"""Candidates under p(d|E), ranked by weighted PMI and by what the encoder knows of words."""
+"""Candidates under p(d|E), ranked by weighted PMI and by the critic's agreement."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ __all__ = [
     "search",
 ]
 
+CONNECTIVES = frozenset({"and", "or", "without"})
 UNITS_AT_ONCE = 48  # units of one beam search: their logits fit in some 50 MB
 
 
@@ -39,15 +40,15 @@ class Candidate:
         pmi: its weighted PMI, in nats; what a describer without language models ranks by.
         log_p_given_exemplars: log p(d|E), in nats; None without language models.
         log_p_prior: log p(d), in nats; None without language models.
-        likeness: centred cosine similarity of text and exemplars in the encoder's space, in
-            -1..1; None where it took no part in the ranking.
+        agreement: of text and exemplars, in nats (`milanx.critic`); None where it took no part in
+            the ranking.
     """
 
     text: str
     pmi: float
     log_p_given_exemplars: float | None
     log_p_prior: float | None
-    likeness: float | None = None
+    agreement: float | None = None
 
 
 def hypotheses(
@@ -78,19 +79,19 @@ def rerank(
     prior: Callable[[Sequence[str]], Sequence[float]],
     settings: SearchSettings,
     *,
-    likeness: Callable[[Sequence[str]], Sequence[float]] | None = None,
+    agreement: Callable[[Sequence[str]], Sequence[float]] | None = None,
     tokens: Mapping[str, int] | None = None,
 ) -> tuple[Candidate, ...]:
     """Merge texts that are the same after normalisation, and rank what is left.
 
-    The rank of a text is its weighted PMI, plus ``settings.likeness`` times its likeness, less
+    The rank of a text is its weighted PMI, plus ``settings.agreement`` times its agreement, less
     ``settings.length_penalty`` times its tokens.
 
     Args:
         found: (text, log p(d|E)), any order.
         prior: log p(d) of texts.
         settings: weights, method, how many are kept.
-        likeness: of texts and the unit's exemplars, in -1..1; asked only where it has a weight.
+        agreement: of texts and the unit's exemplars; asked only where it has a weight.
         tokens: of each text, its end token included; needed where length has a penalty.
 
     Returns:
@@ -101,8 +102,8 @@ def rerank(
     Raises:
         ValueError: a weight without what it weighs.
     """
-    if settings.likeness and likeness is None:
-        raise ValueError("likeness has a weight, but nothing tells it")
+    if settings.agreement and agreement is None:
+        raise ValueError("agreement has a weight, but nothing tells it")
     if settings.length_penalty and tokens is None:
         raise ValueError("length has a penalty, but the texts' tokens are not given")
     spellings: dict[str, dict[str, float]] = {}
@@ -117,14 +118,14 @@ def rerank(
     before = dict(zip(flat, prior(flat), strict=True))
     shown = [max(known, key=lambda text: (known[text], text)) for known in spellings.values()]
     alike: Sequence[float | None] = [None] * len(shown)
-    if settings.likeness and likeness is not None:
-        alike = [float(value) for value in likeness(shown)]
+    if settings.agreement and agreement is not None:
+        alike = [float(value) for value in agreement(shown)]
     ranked = []
     for text, known, near in zip(shown, spellings.values(), alike, strict=True):
         likelihood = _log_sum(known.values())
         unconditioned = _log_sum(before[spelling] for spelling in known)
         pmi = likelihood - settings.lam * unconditioned
-        rank = pmi + settings.likeness * (near or 0.0)
+        rank = pmi + settings.agreement * (near or 0.0)
         if settings.length_penalty and tokens is not None:
             rank -= settings.length_penalty * tokens[text]
         ranked.append((rank, likelihood, Candidate(text, pmi, likelihood, unconditioned, near)))
@@ -155,7 +156,7 @@ def search(
     *,
     words: frozenset[str] = frozenset(),
     advance: Callable[[int], None] = lambda n: None,
-    likeness: Callable[[int, Sequence[str]], Sequence[float]] | None = None,
+    agreement: Callable[[int, Sequence[str]], Sequence[float]] | None = None,
     prepare: Callable[[Sequence[str]], object] = lambda texts: None,
     retrieved: Sequence[Sequence[str]] = (),
 ) -> list[tuple[Candidate, ...]]:
@@ -170,9 +171,9 @@ def search(
         words: the words that a text may hold, folded; any when empty. A small language model
             spells words that do not exist, and PMI favours what p(d) finds unlikely.
         advance: told how many units are done.
-        likeness: of a unit, given by its row in ``prefixes``, and texts: a centred cosine
-            similarity in -1..1 a text; needed where the settings give it a weight.
-        prepare: told all texts of a batch of units before ``likeness`` is asked for them one unit
+        agreement: of a unit, given by its row in ``prefixes``, and texts: a number
+            a text; needed where the settings give it a weight.
+        prepare: told all texts of a batch of units before ``agreement`` is asked for them one unit
             after the other, so that they can be embedded together.
         retrieved: of each unit, texts that are ranked beside what the search finds; their
             log p(d|E) is as exact as that of a found one.
@@ -193,7 +194,7 @@ def search(
             asked = retrieved[start : start + UNITS_AT_ONCE]
             named = _with_retrieved(model, tokenizer, part, named, asked, settings)
         prior([text for found in named for text, _ in found if normalise_text(text)])
-        if settings.likeness:
+        if settings.agreement:
             prepare(sorted({text for found in named for text, _ in found}))
         for i, found in enumerate(named):
             lengths: dict[str, int] = {}
@@ -201,8 +202,8 @@ def search(
                 lengths.setdefault(text, len(tokens) + 1)
             for text in retrieved[start + i] if retrieved else ():
                 lengths.setdefault(text, _length(tokenizer, text))
-            ask = None if likeness is None else partial(likeness, start + i)
-            made.append(rerank(found, prior, settings, likeness=ask, tokens=lengths))
+            ask = None if agreement is None else partial(agreement, start + i)
+            made.append(rerank(found, prior, settings, agreement=ask, tokens=lengths))
         advance(len(batch))
     return made
 
@@ -239,9 +240,22 @@ def _length(tokenizer: PreTrainedTokenizerFast, text: str) -> int:
 
 
 def _spelled(found: list[tuple[str, float]], words: frozenset[str]) -> list[tuple[str, float]]:
-    """Keep the texts whose words all exist; all of them if none does."""
-    kept = [pair for pair in found if set(normalise_text(pair[0]).split()) <= words]
-    return kept if words and kept else found
+    """Keep the texts whose words all exist and that say nothing twice; all of them if none does."""
+    kept = [pair for pair in found if _sound(normalise_text(pair[0]).split(), words)]
+    return kept or found
+
+
+def _sound(text: list[str], words: frozenset[str]) -> bool:
+    """Whether words are known ones (any where ``words`` is empty) and none stands on both sides.
+
+    "dogs and dogs" and "dog or dogs" say no more than "dogs".
+    """
+    for i, word in enumerate(text):
+        if word in CONNECTIVES:
+            before = {w.removesuffix("s") for w in text[:i]}
+            if before & {w.removesuffix("s") for w in text[i + 1 :]}:
+                return False
+    return not words or set(text) <= words
 
 
 def _decode(tokenizer: PreTrainedTokenizerFast, rows: Sequence[Sequence[int]]) -> list[str]:

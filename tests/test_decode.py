@@ -18,6 +18,7 @@ def _inputs(units: int = 3, k: int = 5, c: int = 2) -> tuple[SetEncoder, Evidenc
         torch.randn(units, c, 6), torch.ones(units, c, dtype=torch.bool),
     )  # fmt: skip
     set_encoder.learn_usual(evidence, torch.randn(9, 6))
+    set_encoder.frequency.copy_(torch.randn(9))
     return set_encoder, evidence
 
 
@@ -62,11 +63,24 @@ def test_retrieved_words_equal_the_plain_version() -> None:
     evidence = replace(evidence, valid=torch.tensor([[True] * 5, [True] * 2 + [False] * 3,
                                                      [True] * 4 + [False]]))  # fmt: skip
     found = set_encoder.retrieve(evidence)
+    critic = set_encoder.critic
     for u in range(3):
-        shown = [evidence.joint[u, i, 0] for i in range(5) if evidence.valid[u, i]]
-        mean = sum(shown) / len(shown) - set_encoder.joint_mean
+        there = [i for i in range(5) if evidence.valid[u, i]]
+        read = torch.stack([set_encoder.read(evidence.features[u, i]) for i in there])
+        joint = torch.stack([evidence.joint[u, i] - set_encoder.joint_mean for i in there])
+        beside = torch.stack([set_encoder.read(c) for c in evidence.contrast[u]])
+        summary = torch.cat([
+            read.mean(0).flatten(), read[:, 0].std(0, correction=0), beside.mean(0),
+            10 * joint.mean(0).flatten(),
+            10 * (evidence.contrast_joint[u] - set_encoder.joint_mean).mean(0), torch.ones(1),
+        ])  # fmt: skip
+        mean = sum(evidence.joint[u, i, 0] for i in there) / len(there) - set_encoder.joint_mean
         mean = mean / mean.norm() - 0.8 * set_encoder.usual
-        scores = [float(mean @ word) for word in set_encoder.vocabulary]
+        scores = [
+            float(critic.body(summary) @ critic.text(word) + critic.zero_shot * (mean @ word)
+                  + 0.3 * often)
+            for word, often in zip(set_encoder.vocabulary, set_encoder.frequency, strict=True)
+        ]  # fmt: skip
         best = sorted(range(9), key=lambda i: -scores[i])[:3]
         torch.testing.assert_close(found[u], set_encoder.vocabulary[best])
 

@@ -49,13 +49,13 @@ def test_planted_colours_are_told_apart(run: milanx.Run) -> None:
 
 
 def test_table_is_read_without_milanx(run: milanx.Run, describer: milanx.Describer) -> None:
-    weight = describer.settings.likeness
+    weight = describer.settings.agreement
     table = pq.read_table(run.root / "units.parquet")
     assert table.schema.names == units_schema().names
     assert table.num_rows == len(run)
     assert table.column("score").null_count == len(run)
     for row in table.to_pylist():
-        ranks = [c["pmi"] + weight * c["likeness"] for c in row["candidates"]]
+        ranks = [c["pmi"] + weight * c["agreement"] for c in row["candidates"]]
         assert ranks[0] == pytest.approx(max(ranks))
         assert row["pmi"] == row["candidates"][0]["pmi"]
         assert row["description"] == row["candidates"][0]["text"]
@@ -69,7 +69,8 @@ def test_a_unit_alone_has_the_text_that_it_has_in_the_layer(
     for unit in (0, 5, 11):
         alone = describer.describe(run.store, units={"units": [(unit, "+")]})[0]
         other = together[unit, "+"]
-        ranks = [c.pmi + describer.settings.likeness * (c.likeness or 0) for c in other.candidates]
+        weight = describer.settings.agreement
+        ranks = [c.pmi + weight * (c.agreement or 0) for c in other.candidates]
         if len(ranks) < 2 or ranks[0] - ranks[1] > 1e-4:
             assert alone.text == other.text
             assert alone.pmi == pytest.approx(other.pmi, abs=1e-3)

@@ -288,30 +288,30 @@ def ranked(how: SearchSettings, **more: object) -> list[Candidate]:
     return list(rerank(FOUND, lambda texts: [BEFORE[t] for t in texts], how, **more))
 
 
-def test_likeness_takes_part_in_the_rank_and_not_in_the_pmi() -> None:
+def test_agreement_takes_part_in_the_rank_and_not_in_the_pmi() -> None:
     plain = ranked(SearchSettings())
     assert [c.text for c in plain] == ["red dogs", "a dog in the snow", "dogs"]
-    assert all(c.likeness is None for c in plain)
+    assert all(c.agreement is None for c in plain)
     asked: list[list[str]] = []
 
-    def likeness(texts: list[str]) -> list[float]:
+    def agreement(texts: list[str]) -> list[float]:
         asked.append(list(texts))
         return [ALIKE[t] for t in texts]
 
-    weighed = ranked(SearchSettings(likeness=4.0), likeness=likeness)
+    weighed = ranked(SearchSettings(agreement=4.0), agreement=agreement)
     for c in weighed:
         assert c.pmi == pytest.approx(c.log_p_given_exemplars - 0.2 * c.log_p_prior)
-        assert c.likeness == pytest.approx(ALIKE[c.text])
-    totals = [c.pmi + 4 * c.likeness for c in weighed]
+        assert c.agreement == pytest.approx(ALIKE[c.text])
+    totals = [c.pmi + 4 * c.agreement for c in weighed]
     assert totals == sorted(totals, reverse=True)
     assert weighed[0].text == "dogs"
     assert len(asked) == 1
-    argmax = ranked(SearchSettings(likeness=4.0, method="argmax"), likeness=likeness)
+    argmax = ranked(SearchSettings(agreement=4.0, method="argmax"), agreement=agreement)
     assert [c.text for c in argmax] == ["red dogs", "dogs", "a dog in the snow"]
-    ranked(SearchSettings(), likeness=likeness)
+    ranked(SearchSettings(), agreement=agreement)
     assert len(asked) == 2  # without a weight it is not asked
-    with pytest.raises(ValueError, match="likeness"):
-        ranked(SearchSettings(likeness=1.0))
+    with pytest.raises(ValueError, match="agreement"):
+        ranked(SearchSettings(agreement=1.0))
 
 
 def test_a_penalty_of_length_prefers_the_shorter() -> None:
@@ -323,7 +323,7 @@ def test_a_penalty_of_length_prefers_the_shorter() -> None:
 
 
 @pytest.mark.parametrize("strategy", ["beam", "diverse", "nucleus"])
-def test_search_asks_the_likeness_of_the_right_unit(
+def test_search_asks_the_agreement_of_the_right_unit(
     monkeypatch: pytest.MonkeyPatch, strategy: str
 ) -> None:
     monkeypatch.setattr("milanx.search.UNITS_AT_ONCE", 2)
@@ -331,22 +331,22 @@ def test_search_asks_the_likeness_of_the_right_unit(
     torch.manual_seed(1)
     model = build_gpt2(len(tokenizer), layers=1, width=16, heads=2).eval()
     how = SearchSettings(
-        beam=6, samples=6, groups=2, max_tokens=5, strategy=strategy, likeness=3.0,
+        beam=6, samples=6, groups=2, max_tokens=5, strategy=strategy, agreement=3.0,
         length_penalty=0.1,
     )  # fmt: skip
     rows = []
 
-    def likeness(row: int, texts: list[str]) -> np.ndarray:
+    def agreement(row: int, texts: list[str]) -> np.ndarray:
         rows.append(row)
         return np.array([((row + 1) * len(t) % 7) / 7 for t in texts])
 
     prefixes = torch.randn(5, 2, 16)
     prior = Prior(model, tokenizer)
-    made = search(model, prior, tokenizer, prefixes, how, likeness=likeness)
+    made = search(model, prior, tokenizer, prefixes, how, agreement=agreement)
     assert rows == [row for row in range(5) if made[row]]
     for row, candidates in enumerate(made):
         for c in candidates:
-            assert c.likeness == pytest.approx(((row + 1) * len(c.text) % 7) / 7)
+            assert c.agreement == pytest.approx(((row + 1) * len(c.text) % 7) / 7)
 
 
 @pytest.mark.parametrize(

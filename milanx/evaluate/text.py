@@ -17,7 +17,7 @@ KEPT = frozenset({
     "canvas", "wilderness", "hourglass", "sunglasses", "binoculars", "scissors", "trousers",
     "shorts", "jeans", "pants", "swiss", "less", "abacus", "papyrus", "crocus", "bonus",
     "this", "is", "was", "has", "its", "various", "circus", "lotus", "mantis", "rhinoceros",
-    "trellis", "tennis", "asparagus", "citrus", "cosmos",
+    "trellis", "tennis", "asparagus", "citrus", "cosmos", "christmas",
 })  # fmt: skip
 IRREGULAR = {
     "men": "man", "women": "woman", "children": "child", "people": "person", "feet": "foot",
@@ -26,9 +26,12 @@ IRREGULAR = {
     "calves": "calf", "lives": "life", "cacti": "cactus", "octopi": "octopus", "buses": "bus",
     "postmen": "postman", "fungi": "fungus", "skies": "sky", "scarves": "scarf",
     "hooves": "hoof", "thieves": "thief", "potatoes": "potato", "tomatoes": "tomato",
-    "buffaloes": "buffalo", "mosquitoes": "mosquito", "volcanoes": "volcano", "mangoes": "mango",
+    "bikinis": "bikini", "taxis": "taxi", "skis": "ski", "ties": "tie", "pies": "pie",
+    "potpies": "potpie", "cookies": "cookie", "movies": "movie", "hoodies": "hoodie",
+    "does": "do", "goes": "go",
 }  # fmt: skip
 DOUBLED = frozenset("bdgmnprt")
+ENDS_IN_OE = ("shoes", "toes", "canoes", "oboes", "hoes", "foes")
 
 
 @lru_cache(maxsize=65536)
@@ -41,6 +44,8 @@ def lemma(word: str) -> str:
         return word
     if word in IRREGULAR:
         return IRREGULAR[word]
+    if len(word) > 6 and word.endswith("ings"):
+        return lemma(word[:-1])
     if len(word) > 5 and word.endswith("ing"):
         stem = word[:-3]
         if stem[-1] == stem[-2] and stem[-1] in DOUBLED:
@@ -51,6 +56,8 @@ def lemma(word: str) -> str:
     if word.endswith("es") and word[:-2] in KEPT:
         return word[:-2]
     if len(word) > 6 and word.endswith("uses") and word[-5] not in "oa":  # not houses, causes
+        return word[:-2]
+    if len(word) > 4 and word.endswith("oes") and not word.endswith(ENDS_IN_OE):
         return word[:-2]
     for ending in ("ches", "shes", "sses", "xes", "zzes"):
         if word.endswith(ending):

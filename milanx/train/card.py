@@ -53,7 +53,7 @@ excite the unit most.
   permutation-invariant set encoder that also retrieves the nearest phrases of a vocabulary
 - p(d): the same GPT-2 with a LoRA of its own, fitted to the same descriptions without condition
 - search: beam {search["beam"]} and the {search["retrieved"]} nearest phrases, ranked by weighted
-  PMI with lambda {search["lam"]} and by {search["likeness"]} nats times the likeness of text and
+  PMI with lambda {search["lam"]} and by {search["agreement"]} nats times the agreement of text and
   exemplars in the encoder's space
 
 ## Data and its terms

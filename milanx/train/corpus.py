@@ -23,8 +23,7 @@ JOINED = frozenset({"both", "without", "channel"})  # kinds that are never one o
 NO_CONTRAST = 0.15  # share of the units without contrast views
 MIN_EXEMPLARS = 6
 FULL_SET = 0.7  # share of the units with all k exemplars
-CHECK_SHARE = 0.1  # of a meaning's views, shown by the check's units and by no other
-MIN_CHECKED = 20  # views of a meaning from which some are kept for the check
+MIN_CHECKED = 4  # views of a meaning, kept from training, with which it can be checked
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,7 @@ class Unit:
         contrast: int64 [c], photos.
         text: its description.
         kind: of its first meaning.
+        senses: the texts of each of its meanings.
     """
 
     rows: np.ndarray
@@ -44,6 +44,7 @@ class Unit:
     contrast: np.ndarray
     text: str
     kind: str
+    senses: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,10 @@ class Corpus:
         exemplars: k.
         contrast: contrast views of a unit.
         min_purity: least share of a set that shows its meaning.
-        check: draw the units that a training is checked on, which show a meaning by views kept from
-            its training units. Other meanings may show the same views.
+        check: draw the units that a training is checked on, of photos that no training sees.
+
+    Attributes:
+        kinds: of meanings that can be drawn; none where too few photos are kept for the check.
     """
 
     def __init__(
@@ -81,12 +84,17 @@ class Corpus:
         self.exemplars = exemplars
         self.contrast = contrast
         self.min_purity = min_purity
+        self.rows = np.flatnonzero(np.asarray(table.checked)[table.photo] == check)
+        self.views: dict[int, np.ndarray] = {}
         self.by_kind: dict[str, list[Entry]] = {}
         for entry in table.entries:
-            self.by_kind.setdefault(entry.kind, []).append(entry)
+            views = self._own(entry)
+            if len(views) >= (MIN_CHECKED if check else 1):
+                self.views[entry.start] = views
+                self.by_kind.setdefault(entry.kind, []).append(entry)
         self.kinds = sorted(self.by_kind)
         shares = np.array([SHARES[kind] for kind in self.kinds])
-        self.shares = shares / shares.sum()
+        self.shares = shares / max(shares.sum(), 1e-9)
         # Within a kind the square root of the count: frequent meanings lead, rare ones are met.
         self.weights = {}
         for kind, group in self.by_kind.items():
@@ -100,13 +108,20 @@ class Corpus:
                 group = self.by_kind[kind]
                 return group[int(rng.choice(len(group), p=self.weights[kind]))]
 
-    def _views(self, entry: Entry) -> np.ndarray:
+    def _own(self, entry: Entry) -> np.ndarray:
         """Return which views of a meaning these units may show: places among its views."""
-        places = np.arange(entry.photos)
-        if entry.photos < MIN_CHECKED:
-            return places
-        checked = places % round(1 / CHECK_SHARE) == 0
-        return places[checked == self.check]
+        last = entry.start + entry.photos * entry.variants
+        shown = self.table.photo[entry.start : last : entry.variants]
+        return np.flatnonzero(self.table.checked[shown] == self.check)
+
+    def frequencies(self) -> dict[str, float]:
+        """Return how often each text is drawn for a unit of one meaning; they sum to one."""
+        found: dict[str, float] = {}
+        for kind, share in zip(self.kinds, self.shares, strict=True):
+            for entry, weight in zip(self.by_kind[kind], self.weights[kind], strict=True):
+                for text in entry.texts:
+                    found[text] = found.get(text, 0.0) + share * weight / len(entry.texts)
+        return found
 
     def _phrase(self, entry: Entry, rng: np.random.Generator) -> str:
         text = str(rng.choice(entry.texts))
@@ -143,18 +158,19 @@ class Corpus:
         pure = rng.random(k) < rng.uniform(self.min_purity, 1)
         which = rng.integers(0, len(senses), k)
         whole = all(e.kind in WHOLE_KINDS for e in senses) and rng.random() < WHOLE_VIEW
-        rows = rng.integers(0, len(self.table.photo), k)
+        rows = rng.choice(self.rows, k)
         for sense, entry in enumerate(senses):
             places = np.flatnonzero(pure & (which == sense))
-            views = self._views(entry)
+            views = self.views[entry.start]
             shown = rng.permutation(views)[np.arange(len(places)) % len(views)]
             variant = rng.integers(0, entry.variants, len(places))
             rows[places] = entry.start + shown * entry.variants + variant
         if whole:
             rows = self.table.photo[rows].astype(np.int64)
         near = np.concatenate([entry.near for entry in senses])
+        near = near if self.check else near[~self.table.checked[near]]
         drawn = rng.permutation(near)[: self.contrast if rng.random() >= NO_CONTRAST else 0]
-        return Unit(rows, whole, drawn, text, senses[0].kind)
+        return Unit(rows, whole, drawn, text, senses[0].kind, tuple(e.texts for e in senses))
 
     def batch(self, size: int, rng: np.random.Generator) -> Batch:
         """Draw ``size`` units."""

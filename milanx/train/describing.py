@@ -1,4 +1,4 @@
-"""Training of the language side: base GPT-2, p(d|E) and p(d).
+"""Training of the critic and the language side: base GPT-2, p(d|E) and p(d).
 
 The base learns captions and descriptions, half of them behind the prefix of an exemplar set; so
 it reads prefixes before LoRA adapts it, once to descriptions of exemplars, once without them.
@@ -20,6 +20,7 @@ from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 from milanx.decode import Evidence, SetEncoder, SetEncoderSpec, with_lora
 from milanx.encode import Encoder
 from milanx.language import build_gpt2, encode_texts, train_tokenizer
+from milanx.train.agreeing import train_critic
 from milanx.train.corpus import Batch, Corpus
 from milanx.train.fit import FitSettings, fit_model, share
 from milanx.train.losses import prefix_sums, text_sums
@@ -109,29 +110,60 @@ def step_rng(seed: int, stage: int, step: int) -> np.random.Generator:
 
 
 def new_set_encoder(
-    recipe: Recipe, encoder: Encoder, corpus: Corpus, vocabulary: Sequence[str], width: int
+    recipe: Recipe, encoder: Encoder, corpus: Corpus, vocabulary: Sequence[str]
 ) -> SetEncoder:
     """Build a set encoder that knows the features' usual values and the vocabulary."""
     spec = SetEncoderSpec(
-        encoder.width, encoder.spec.joint, width, recipe.decoder.prefix,
+        encoder.width, encoder.spec.joint, recipe.base.width, recipe.decoder.prefix,
         layers=recipe.decoder.layers, vocabulary=len(vocabulary),
-        pixels=encoder.spec.pixel_channels,
+        pixels=encoder.spec.pixel_channels, critic=recipe.critic.width,
     )  # fmt: skip
     set_encoder = SetEncoder(spec)
     sample = corpus.batch(SAMPLE, step_rng(recipe.seed, 0, 0)).evidence
     set_encoder.learn_usual(sample, encoder.texts(vocabulary))
+    often = corpus.frequencies()
+    set_encoder.frequency.copy_(torch.tensor([often.get(t, min(often.values()))
+                                              for t in vocabulary]).log())  # fmt: skip
+    return set_encoder
+
+
+def train_agreement(
+    desk: Desk,
+    encoder: Encoder,
+    corpus: Corpus,
+    check: Corpus,
+    vocabulary: Sequence[str],
+    folder: Path,
+) -> dict[str, Any]:
+    """Train the critic of a new set encoder; write the set encoder."""
+    recipe = desk.recipe
+    set_encoder = new_set_encoder(recipe, encoder, corpus, vocabulary)
+    facts = train_critic(
+        set_encoder, encoder, corpus, check, recipe.critic, recipe.seed, desk.advance
+    )
+    save_file(set_encoder.state_dict(), folder / "set_encoder.safetensors")
+    return {**facts, "set_encoder": asdict(set_encoder.spec)}
+
+
+def _load_set_encoder(folder: Path, spec: dict[str, Any]) -> SetEncoder:
+    set_encoder = SetEncoder(SetEncoderSpec(**spec))
+    set_encoder.load_state_dict(load_file(folder / "set_encoder.safetensors"))
+    set_encoder.critic.requires_grad_(False)
     return set_encoder
 
 
 def train_base(
     desk: Desk,
-    encoder: Encoder,
     corpus: Corpus,
     texts: list[str],
-    vocabulary: Sequence[str],
+    before: Path,
+    spec: dict[str, Any],
     folder: Path,
 ) -> dict[str, Any]:
-    """Pretrain the base on ``texts`` and on units; write base, tokenizer and set encoder."""
+    """Pretrain the base on ``texts`` and on units; write base, tokenizer and set encoder.
+
+    The set encoder goes on from the one in ``before``, whose critic stays as it is.
+    """
     recipe, settings = desk.recipe, desk.recipe.base
     rng = np.random.default_rng(recipe.seed)
     drawn = [corpus.text(rng) for _ in range(len(texts) // 10)]
@@ -140,7 +172,7 @@ def train_base(
     model = build_gpt2(
         len(tokenizer), settings.layers, settings.width, settings.heads, settings.positions
     )
-    both = Conditioned(new_set_encoder(recipe, encoder, corpus, vocabulary, settings.width), model)
+    both = Conditioned(_load_set_encoder(before, spec), model)
     ids, mask = encode_texts(tokenizer, texts, TOKENS)
     count = settings.steps * settings.accumulate
     order = _batches(mask.sum(1).numpy(), settings.batch_size, count, rng)
@@ -159,7 +191,7 @@ def train_base(
     model.half().save_pretrained(folder / "base")
     tokenizer.save_pretrained(folder / "tokenizer")
     save_file(both.set_encoder.state_dict(), folder / "set_encoder.safetensors")
-    return {**facts, "texts": len(texts), "set_encoder": asdict(both.set_encoder.spec)}
+    return {**facts, "texts": len(texts)}
 
 
 def _batches(
@@ -189,9 +221,8 @@ def train_decoder(
 ) -> dict[str, Any]:
     """Adapt the base with LoRA to descriptions of exemplar sets; write adapter and set encoder.
 
-    The weights that are kept are those of the best loss on ``check``'s units. These show their
-    meaning by views kept from that meaning's training units, but not from other meanings' nor from
-    the projection's training.
+    The weights that are kept are those of the best loss on ``check``'s units, of photos that no
+    training saw.
     """
     recipe, settings = desk.recipe, desk.recipe.decoder
     torch.manual_seed(recipe.seed)
@@ -202,8 +233,7 @@ def train_decoder(
         "lora_dropout": settings.dropout,
         "target_modules": list(settings.targets),
     }
-    set_encoder = SetEncoder(SetEncoderSpec(**spec))
-    set_encoder.load_state_dict(load_file(base_folder / "set_encoder.safetensors"))
+    set_encoder = _load_set_encoder(base_folder, spec)
     both = Conditioned(set_encoder, with_lora(base, lora))
 
     def loss_of(wrapped: nn.Module, step: int) -> Any:
@@ -212,18 +242,22 @@ def train_decoder(
         ids, mask = encode_texts(tokenizer, batch.texts[part], TOKENS)
         return wrapped(batch.evidence.rows(part), ids, mask, tokenizer.bos_token_id)
 
-    checked = check.batch(CHECKED, step_rng(recipe.seed, 3, 0))
+    # Where too few photos are kept for a check, the last weights are taken.
+    checked = check.batch(CHECKED, step_rng(recipe.seed, 3, 0)) if check.kinds else None
 
     def held_out(model: nn.Module) -> Any:
+        assert checked is not None
         part = share(CHECKED, desk.accelerator)
         ids, mask = encode_texts(tokenizer, checked.texts[part], TOKENS)
         return model(checked.evidence.rows(part), ids, mask, tokenizer.bos_token_id)
 
-    facts = desk.fit(both, loss_of, settings, held_out)
+    facts = desk.fit(both, loss_of, settings, held_out if checked else None)
     both.model.save_pretrained(folder / "decoder")
     halves = {k: v.half() for k, v in set_encoder.state_dict().items()}
     save_file(halves, folder / "set_encoder.safetensors")
-    return {**facts, "held_out_by_kind": losses_by_kind(both, checked, tokenizer)}
+    if checked:
+        facts["held_out_by_kind"] = losses_by_kind(both, checked, tokenizer)
+    return facts
 
 
 @torch.inference_mode()

@@ -29,9 +29,16 @@ from milanx.progress import Reporter, Silent
 from milanx.train import contrastive
 from milanx.train.card import card
 from milanx.train.corpus import Corpus
-from milanx.train.describing import Desk, train_base, train_decoder, train_prior
+from milanx.train.describing import (
+    Desk,
+    train_agreement,
+    train_base,
+    train_decoder,
+    train_prior,
+)
 from milanx.train.grounded import channel_meanings, embed, locate, phrase_meanings
 from milanx.train.meanings import (
+    checked_photos,
     named_meanings,
     pixel_meanings,
     region_meanings,
@@ -47,12 +54,12 @@ from milanx.train.table import Table, build_table
 from milanx.train.text import human_descriptions, pretraining_texts
 from milanx.train.track import Pace, check_tracker, open_tracker
 
-CORPUS = 2  # raised when the meanings or the table change, so that cached stages are made again
-LANGUAGE = 2  # the same for what the language side is built of
-# How a describer searches unless told otherwise. The weight of likeness was chosen on checked units
-# (`Corpus`), whose views the projection was trained on: they favour likeness. Of weights that name
-# about as many, the one that still tells the planted colours of the tests apart was taken.
-SEARCH = {"beam": 50, "lam": 0.2, "max_tokens": 16, "retrieved": 20, "likeness": 20.0}
+CORPUS = 3  # raised when the meanings or the table change, so that cached stages are made again
+AGREEMENT = 1  # the same for the critic
+LANGUAGE = 3  # the same for what the language side is built of
+# How a describer searches unless told otherwise; the weight of agreement was chosen on checked
+# units (`Corpus`), of photos that no training saw.
+SEARCH = {"beam": 50, "lam": 0.2, "max_tokens": 16, "retrieved": 20, "agreement": 20.0}
 NAMING = frozenset({"class", "kind", "texture", "region", "phrase"})  # whose texts are vocabulary
 MIN_WORD_COUNT = 3  # rarer words of captions are misspelled more often than not
 VERSION = 1
@@ -69,6 +76,7 @@ class Stages:
     encoder: Encoder
     photos: PhotoFeatures
     keep: np.ndarray
+    checked: np.ndarray
     accelerator: Accelerator
     progress: Reporter
     seconds: dict[str, float]
@@ -182,8 +190,11 @@ def train(
     with accelerator.main_process_first(), progress.stage("encode photos", None) as bar:
         photos = photo_features(encoder, sources, seed=settings.seed, advance=bar.advance)
     keep = training_photos(photos, settings.data.held_out_captions, settings.data.held_out_photos)
+    checked = checked_photos(photos, settings.data.checked)
     logs = out.with_name(f"{out.name}-logs")
-    stages = Stages(settings, encoder, photos, keep, accelerator, progress, {}, tracker, logs)
+    stages = Stages(
+        settings, encoder, photos, keep, checked, accelerator, progress, {}, tracker, logs
+    )
 
     clip_folder = stages.folder("clip", settings.encoder)
     facts: dict[str, Any] = {
@@ -201,22 +212,31 @@ def train(
     drawing = (Table(table_folder), decoder.exemplars, decoder.contrast, decoder.min_purity)
     corpus, check = Corpus(*drawing), Corpus(*drawing, check=True)
     vocabulary = sorted({t for e in corpus.table.entries if e.kind in NAMING for t in e.texts})
-    before = (settings.encoder, CORPUS, LANGUAGE, settings.base, decoder.layers, decoder.prefix)
+    shape = (settings.base.width, decoder.layers, decoder.prefix, decoder.exemplars,
+             decoder.contrast, decoder.min_purity)  # fmt: skip
+    agreeing = (settings.encoder, CORPUS, AGREEMENT, settings.critic, shape)
+    critic_folder = stages.folder("critic", *agreeing)
+    facts["critic"] = stages.run(
+        "critic",
+        critic_folder,
+        settings.critic.steps,
+        lambda folder, desk: train_agreement(desk, encoder, corpus, check, vocabulary, folder),
+    )
+    spec = facts["critic"]["set_encoder"]
+    before = (*agreeing, LANGUAGE, settings.base)
     base_folder = stages.folder("base", *before)
     facts["base"] = stages.run(
         "base",
         base_folder,
         settings.base.steps,
-        lambda folder, desk: train_base(desk, encoder, corpus, stages.texts(), vocabulary, folder),
+        lambda folder, desk: train_base(desk, corpus, stages.texts(), critic_folder, spec, folder),
     )
     decoder_folder = stages.folder("decoder", *before, decoder)
     facts["decoder"] = stages.run(
         "decoder",
         decoder_folder,
         decoder.steps,
-        lambda folder, desk: train_decoder(
-            desk, corpus, check, base_folder, facts["base"]["set_encoder"], folder
-        ),
+        lambda folder, desk: train_decoder(desk, corpus, check, base_folder, spec, folder),
     )
     prior_folder = stages.folder("prior", *before, settings.prior)
     facts["prior"] = stages.run(
@@ -226,7 +246,7 @@ def train(
         lambda folder, desk: train_prior(desk, corpus, base_folder, folder),
     )
     wnids = {clean_name(p.name): p.wnid for p in photos.photos if p.name and p.wnid}
-    probe_folder = stages.folder("probe-2", settings.encoder, CORPUS)
+    probe_folder = stages.folder("probe-3", settings.encoder, CORPUS)
     facts["probe"] = stages.run(
         "probe", probe_folder, 0, lambda f, desk: train_probe(corpus, wnids, f)
     )
@@ -243,8 +263,9 @@ def _make_table(stages: Stages, folder: Path) -> dict[str, Any]:
     space = embed(encoder, photos)
     named = locate(encoder, space, named_meanings(photos, keep), seed)
     named += region_meanings(photos, keep)
-    names = [text for m in named for text in m.texts if m.kind in NAMING]
     held = whole_words(held_out_names())
+    named = [m for m in named if not any(mentions(text, held) for text in m.texts)]
+    names = [text for m in named for text in m.texts if m.kind in NAMING]
     people = human_descriptions(Path(data.root) / data.descriptions)
     phrases = phrase_meanings(
         encoder, space, photos, keep, people, names, lambda text: not mentions(text, held), seed
@@ -252,12 +273,13 @@ def _make_table(stages: Stages, folder: Path) -> dict[str, Any]:
     vocabulary = sorted({*names, *(text for m in phrases for text in m.texts)})
     meanings = [*named, *pixel_meanings(photos, keep), *phrases,
                 *channel_meanings(encoder, photos, keep, vocabulary)]  # fmt: skip
-    build_table(encoder, photos, keep, meanings, folder, seed)
+    build_table(encoder, photos, keep, stages.checked, meanings, folder, seed)
     return {"meanings": dict(Counter(m.kind for m in meanings))}
 
 
 def _train_clip(stages: Stages, folder: Path, advance: Callable[[int, float], None]) -> dict:
-    pairs = contrastive.make_pairs(stages.encoder, stages.photos, stages.keep)
+    trained = stages.keep & ~stages.checked
+    pairs = contrastive.make_pairs(stages.encoder, stages.photos, trained)
     contrastive.train_projection(
         stages.encoder, pairs, stages.recipe.encoder, stages.recipe.seed, advance
     )
@@ -284,7 +306,7 @@ def _write(
         "held_out_classes": list(HELD_OUT_CALTECH),
         "held_out_names": held_out_names(),
         "photos": len(stages.photos),
-        "photos_trained_on": int(stages.keep.sum()),
+        "photos_trained_on": int((stages.keep & ~stages.checked).sum()),
         "human_descriptions_held_out": len(
             human_descriptions(
                 Path(stages.recipe.data.root) / stages.recipe.data.descriptions, held=True
@@ -308,7 +330,7 @@ def _write(
         content = {
             "name": stages.recipe.name,
             "encoder": asdict(stages.encoder.spec),
-            "set_encoder": facts["base"]["set_encoder"],
+            "set_encoder": facts["critic"]["set_encoder"],
             "contrast": stages.recipe.decoder.contrast,
             "search": SEARCH,
             "training": training,

@@ -14,7 +14,14 @@ import numpy as np
 from milanx.encode import EDGE_CHANNELS, PIXEL_CHANNELS
 from milanx.splits import held_out
 from milanx.train.photos import PhotoFeatures
-from milanx.train.phrases import KINDS, clean_name, held_out_names, mentions, whole_words
+from milanx.train.phrases import (
+    ALSO_CALLED,
+    KINDS,
+    clean_name,
+    held_out_names,
+    mentions,
+    whole_words,
+)
 from milanx.train.splits import HELD_OUT_CALTECH, HELD_OUT_TINY
 
 MIN_POSITIVES = 6
@@ -76,6 +83,11 @@ def training_photos(
                      for k, p in zip(keep, photos.photos, strict=True)])  # fmt: skip
 
 
+def checked_photos(photos: PhotoFeatures, share: float) -> np.ndarray:
+    """Return which views the trainings are checked on, bool [n]: whole groups of photos."""
+    return np.array([held_out(f"checked:{p.group}", share) for p in photos.photos])
+
+
 def named_meanings(photos: PhotoFeatures, keep: np.ndarray) -> list[Meaning]:
     """Classes, kinds above classes, textures and regions."""
     by_name: dict[str, list[int]] = {}
@@ -91,7 +103,8 @@ def named_meanings(photos: PhotoFeatures, keep: np.ndarray) -> list[Meaning]:
         merged.setdefault(clean_name(name), []).extend(indices)
     texture_names = {clean_name(t) for t in textures}
     found = [
-        Meaning((name,), "texture" if name in texture_names else "class", np.array(indices),
+        Meaning((name, *ALSO_CALLED.get(name, ())),
+                "texture" if name in texture_names else "class", np.array(indices),
                 countable=name not in texture_names)
         for name, indices in merged.items()
     ]  # fmt: skip

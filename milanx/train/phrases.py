@@ -19,7 +19,7 @@ RENAMED = {
     "flamingo_head": "flamingo", "garfield": "cartoon cat", "snoopy": "cartoon dog",
     "bass": "fish", "water_lilly": "water lily", "hawksbill": "sea turtle", "ewer": "pitcher",
     "joshua_tree": "joshua tree", "yin_yang": "yin yang symbol", "lesser panda": "red panda",
-    "teddy": "teddy bear", "alp": "mountain", "lakeside": "lake", "chest": "wooden chest",
+    "teddy": "teddy bear", "sea slug": "nudibranch", "chest": "wooden chest",
     "CD player": "cd player", "confectionery": "candy store", "beach wagon": "station wagon",
     "pop bottle": "soda bottle", "plate": "plate of food", "nail": "metal nail",
     "drumstick": "drumstick", "organ": "pipe organ", "teddy bear": "teddy bear",
@@ -28,6 +28,9 @@ RENAMED = {
     "braided": "braids", "bubbly": "bubbles", "cobwebbed": "cobwebs", "bumpy": "bumpy surface",
     "crystalline": "crystals", "cracked": "cracks", "crosshatched": "crosshatched lines",
 }  # fmt: skip
+
+# Everyday names of classes beside their own.
+ALSO_CALLED: dict[str, tuple[str, ...]] = {"alp": ("mountain",), "lakeside": ("lake",)}
 
 KINDS: dict[str, tuple[str, ...]] = {
     "dogs": ("Chihuahua", "golden retriever", "Labrador retriever", "German shepherd",
@@ -83,6 +86,9 @@ NO_PLURAL = {"food", "grass", "snow", "sand", "water", "sky", "sea", "fruit", "c
              "stairs", "brass", "gravel", "dirt", "paper", "cardboard", "sheep", "bison",
              "fish", "sunglasses", "swimming trunks", "cobwebs", "aircraft"}  # fmt: skip
 
+# Plurals that textblob's rules get wrong: it adds "es" to every "o", and "s" to rare words in "s".
+ENDS_IN_OES = {"potato", "tomato", "hero", "echo", "torpedo", "mosquito", "volcano", "buffalo",
+               "mango"}  # fmt: skip
 SINGULAR_IN_S = {"bus", "trolleybus", "glass", "compass", "octopus", "lotus", "nautilus"}
 
 
@@ -102,7 +108,13 @@ def plural(text: str) -> str:
     there = last.endswith("s") and last not in SINGULAR_IN_S
     if text in NO_PLURAL or last in NO_PLURAL or there:
         return text
-    return f"{head} {pluralize(last)}".strip()
+    if last.endswith("o") and last not in ENDS_IN_OES:
+        many = f"{last}s"
+    elif last.endswith("bus"):
+        many = f"{last}es"
+    else:
+        many = pluralize(last)
+    return f"{head} {many}".strip()
 
 
 def vary(text: str, rng: np.random.Generator) -> str:

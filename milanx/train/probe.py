@@ -45,10 +45,11 @@ def train_probe(
         units = []
         for _ in range(SETS):
             k = corpus.exemplars
-            shown = rng.permutation(entry.photos)[np.arange(k) % entry.photos]
+            views = corpus.views[entry.start]
+            shown = rng.permutation(views)[np.arange(k) % len(views)]
             drawn = entry.start + shown * entry.variants + rng.integers(0, entry.variants, k)
             impure = rng.random(k) > rng.uniform(corpus.min_purity, 1)
-            drawn[impure] = rng.integers(0, len(corpus.table.photo), int(impure.sum()))
+            drawn[impure] = rng.choice(corpus.rows, int(impure.sum()))
             whole = bool(rng.random() < 0.5)
             drawn = corpus.table.photo[drawn].astype(np.int64) if whole else drawn
             units.append(Unit(drawn, whole, np.zeros(0, np.int64), "", "class"))

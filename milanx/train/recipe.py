@@ -30,7 +30,11 @@ class PhotoData:
 
 @dataclass(frozen=True)
 class Data:
-    """Where the training data lies and what of it is held out."""
+    """Where the training data lies and what of it is held out.
+
+    ``checked`` is the share of the other photos' groups that the trainings are checked on and that
+    nothing is fitted to.
+    """
 
     root: str = "data"
     photos: tuple[PhotoData, ...] = ()
@@ -38,6 +42,7 @@ class Data:
     descriptions: str = "descriptions.csv.gz"
     held_out_captions: float = 0.1
     held_out_photos: float = 0.2
+    checked: float = 0.08
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,17 @@ class EncoderSettings:
     batch_size: int = 768
     learning_rate: float = 1e-3
     temperature: float = 0.05
+
+
+@dataclass(frozen=True)
+class CriticSettings:
+    """The critic, which says how far sets and texts agree: ``batch_size`` units a step."""
+
+    width: int = 512
+    dropout: float = 0.3
+    steps: int = 800
+    batch_size: int = 256
+    learning_rate: float = 1e-3
 
 
 @dataclass(frozen=True)
@@ -117,6 +133,7 @@ class Recipe:
     seed: int = 0
     data: Data = field(default_factory=Data)
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
+    critic: CriticSettings = field(default_factory=CriticSettings)
     base: BaseSettings = field(default_factory=BaseSettings)
     decoder: DecoderSettings = field(default_factory=DecoderSettings)
     prior: PriorSettings = field(default_factory=PriorSettings)
@@ -180,7 +197,9 @@ def _check(recipe: Recipe, errors: list[str]) -> None:
     """Note values out of their range."""
     positive = {
         "encoder.steps": recipe.encoder.steps, "encoder.batch_size": recipe.encoder.batch_size,
-        "encoder.temperature": recipe.encoder.temperature, "base.layers": recipe.base.layers,
+        "encoder.temperature": recipe.encoder.temperature, "critic.width": recipe.critic.width,
+        "critic.steps": recipe.critic.steps, "critic.batch_size": recipe.critic.batch_size,
+        "base.layers": recipe.base.layers,
         "base.batch_size": recipe.base.batch_size, "base.steps": recipe.base.steps,
         "base.units": recipe.base.units, "decoder.layers": recipe.decoder.layers,
         "decoder.prefix": recipe.decoder.prefix, "decoder.steps": recipe.decoder.steps,
@@ -192,7 +211,7 @@ def _check(recipe: Recipe, errors: list[str]) -> None:
         errors.append("base.width must be a multiple of base.heads")
     if not 300 <= recipe.base.vocabulary <= 8000:
         errors.append("base.vocabulary must be from 300 to 8000")
-    for name in ("held_out_captions", "held_out_photos"):
+    for name in ("held_out_captions", "held_out_photos", "checked"):
         if not 0 <= getattr(recipe.data, name) < 1:
             errors.append(f"data.{name} must be from 0 to below 1")
     if recipe.precision not in PRECISIONS:

@@ -56,6 +56,7 @@ class Table:
         photo: int32 [r], the view of each row.
         masked: float16 [r, d] and masked_joint float16 [r, j], pooled under each row's mask.
         whole: float16 [n, d] and whole_joint float16 [n, j], over whole views.
+        checked: bool [n], views that the trainings are checked on.
     """
 
     def __init__(self, root: Path) -> None:
@@ -64,7 +65,7 @@ class Table:
             Entry(**{**e, "texts": tuple(e["texts"]), "near": np.array(e["near"], np.int64)})
             for e in content["entries"]
         ]
-        for name in ("photo", "masked", "masked_joint", "whole", "whole_joint"):
+        for name in ("photo", "masked", "masked_joint", "whole", "whole_joint", "checked"):
             setattr(self, name, np.load(root / f"{name}.npy", mmap_mode="r", allow_pickle=False))
 
     photo: np.ndarray
@@ -72,6 +73,7 @@ class Table:
     masked_joint: np.ndarray
     whole: np.ndarray
     whole_joint: np.ndarray
+    checked: np.ndarray
 
 
 def blob(rng: np.random.Generator, grid: int) -> np.ndarray:
@@ -122,6 +124,7 @@ def build_table(
     encoder: Encoder,
     photos: PhotoFeatures,
     keep: np.ndarray,
+    checked: np.ndarray,
     meanings: Sequence[Meaning],
     root: Path,
     seed: int,
@@ -148,7 +151,7 @@ def build_table(
     whole_joint, masked_joint = _joint(encoder, whole), _joint(encoder, masked)
     near = _near_views(meanings, whole_joint, keep)
     for name, array in (("photo", photo), ("whole", whole), ("whole_joint", whole_joint),
-                        ("masked_joint", masked_joint)):  # fmt: skip
+                        ("masked_joint", masked_joint), ("checked", checked)):  # fmt: skip
         np.save(root / f"{name}.npy", array, allow_pickle=False)
     masked.flush()
     entries, start = [], 0

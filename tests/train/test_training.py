@@ -2,6 +2,8 @@
 
 import gzip
 import io
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +16,9 @@ import torch
 from PIL import Image, ImageDraw
 
 from milanx.splits import held_out, photo_group
-from milanx.train.corpus import Corpus
+from milanx.train.agreeing import targets, train_critic
+from milanx.train.corpus import Corpus, Unit
+from milanx.train.describing import new_set_encoder
 from milanx.train.meanings import (
     Meaning,
     named_meanings,
@@ -24,6 +28,7 @@ from milanx.train.meanings import (
 )
 from milanx.train.photos import Photo, PhotoFeatures
 from milanx.train.phrases import clean_name, held_out_names, mentions, plural, whole_words
+from milanx.train.recipe import BaseSettings, CriticSettings, Recipe
 from milanx.train.splits import HELD_OUT_CALTECH
 from milanx.train.table import Table, build_table
 from milanx.train.text import near_duplicates
@@ -154,8 +159,12 @@ def _encoder() -> Any:
     )  # fmt: skip
 
 
-def _table(tmp_path: Path, photos: PhotoFeatures, meanings: list[Meaning]) -> Table:
-    build_table(_encoder(), photos, np.ones(len(photos), bool), meanings, tmp_path, seed=0)
+def _table(
+    tmp_path: Path, photos: PhotoFeatures, meanings: list[Meaning], held: Sequence[int] = ()
+) -> Table:
+    everything, checked = np.ones(len(photos), bool), np.zeros(len(photos), bool)
+    checked[list(held)] = True
+    build_table(_encoder(), photos, everything, checked, meanings, tmp_path, seed=0)
     return Table(tmp_path)
 
 
@@ -186,6 +195,69 @@ def test_meanings_and_units(tmp_path: Path) -> None:
     again = corpus.batch(60, np.random.default_rng(0))
     assert again.texts == batch.texts
     assert (again.evidence.features == batch.evidence.features).all()
+
+
+def test_training_and_check_share_no_photo(tmp_path: Path) -> None:
+    features = _fake([_photo(group=str(i)) for i in range(60)], 16)
+    grids = np.full((20, 64), 255, np.uint8)
+    meanings = [Meaning(("a",), "class", np.arange(20), grids),
+                Meaning(("b",), "region", np.arange(20, 40), grids),
+                Meaning(("c",), "region", np.arange(40, 60), grids)]  # fmt: skip
+    table = _table(tmp_path, features, meanings, held=[*range(0, 60, 4), 41])
+    seen: dict[bool, set[int]] = {False: set(), True: set()}
+    rng = np.random.default_rng(0)
+    for check, shown in seen.items():
+        corpus = Corpus(table, check=check)
+        for _ in range(80):
+            unit = corpus.unit(rng)
+            shown |= set((unit.rows if unit.whole else table.photo[unit.rows]).tolist())
+            if not check:  # contrast views of a check carry no word
+                shown |= set(unit.contrast.tolist())
+    assert not seen[False] & seen[True]
+    assert len(seen[True]) > 10
+    assert sum(Corpus(table).frequencies().values()) == pytest.approx(1)
+
+
+def _hashed(text: str) -> torch.Tensor:
+    """A text's vector, near to that of its plural."""
+    own, other = (
+        torch.randn(4, generator=torch.Generator().manual_seed(zlib.crc32(t.encode())))
+        for t in (text.rstrip("s"), text)
+    )
+    return torch.nn.functional.normalize(own + 0.1 * other, dim=0)
+
+
+def test_critic_learns_which_text_agrees(tmp_path: Path) -> None:
+    photos = [_photo(group=str(i)) for i in range(120)]
+    features = _fake(photos, 16)
+    words = ["one", "fourteen", "apples and pears", "sea"]
+    grids = np.full((30, 64), 255, np.uint8)
+    meanings = []
+    for i, word in enumerate(words):
+        features.dense[30 * i : 30 * (i + 1), :, 4 + i] += 8
+        meanings.append(Meaning((word,), "region", np.arange(30 * i, 30 * (i + 1)), grids,
+                                countable=False))  # fmt: skip
+    table = _table(tmp_path, features, meanings, held=range(0, 120, 5))
+    recipe = Recipe(base=BaseSettings(width=16, heads=2))
+    corpus = Corpus(table, min_purity=0.9)
+    check = Corpus(table, min_purity=0.9, check=True)
+    encoder = _encoder()
+    encoder.texts = lambda texts: torch.stack([_hashed(t) for t in texts])
+    set_encoder = new_set_encoder(recipe, encoder, corpus, words)
+    facts = train_critic(set_encoder, encoder, corpus, check,
+                         CriticSettings(width=32, steps=300, batch_size=64, learning_rate=1e-2),
+                         seed=0)  # fmt: skip
+    right = facts["first_right"]["region"][0]
+    assert right > 0.9
+    assert facts["checked_loss"] < 0.8  # two senses cannot be told for sure
+
+
+def test_targets_share_what_is_right() -> None:
+    none = np.zeros(0, np.int64)
+    one = Unit(none, False, none, "dogs", "class", (("dog",),))
+    two = Unit(none, False, none, "dogs or a lake", "class", (("dog",), ("lake", "pond")))
+    found = targets([one, two], {"dog": 0, "lake": 1, "pond": 2}, {"dogs or a lake": 0, "x": 1})
+    assert found.tolist() == [[1, 0, 0, 0, 0], [0.25, 0.125, 0.125, 0.5, 0]]
 
 
 def test_contrast_views_do_not_show_the_meaning(tmp_path: Path) -> None:

@@ -1,0 +1,90 @@
+"""How far a text and an exemplar set speak of one thing, learned: an estimate of their PMI.
+
+A bilinear critic trained by a softmax over all texts, from whose logits the texts' log frequency
+is taken out (Menon et al. 2021, "Long-tail learning via logit adjustment"), tends to
+log p(d|E) / p(d) (van den Oord et al. 2018; Poole et al. 2019, "On variational bounds of mutual
+information").
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+ZERO_SHOT = 10.0  # nats that the joint space's own similarity counts before training
+
+
+class Critic(nn.Module):
+    """Scores texts for exemplar sets, in nats.
+
+    The sum of what the joint image-text space says by itself, times a learned weight, and of a
+    learned bilinear form of the set's features and the text's vector.
+
+    Args:
+        read: features of one view that are read (`milanx.decode.SetEncoder`).
+        joint: j, width of the joint space.
+        width: of the hidden layer.
+        dropout: in training.
+    """
+
+    def __init__(self, read: int, joint: int, width: int = 768, dropout: float = 0.3) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Linear(4 * read + 3 * joint + 1, width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(width, joint),
+        )
+        nn.init.zeros_(self.body[-1].bias)
+        self.text = nn.Linear(joint, joint)
+        self.zero_shot = nn.Parameter(torch.tensor(ZERO_SHOT))
+
+    def forward(
+        self, summary: torch.Tensor, shown: torch.Tensor, texts: torch.Tensor
+    ) -> torch.Tensor:
+        """Score texts.
+
+        Args:
+            summary: [u, 4 r + 3 j + 1], of `summarise`.
+            shown: [u, j], what the masks show in the joint space, centred.
+            texts: [t, j], centred unit rows.
+
+        Returns:
+            [u, t], in nats.
+        """
+        return self.body(summary) @ self.text(texts).T + self.zero_shot * (shown @ texts.T)
+
+
+def summarise(
+    read: torch.Tensor,
+    joint: torch.Tensor,
+    valid: torch.Tensor,
+    contrast: torch.Tensor,
+    contrast_joint: torch.Tensor,
+    contrast_valid: torch.Tensor,
+) -> torch.Tensor:
+    """Bring an exemplar set to one vector: what its views share and how far they differ.
+
+    Args:
+        read: [u, k, 2, r], read features under the mask and of the whole view.
+        joint: [u, k, 2, j], in the joint space, centred.
+        valid: bool [u, k].
+        contrast: [u, c, r], read features of the contrast views.
+        contrast_joint: [u, c, j], centred.
+        contrast_valid: bool [u, c].
+
+    Returns:
+        [u, 4 r + 3 j + 1].
+    """
+    share = valid.to(read)[..., None, None]
+    count = share.sum(1).clamp_min(1)
+    mean = (read * share).sum(1) / count
+    spread = (((read - mean[:, None]) ** 2 * share).sum(1) / count)[:, 0].clamp_min(0).sqrt()
+    seen = (joint * share).sum(1) / count
+    beside = contrast_valid.to(read)[..., None]
+    rivals = beside.sum(1).clamp_min(1)
+    other = (contrast * beside).sum(1) / rivals
+    other_joint = (contrast_joint * beside).sum(1) / rivals
+    known = contrast_valid.any(1, keepdim=True).to(read)
+    parts = [mean.flatten(1), spread, other, 10 * seen.flatten(1), 10 * other_joint, known]
+    return torch.cat(parts, 1)
