@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
 from milanx.encode import Encoder
 from milanx.errors import InputError
-from milanx.files import cache_dir, fingerprint, fingerprint_file, read_json, write_json
+from milanx.files import cache_dir, fingerprint, read_json, write_json
 from milanx.splits import photo_group
+from milanx.train.sources import fingerprint_source, photo_rows
 
 MIN_CROP = 0.7  # least share of the short side that a training crop keeps
 DEGRADED = 0.7  # share of the views that are made smaller and compressed again
@@ -37,7 +37,7 @@ class Photo:
     """What is known of one encoded view of a photo.
 
     Attributes:
-        source: stem of the file that it came from.
+        source: stem of the file or folder that it came from.
         group: views of one group never fall on both sides of a split.
         name: class name, if it has one.
         wnid: WordNet id of the class, if it has one.
@@ -55,10 +55,10 @@ class Photo:
 
 @dataclass(frozen=True)
 class PhotoSource:
-    """A parquet file of photos, how many rows of a class to take, and views of each.
+    """A file or folder of photos, how many rows of a class to take, and views of each.
 
     Attributes:
-        path: the file.
+        path: the file or folder, in a layout of `milanx.train.sources`.
         per_class: rows of each class; all when None.
         views: views of each photo.
         text: how many views more are made with words written over the photo.
@@ -155,12 +155,11 @@ def _write_words(
 
 def _rows(source: PhotoSource) -> Iterator[dict[str, Any]]:
     taken: dict[str, int] = {}
-    for batch in pq.ParquetFile(source.path).iter_batches(batch_size=64):
-        for row in batch.to_pylist():
-            key = str(row.get("wnid") or row.get("name"))
-            taken[key] = taken.get(key, 0) + 1
-            if source.per_class is None or "name" not in row or taken[key] <= source.per_class:
-                yield row
+    for row in photo_rows(source.path):
+        key = row["wnid"] or row["name"]
+        taken[key] = taken.get(key, 0) + 1
+        if source.per_class is None or key is None or taken[key] <= source.per_class:
+            yield row
 
 
 def _views(
@@ -169,9 +168,9 @@ def _views(
     """Yield each view uint8 [size, size, 3] with what is known of it."""
     rng = np.random.default_rng([seed, int(fingerprint(source.path.name)[:8], 16)])
     for number, row in enumerate(_rows(source)):
-        content = row["image"]["bytes"]
+        content = row["image"]
         image = Image.open(io.BytesIO(content)).convert("RGB")
-        group = photo_group(row["image"]["path"], fingerprint(content.hex()))
+        group = photo_group(row["path"], fingerprint(content.hex()))
         written = number < source.text
         for view_number in range(source.views + written):
             box = _crop_box(*image.size, rng)
@@ -186,16 +185,16 @@ def _views(
                 view, marks = _write_words(view, rng)
             if rng.random() < DEGRADED:
                 view = _degrade(view, rng).resize((size, size), Image.Resampling.BICUBIC)
-            regions = _region_grids(row.get("regions") or [], box, flip, grid)
+            regions = _region_grids(row["regions"], box, flip, grid)
             for name, mask in marks:
                 cells = np.asarray(mask.resize((grid, grid), Image.Resampling.BOX))
                 regions.append((name, tuple(int(v) for v in cells.ravel())))
             photo = Photo(
                 source.path.stem,
                 group,
-                row.get("name"),
-                row.get("wnid"),
-                tuple(row.get("captions") or ()),
+                row["name"],
+                row["wnid"],
+                tuple(row["captions"]),
                 tuple(regions),
             )
             yield photo, np.asarray(view)
@@ -212,16 +211,16 @@ def photo_features(
     """Encode the photos of ``sources``, or read what an earlier call with the same inputs wrote.
 
     Raises:
-        InputError: a source's file does not exist.
+        InputError: a source does not exist, or is in no layout that is known.
     """
-    missing = [str(s.path) for s in sources if not s.path.is_file()]
+    missing = [str(s.path) for s in sources if not s.path.exists()]
     if missing:
         raise InputError(
             f"training photos not found: {', '.join(missing)}",
             "the recipe names them under data",
             "give the folder that holds them with data.root=FOLDER",
         )
-    settings = [[fingerprint_file(s.path), s.per_class, s.views, s.text] for s in sources]
+    settings = [[fingerprint_source(s.path), s.per_class, s.views, s.text] for s in sources]
     key = fingerprint(encoder.fingerprint(), settings, seed, MIN_CROP, DEGRADED)
     root = cache_dir("photos", key)
     if not (root / "photos.json").exists():

@@ -17,8 +17,9 @@ from milanx.errors import InputError, did_you_mean
 
 @dataclass(frozen=True)
 class PhotoData:
-    """One parquet file of photos: its name under ``data.root``, rows a class, views a photo.
+    """One file or folder of photos: its name under ``data.root``, rows a class, views a photo.
 
+    Its layout is any that `milanx.train.sources` reads.
     ``text`` of its photos are seen once more with words written over them.
     """
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,6 +30,7 @@ import numpy as np
 from PIL import Image
 
 from milanx.errors import InputError
+from milanx.files import fingerprint, fingerprint_file
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 CAPTIONS = ("captions", "caption", "text", "sentences")  # columns that hold sentences
@@ -69,6 +71,23 @@ def photo_rows(path: Path) -> Iterator[dict[str, Any]]:
     else:
         raise InputError(f"{path} is no source of photos", f"its name ends in {path.suffix!r}",
                          f"give {LAYOUTS}")  # fmt: skip
+
+
+def fingerprint_source(path: Path) -> str:
+    """Return 16 hex digits that stand for what `photo_rows` reads of ``path``.
+
+    Of a parquet file its bytes; elsewhere names, sizes and times of change of all files that may be
+    read, since reading a large data set whole would take as long as encoding it.
+    """
+    if path.suffix == ".parquet" and path.is_file():
+        return fingerprint_file(path)
+    root = path if path.is_dir() else path.parent
+    root = root.parent if root.name == "annotations" and not path.is_dir() else root
+    files = [p for p in sorted(root.rglob("*")) if p.is_file()]
+    files += [p for name in WORD_FILES if (p := root.parent / name).is_file()]
+    stats = [(os.path.relpath(p, root), p.stat()) for p in files]
+    listed = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+    return fingerprint(os.path.relpath(path, root), listed)
 
 
 def _folder(root: Path) -> Iterator[dict[str, Any]]:

@@ -7,19 +7,29 @@ import io
 import json
 from itertools import groupby
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from milanx.errors import InputError
-from milanx.train.sources import photo_rows, run_length_mask, run_lengths, segmentation_mask
+from milanx.files import fingerprint_file
+from milanx.train.photos import PhotoSource, photo_features
+from milanx.train.sources import (
+    fingerprint_source,
+    photo_rows,
+    run_length_mask,
+    run_lengths,
+    segmentation_mask,
+)
 
 KEYS = {"image", "path", "name", "wnid", "captions", "regions"}
 
@@ -259,3 +269,48 @@ def test_errors_are_said_in_words(tmp_path: Path) -> None:
     said(file, "is 20 x 12 pixels")
     file.write_text(json.dumps({**content, "images": [], "annotations": []}))
     said(file, "none of the 0 photos")
+
+
+def _encoder() -> Any:
+    """Dense features that are a view's own colours."""
+    return SimpleNamespace(
+        spec=SimpleNamespace(grid=2, image_size=8), width=3, fingerprint=lambda: "colours",
+        dense=lambda views: torch.nn.functional.adaptive_avg_pool2d(views.float(), 2)
+        .permute(0, 2, 3, 1),
+    )  # fmt: skip
+
+
+def test_training_photos_of_a_folder_are_encoded_once(tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    for i in range(5):
+        photo(root / ("oak" if i < 3 else "pond") / f"{i}.png", seed=i)
+    photo(root / "loose.png", seed=9)
+    source = PhotoSource(root, per_class=2, views=2)
+    told: list[int] = []
+    found = photo_features(_encoder(), [source], advance=told.append)
+    names = [p.name for p in found.photos]
+    assert names == [None, None, "oak", "oak", "oak", "oak", "pond", "pond", "pond", "pond"]
+    assert {p.source for p in found.photos} == {"photos"} and found.dense.shape == (10, 4, 3)
+    assert len({p.group for p in found.photos}) == 5
+    photo_features(_encoder(), [source], advance=told.append)
+    assert sum(told) == 10
+    photo(root / "pond" / "5.png", seed=7)
+    photo_features(_encoder(), [PhotoSource(root)], advance=told.append)
+    assert sum(told) == 17
+    with pytest.raises(InputError, match="not found"):
+        photo_features(_encoder(), [PhotoSource(tmp_path / "none")])
+
+
+def test_fingerprints_of_sources(tmp_path: Path) -> None:
+    table = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"image": [b"x"]}), table)
+    assert fingerprint_source(table) == fingerprint_file(table)
+    photo(tmp_path / "coco/train/1.png")
+    listed = tmp_path / "coco/annotations/captions.json"
+    listed.parent.mkdir()
+    listed.write_text("{}")
+    before = [fingerprint_source(p) for p in (tmp_path / "coco", listed)]
+    assert before == [fingerprint_source(p) for p in (tmp_path / "coco", listed)]
+    photo(tmp_path / "coco/train/2.png")
+    after = [fingerprint_source(p) for p in (tmp_path / "coco", listed)]
+    assert not set(before) & set(after) and len({*before, *after}) == 4
