@@ -163,6 +163,11 @@ class SetEncoder(nn.Module):
         return torch.cat([self.out(tokens[:, : self.spec.prefix]), words], 1)
 
     @property
+    def prefix_length(self) -> int:
+        """How many positions of the GPT-2 a prefix takes."""
+        return self.spec.prefix + self._words
+
+    @property
     def _words(self) -> int:
         return min(self.spec.words, self.spec.vocabulary)
 
@@ -258,10 +263,10 @@ def with_lora(base: GPT2LMHeadModel, settings: dict[str, Any]) -> nn.Module:
 
 
 def load_merged(base_folder: str, adapter_folder: str) -> GPT2LMHeadModel:
-    """Read a base and an adapter and return one plain model with the adapter merged in."""
+    """Read a base (folder or name) and an adapter; return one model with the adapter merged in."""
     from peft import PeftModel
-    from transformers import GPT2LMHeadModel
 
-    base = GPT2LMHeadModel.from_pretrained(base_folder, dtype=torch.float32)
-    merged = PeftModel.from_pretrained(base, adapter_folder).merge_and_unload()
+    from milanx.language import load_gpt2
+
+    merged = PeftModel.from_pretrained(load_gpt2(base_folder), adapter_folder).merge_and_unload()
     return merged.eval().requires_grad_(False)

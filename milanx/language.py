@@ -5,9 +5,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from milanx.errors import InputError, MissingWeights
+from milanx.fetch import announce_hub
 
 END = "<|endoftext|>"
 MAX_VOCABULARY = 8000
@@ -57,6 +62,71 @@ def build_gpt2(
         resid_pdrop=0.0,
     )
     return GPT2LMHeadModel(config)
+
+
+def gpt2_config(source: str | Path) -> GPT2Config:
+    """Read the shape of a GPT-2: a folder that ``save_pretrained`` wrote, or a name on the Hub.
+
+    Raises:
+        InputError: a model of another family.
+        MissingWeights: it cannot be had here.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(str(source))
+    except (OSError, ValueError) as error:  # transformers' and the Hub's refusals are such
+        raise _missing(source, error) from error
+    if not isinstance(config, GPT2Config):
+        raise InputError(
+            f"{source} is no GPT-2",
+            f"it is a {config.model_type}, and the search reads GPT-2's own weights",
+            "name gpt2, distilgpt2, another of that family, or a folder with one",
+        )
+    return config
+
+
+def load_gpt2(source: str | Path) -> GPT2LMHeadModel:
+    """Read a GPT-2 in float32, without dropout: a folder, or a name on the Hub.
+
+    Raises:
+        InputError: a model of another family.
+        MissingWeights: it cannot be had here.
+    """
+    config = gpt2_config(source)
+    config.embd_pdrop = config.attn_pdrop = config.resid_pdrop = 0.0
+    if not Path(source).is_dir():
+        files = ("model.safetensors", "pytorch_model.bin")
+        announce_hub(str(source), files, "the language model")
+    try:
+        model = GPT2LMHeadModel.from_pretrained(str(source), config=config, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise _missing(source, error) from error
+    return model.eval()
+
+
+def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
+    """Read the tokenizer of a GPT-2; a text's first word is written as one amid a sentence.
+
+    Raises:
+        MissingWeights: it cannot be had here.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        found: Any = AutoTokenizer.from_pretrained(str(source), add_prefix_space=True)
+    except (OSError, ValueError) as error:
+        raise _missing(source, error) from error
+    return found
+
+
+def _missing(source: str | Path, error: Exception) -> MissingWeights:
+    return MissingWeights(
+        f"the language model {source} cannot be had here",
+        next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__),
+        ["fetch it once where there is a network and copy the Hugging Face cache (HF_HOME) here",
+         "name a local folder that save_pretrained wrote"],
+    )  # fmt: skip
 
 
 def encode_texts(

@@ -38,6 +38,7 @@ from torch.nn import functional as F
 
 from milanx.encode import EDGE_CHANNELS, PIXEL_CHANNELS, edge_strengths
 from milanx.errors import InputError, MilanxError, MissingWeights, did_you_mean
+from milanx.fetch import announce_clip
 from milanx.files import fingerprint
 from milanx.towers import Vit, tower_of
 
@@ -160,6 +161,8 @@ def load_clip(spec: OpenClipSpec) -> tuple[Any, str]:
     name = check_spec(spec)
     random = spec.pretrained == RANDOM
     own = not name.startswith(("hf-hub:", "local-dir:"))
+    if not random and not name.startswith("local-dir:") and not Path(spec.pretrained).is_file():
+        announce_clip(name, spec.pretrained)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.seed)

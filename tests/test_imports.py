@@ -12,7 +12,7 @@ import milanx
 ROOT = Path(milanx.__file__).parent
 # From the ground up; a file imports only from floors below its own.
 FLOORS = [
-    {"errors", "files", "progress", "splits"},
+    {"errors", "fetch", "files", "progress", "splits"},
     {"zoo", "images", "scenes"},
     {"units", "stats"},
     {"discover", "capture"},

@@ -63,10 +63,13 @@ def read_table(set_encoder: SetEncoder, table: Table) -> Table:
     return made
 
 
-def all_texts(set_encoder: SetEncoder, encoder: Encoder, frequencies: dict[str, float]) -> Texts:
-    """Embed the texts of ``frequencies``."""
+def all_texts(set_encoder: SetEncoder, encoder: Encoder, corpus: Corpus) -> Texts:
+    """Embed the texts of a corpus."""
+    frequencies = corpus.frequencies()
     texts = sorted(frequencies)
-    both = torch.stack([encoder.texts(texts), encoder.texts([plural(t) for t in texts])], 1)
+    single = encoder.texts(texts)
+    many = encoder.texts([plural(t) for t in texts]) if corpus.varied else single
+    both = torch.stack([single, many], 1)
     log = torch.tensor([math.log(frequencies[t]) for t in texts])
     return Texts(texts, set_encoder.centred_texts(both), log)
 
@@ -136,7 +139,7 @@ def train_critic(
     read = read_table(set_encoder, corpus.table)
     corpus, check = copy.copy(corpus), copy.copy(check)
     corpus.table = check.table = read
-    known = all_texts(set_encoder, encoder, corpus.frequencies())
+    known = all_texts(set_encoder, encoder, corpus)
     place = {text: i for i, text in enumerate(known.texts)}
     optimiser = torch.optim.AdamW(
         critic.parameters(), settings.learning_rate, weight_decay=WEIGHT_DECAY
@@ -167,15 +170,16 @@ def train_critic(
     critic.eval().requires_grad_(False)
     facts: dict[str, Any] = {"loss": round(float(np.mean(losses[-50:])), 4)}
     if check.kinds:
-        facts |= _check(set_encoder, check, known, place, seed)
+        if not check.frequencies().keys() <= place.keys():  # of real units each has its own texts
+            known = all_texts(set_encoder, encoder, check)
+        facts |= _check(set_encoder, check, known, seed)
     return facts
 
 
 @torch.inference_mode()
-def _check(
-    set_encoder: SetEncoder, check: Corpus, known: Texts, place: dict[str, int], seed: int
-) -> dict[str, Any]:
+def _check(set_encoder: SetEncoder, check: Corpus, known: Texts, seed: int) -> dict[str, Any]:
     """Loss and first texts of units that no training saw, among texts of one meaning."""
+    place = {text: i for i, text in enumerate(known.texts)}
     rng = np.random.default_rng([seed, 7])
     units = [check.unit(rng) for _ in range(CHECKED)]
     share = targets(units, place, {})

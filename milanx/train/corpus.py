@@ -14,8 +14,9 @@ from milanx.train.table import Entry, Table
 # How often each kind of meaning is drawn.
 SHARES = {
     "class": 0.30, "kind": 0.06, "region": 0.11, "texture": 0.02, "phrase": 0.25, "pixel": 0.08,
-    "channel": 0.12, "both": 0.03, "without": 0.03,
+    "channel": 0.12, "both": 0.03, "without": 0.03, "annotated": 1.0,
 }  # fmt: skip
+NAMING = frozenset({"class", "kind", "texture", "region", "phrase"})  # whose texts are vocabulary
 TWO_SENSES = 0.12  # share of units that mean "A or B"
 WHOLE_VIEW = 0.25  # share of sets whose masks are whole views, as those of logits are
 WHOLE_KINDS = frozenset({"class", "kind", "texture", "phrase"})
@@ -68,7 +69,10 @@ class Corpus:
 
     Attributes:
         kinds: of meanings that can be drawn; none where too few photos are kept for the check.
+        varied: whether texts are also said in the plural.
     """
+
+    varied = True
 
     def __init__(
         self,
@@ -148,6 +152,10 @@ class Corpus:
                 if entry.countable:
                     found += [plural(text) for text in entry.texts]
         return found
+
+    def vocabulary(self) -> list[str]:
+        """Return the phrases that can be retrieved for a set."""
+        return sorted({t for e in self.table.entries if e.kind in NAMING for t in e.texts})
 
     def unit(self, rng: np.random.Generator) -> Unit:
         """Draw one unit."""

@@ -15,15 +15,23 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from milanx.decode import Evidence, SetEncoder, SetEncoderSpec, with_lora
 from milanx.encode import Encoder
-from milanx.language import build_gpt2, encode_texts, train_tokenizer
+from milanx.errors import InputError
+from milanx.language import (
+    build_gpt2,
+    encode_texts,
+    load_gpt2,
+    load_tokenizer,
+    train_tokenizer,
+)
 from milanx.train.agreeing import train_critic
 from milanx.train.corpus import Batch, Corpus
 from milanx.train.fit import FitSettings, fit_model, share
 from milanx.train.losses import prefix_sums, text_sums
+from milanx.train.quant import load_4bit, lora_on_4bit, without_dropout
 from milanx.train.recipe import BaseSettings, DecoderSettings, PriorSettings, Recipe
 from milanx.train.track import Tracker
 
@@ -93,6 +101,8 @@ class Conditioned(nn.Module):
 
         With plain texts, the sum over these and `BEHIND` times the other, and the plain tokens.
         """
+        device = self.set_encoder.mean.device
+        evidence, ids, mask = evidence.to(device), ids.to(device), mask.to(device)
         with_words = None
         if self.training:
             with_words = torch.rand(len(evidence), device=ids.device) >= NO_WORDS
@@ -165,6 +175,8 @@ def train_base(
     The set encoder goes on from the one in ``before``, whose critic stays as it is.
     """
     recipe, settings = desk.recipe, desk.recipe.base
+    if settings.model:
+        return _train_prefixes(desk, corpus, before, spec, folder)
     rng = np.random.default_rng(recipe.seed)
     drawn = [corpus.text(rng) for _ in range(len(texts) // 10)]
     tokenizer = train_tokenizer([*texts, *drawn], settings.vocabulary)
@@ -206,9 +218,57 @@ def _batches(
     return batches[:steps]
 
 
-def _load_base(folder: Path) -> tuple[Any, PreTrainedTokenizerFast]:
-    model = GPT2LMHeadModel.from_pretrained(folder / "base", dtype=torch.float32)
-    return model, PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
+def _train_prefixes(
+    desk: Desk, corpus: Corpus, before: Path, spec: dict[str, Any], folder: Path
+) -> dict[str, Any]:
+    """Teach the set encoder to make prefixes that the recipe's frozen GPT-2 reads.
+
+    The model is neither trained nor written: nothing of its language can be lost, and LoRA adapts
+    it later. Writes its tokenizer and the set encoder.
+
+    Raises:
+        InputError: too few positions, or a tokenizer that does not fit.
+    """
+    recipe, settings = desk.recipe, desk.recipe.base
+    model, tokenizer = _load_base(desk, None)
+    both = Conditioned(_load_set_encoder(before, spec), model.requires_grad_(False))
+    ends = (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    if ends != (model.config.bos_token_id, model.config.eos_token_id) or None in ends:
+        raise InputError(
+            f"the language model {settings.model} does not fit its tokenizer",
+            f"the tokenizer begins and ends texts with tokens {ends}, its config.json says others",
+            "write both with save_pretrained, with the same bos and eos tokens",
+        )
+    longest = both.set_encoder.prefix_length + 1 + TOKENS
+    if model.config.n_positions < longest:
+        raise InputError(
+            f"the language model {settings.model} has {model.config.n_positions} positions",
+            f"prefix and text need {longest}",
+            "choose another base.model, or a smaller decoder.prefix",
+        )
+
+    def loss_of(wrapped: nn.Module, step: int) -> Any:
+        batch = corpus.batch(settings.units, step_rng(recipe.seed, 1, step))
+        part = share(settings.units, desk.accelerator)
+        ids, mask = encode_texts(tokenizer, batch.texts[part], TOKENS)
+        return wrapped(batch.evidence.rows(part), ids, mask, tokenizer.bos_token_id)
+
+    facts = desk.fit(both, loss_of, settings)
+    tokenizer.save_pretrained(folder / "tokenizer")
+    save_file(both.set_encoder.state_dict(), folder / "set_encoder.safetensors")
+    return facts
+
+
+def _load_base(desk: Desk, folder: Path | None) -> tuple[Any, PreTrainedTokenizerFast]:
+    """Load the recipe's GPT-2, or else the small one of ``folder``, and the tokenizer."""
+    base = desk.recipe.base
+    if base.load_in_4bit:
+        model = without_dropout(load_4bit(base.model, device=desk.accelerator.device))
+    else:
+        model = load_gpt2(base.model or f"{folder}/base")
+    if base.model:
+        return model, load_tokenizer(base.model)
+    return model, PreTrainedTokenizerFast.from_pretrained(f"{folder}/tokenizer")
 
 
 def train_decoder(
@@ -226,7 +286,8 @@ def train_decoder(
     """
     recipe, settings = desk.recipe, desk.recipe.decoder
     torch.manual_seed(recipe.seed)
-    base, tokenizer = _load_base(base_folder)
+    base, tokenizer = _load_base(desk, base_folder)
+    adapt = lora_on_4bit if recipe.base.load_in_4bit else with_lora
     lora = {
         "r": settings.rank,
         "lora_alpha": settings.alpha,
@@ -234,7 +295,7 @@ def train_decoder(
         "target_modules": list(settings.targets),
     }
     set_encoder = _load_set_encoder(base_folder, spec)
-    both = Conditioned(set_encoder, with_lora(base, lora))
+    both = Conditioned(set_encoder, adapt(base, lora))
 
     def loss_of(wrapped: nn.Module, step: int) -> Any:
         batch = corpus.batch(settings.batch_size, step_rng(recipe.seed, 2, step))
@@ -280,13 +341,14 @@ def train_prior(desk: Desk, corpus: Corpus, base_folder: Path, folder: Path) -> 
     """Fit the base with a LoRA of its own to the same descriptions without their sets."""
     recipe, settings = desk.recipe, desk.recipe.prior
     torch.manual_seed(recipe.seed)
-    base, tokenizer = _load_base(base_folder)
+    base, tokenizer = _load_base(desk, base_folder)
+    adapt = lora_on_4bit if recipe.base.load_in_4bit else with_lora
     lora = {
         "r": settings.rank,
         "lora_alpha": settings.alpha,
         "target_modules": list(recipe.decoder.targets),
     }
-    model: Any = with_lora(base, lora)
+    model: Any = adapt(base, lora)
 
     def loss_of(wrapped: nn.Module, step: int) -> Any:
         rng = step_rng(recipe.seed, 4, step)

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,15 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
-from milanx.encode import Encoder, EncoderSpec
+from milanx.encode import Encoder
+from milanx.errors import InputError
 from milanx.files import atomic_path, cache_dir, fingerprint, read_json, write_json, write_text
 from milanx.language import normalise_text
 from milanx.progress import Reporter, Silent
 from milanx.train import contrastive
+from milanx.train.annotated import AnnotatedCorpus, build_annotated_table, checked_unit
 from milanx.train.card import card
-from milanx.train.corpus import Corpus
+from milanx.train.corpus import NAMING, Corpus
 from milanx.train.describing import (
     Desk,
     train_agreement,
@@ -36,6 +38,7 @@ from milanx.train.describing import (
     train_decoder,
     train_prior,
 )
+from milanx.train.encoders import base_fingerprint, build_encoder, on_device, resolved
 from milanx.train.grounded import channel_meanings, embed, locate, phrase_meanings
 from milanx.train.meanings import (
     checked_photos,
@@ -44,11 +47,13 @@ from milanx.train.meanings import (
     region_meanings,
     training_photos,
 )
+from milanx.train.milannotations import Milannotations
 from milanx.train.photos import PhotoFeatures, PhotoSource, photo_features
 from milanx.train.phrases import clean_name, held_out_names, mentions, whole_words
 from milanx.train.probe import train_probe
-from milanx.train.recipe import Recipe, load_recipe, recipe_path
+from milanx.train.recipe import Recipe, load_recipe, recipe_path, told
 from milanx.train.simulator import train_simulator
+from milanx.train.sources import fingerprint_source
 from milanx.train.splits import HELD_OUT_CALTECH, HELD_OUT_TINY
 from milanx.train.table import Table, build_table
 from milanx.train.text import human_descriptions, pretraining_texts
@@ -60,7 +65,6 @@ LANGUAGE = 3  # the same for what the language side is built of
 # How a describer searches unless told otherwise; the weight of agreement was chosen on checked
 # units (`Corpus`), of photos that no training saw.
 SEARCH = {"beam": 50, "lam": 0.2, "max_tokens": 16, "retrieved": 20, "agreement": 20.0}
-NAMING = frozenset({"class", "kind", "texture", "region", "phrase"})  # whose texts are vocabulary
 MIN_WORD_COUNT = 3  # rarer words of captions are misspelled more often than not
 VERSION = 1
 
@@ -69,11 +73,14 @@ VERSION = 1
 class Stages:
     """What the stages share: recipe, encoder, photos, and where finished stages are kept.
 
+    ``annotated`` are the units that people described, where the recipe names them; there are no
+    photos then.
     ``tracker`` is the name of one (`milanx.train.track`) or None; its files go to ``logs``.
     """
 
     recipe: Recipe
     encoder: Encoder
+    annotated: Milannotations | None
     photos: PhotoFeatures
     keep: np.ndarray
     checked: np.ndarray
@@ -86,19 +93,31 @@ class Stages:
     def texts(self) -> list[str]:
         """Return the text for pretraining, without what is held out."""
         data = self.recipe.data
+        if self.annotated:
+            return [
+                text for unit in self.annotated.units
+                if not checked_unit(unit, data.checked) for text in unit.descriptions
+            ]  # fmt: skip
         return pretraining_texts(
             Path(data.root), data.sentences, data.descriptions, self.photos, self.keep
         )
+
+    def people(self, *, held: bool = False) -> list[str]:
+        """Return people's descriptions of units beside the photos, or those held out."""
+        data = self.recipe.data
+        if self.annotated or not data.descriptions:
+            return []
+        return human_descriptions(Path(data.root) / data.descriptions, held=held)
 
     def folder(self, name: str, *depends: object) -> Path:
         """Return the folder of a finished stage, by all that its result depends on."""
         key = fingerprint(
             VERSION,
             self.encoder.fingerprint(),
-            asdict(self.recipe.data),
+            told(self.recipe.data),
             self.recipe.seed,
             self.recipe.precision,
-            *depends,
+            *map(_known_by, depends),
         )
         return cache_dir("train", f"{name}-{key}")
 
@@ -133,6 +152,16 @@ class Stages:
         facts = read_json(folder / "stage.json", "milanx training stage", 1)["facts"]
         self.seconds[name] = facts["seconds"]
         return dict(facts)
+
+
+def _known_by(part: object) -> object:
+    """Settings as their repr, less those that `told` leaves out; other things as they are."""
+    if isinstance(part, tuple):
+        return tuple(map(_known_by, part))
+    if not is_dataclass(part):
+        return part
+    values = ", ".join(f"{name}={value!r}" for name, value in told(part).items())
+    return f"{type(part).__name__}({values})"
 
 
 def _silent(step: int, loss: float) -> None:
@@ -182,39 +211,55 @@ def train(
         return train_simulator(settings, out, progress)
     accelerator = Accelerator(mixed_precision=settings.precision, cpu=not torch.cuda.is_available())
     torch.manual_seed(settings.seed)
-    encoder = Encoder(EncoderSpec(tower=settings.encoder.tower, edges=settings.encoder.edges))
-    root = Path(settings.data.root)
-    sources = [
-        PhotoSource(root / p.file, p.per_class, p.views, p.text) for p in settings.data.photos
-    ]
-    with accelerator.main_process_first(), progress.stage("encode photos", None) as bar:
-        photos = photo_features(encoder, sources, seed=settings.seed, advance=bar.advance)
+    settings = resolved(settings)
+    encoder = build_encoder(settings.encoder)
+    annotated, photos = None, PhotoFeatures.none()
+    if settings.data.milannotations:
+        annotated = _annotated(settings, progress)
+    else:
+        with (
+            accelerator.main_process_first(),
+            on_device(encoder, accelerator.device),
+            progress.stage("encode photos", None) as bar,
+        ):
+            photos = photo_features(
+                encoder, _sources(settings), seed=settings.seed, advance=bar.advance
+            )
     keep = training_photos(photos, settings.data.held_out_captions, settings.data.held_out_photos)
     checked = checked_photos(photos, settings.data.checked)
     logs = out.with_name(f"{out.name}-logs")
     stages = Stages(
-        settings, encoder, photos, keep, checked, accelerator, progress, {}, tracker, logs
-    )
+        settings, encoder, annotated, photos, keep, checked, accelerator, progress, {}, tracker,
+        logs,
+    )  # fmt: skip
 
-    clip_folder = stages.folder("clip", settings.encoder)
-    facts: dict[str, Any] = {
-        "clip": stages.run(
+    facts: dict[str, Any] = {}
+    parts: dict[str, Path] = {}
+    if settings.encoder.kind == "timm":
+        parts["clip"] = stages.folder("clip", settings.encoder)
+        facts["clip"] = stages.run(
             "projection",
-            clip_folder,
+            parts["clip"],
             settings.encoder.steps,
             lambda folder, desk: _train_clip(stages, folder, desk.advance),
         )
-    }
-    encoder.projection.load_state_dict(load_file(clip_folder / "encoder.safetensors"))
-    table_folder = stages.folder("table", settings.encoder, CORPUS)
-    facts["table"] = stages.run("table", table_folder, 0, lambda f, desk: _make_table(stages, f))
+        encoder.projection.load_state_dict(load_file(parts["clip"] / "encoder.safetensors"))
+    units = (fingerprint_source(annotated.root), str(annotated.photo_root)) if annotated else ()
+    table_folder = stages.folder("table", settings.encoder, CORPUS, *units)
+    facts["table"] = stages.run(
+        "table",
+        table_folder,
+        len(annotated.units) if annotated else 0,
+        lambda folder, desk: _make_table(stages, folder, desk.advance),
+    )
     decoder = settings.decoder
     drawing = (Table(table_folder), decoder.exemplars, decoder.contrast, decoder.min_purity)
-    corpus, check = Corpus(*drawing), Corpus(*drawing, check=True)
-    vocabulary = sorted({t for e in corpus.table.entries if e.kind in NAMING for t in e.texts})
+    kind = AnnotatedCorpus if annotated else Corpus
+    corpus, check = kind(*drawing), kind(*drawing, check=True)
+    vocabulary = corpus.vocabulary()
     shape = (settings.base.width, decoder.layers, decoder.prefix, decoder.exemplars,
              decoder.contrast, decoder.min_purity)  # fmt: skip
-    agreeing = (settings.encoder, CORPUS, AGREEMENT, settings.critic, shape)
+    agreeing = (settings.encoder, CORPUS, AGREEMENT, settings.critic, shape, *units)
     critic_folder = stages.folder("critic", *agreeing)
     facts["critic"] = stages.run(
         "critic",
@@ -223,7 +268,8 @@ def train(
         lambda folder, desk: train_agreement(desk, encoder, corpus, check, vocabulary, folder),
     )
     spec = facts["critic"]["set_encoder"]
-    before = (*agreeing, LANGUAGE, settings.base)
+    weights = base_fingerprint(settings.base)
+    before = (*agreeing, LANGUAGE, settings.base, *filter(None, [weights]))
     base_folder = stages.folder("base", *before)
     facts["base"] = stages.run(
         "base",
@@ -246,27 +292,59 @@ def train(
         lambda folder, desk: train_prior(desk, corpus, base_folder, folder),
     )
     wnids = {clean_name(p.name): p.wnid for p in photos.photos if p.name and p.wnid}
-    probe_folder = stages.folder("probe-3", settings.encoder, CORPUS)
+    probe_folder = stages.folder("probe-3", settings.encoder, CORPUS, *units)
     facts["probe"] = stages.run(
         "probe", probe_folder, 0, lambda f, desk: train_probe(corpus, wnids, f)
     )
-    parts = {"clip": clip_folder, "base": base_folder, "decoder": decoder_folder,
-             "prior": prior_folder, "probe": probe_folder}  # fmt: skip
+    parts |= {"base": base_folder, "decoder": decoder_folder, "prior": prior_folder,
+              "probe": probe_folder}  # fmt: skip
     _write(stages, corpus, vocabulary, out, parts, facts)
     return out
 
 
-def _make_table(stages: Stages, folder: Path) -> dict[str, Any]:
-    """Collect the meanings of the photos that may be trained on, and pool what they show."""
+def _sources(recipe: Recipe) -> list[PhotoSource]:
+    root = Path(recipe.data.root)
+    return [PhotoSource(root / p.file, p.per_class, p.views, p.text) for p in recipe.data.photos]
+
+
+def _annotated(recipe: Recipe, progress: Reporter) -> Milannotations:
+    """Read the units that people described, and tell what is odd about them."""
+    data = recipe.data
+    units = Milannotations(
+        Path(data.milannotations), data.split, "train",
+        photos=Path(data.imagenet) if data.imagenet else None, seed=recipe.seed,
+    )  # fmt: skip
+    if not len(units):
+        raise InputError(
+            f"no units of the split {data.split} in {data.milannotations}",
+            "no annotated unit has three annotations and arrays",
+            "choose another data.split",
+        )
+    for note in units.notes:
+        progress.say(note)
+    return units
+
+
+def _make_table(
+    stages: Stages, folder: Path, advance: Callable[[int, float], None]
+) -> dict[str, Any]:
+    """Pool the exemplars that people described, or what the meanings of the photos show.
+
+    Meanings are collected of the photos that may be trained on.
+    """
+    if stages.annotated:
+        with on_device(stages.encoder, stages.accelerator.device):
+            return build_annotated_table(
+                stages.encoder, stages.annotated, stages.recipe.data.checked, folder, advance
+            )
     photos, keep, encoder, seed = stages.photos, stages.keep, stages.encoder, stages.recipe.seed
-    data = stages.recipe.data
     space = embed(encoder, photos)
     named = locate(encoder, space, named_meanings(photos, keep), seed)
     named += region_meanings(photos, keep)
     held = whole_words(held_out_names())
     named = [m for m in named if not any(mentions(text, held) for text in m.texts)]
     names = [text for m in named for text in m.texts if m.kind in NAMING]
-    people = human_descriptions(Path(data.root) / data.descriptions)
+    people = stages.people()
     phrases = phrase_meanings(
         encoder, space, photos, keep, people, names, lambda text: not mentions(text, held), seed
     )
@@ -302,34 +380,29 @@ def _write(
     training: dict[str, Any] = {
         "recipe": asdict(stages.recipe),
         "facts": facts,
-        "held_out_wnids": list(HELD_OUT_TINY),
-        "held_out_classes": list(HELD_OUT_CALTECH),
-        "held_out_names": held_out_names(),
-        "photos": len(stages.photos),
-        "photos_trained_on": int((stages.keep & ~stages.checked).sum()),
-        "human_descriptions_held_out": len(
-            human_descriptions(
-                Path(stages.recipe.data.root) / stages.recipe.data.descriptions, held=True
-            )
-        ),
+        **_held_out(stages),
     }
-    training["recipe"]["data"]["root"] = "data"  # no path of this machine in a describer
+    data = training["recipe"]["data"]  # no path of this machine's data in a describer
+    data |= {name: name for name in ("milannotations", "imagenet") if data[name]}
+    data["root"] = "data"
     with atomic_path(out) as temporary:
         temporary.mkdir(parents=True)
-        shutil.copytree(parts["base"] / "base", temporary / "base")
+        if not stages.recipe.base.model:
+            shutil.copytree(parts["base"] / "base", temporary / "base")
         shutil.copytree(parts["base"] / "tokenizer", temporary / "tokenizer")
         _copy_adapter(parts["decoder"] / "decoder", temporary / "decoder")
         _copy_adapter(parts["prior"] / "prior", temporary / "prior")
         shutil.copy(parts["decoder"] / "set_encoder.safetensors", temporary)
         if (parts["probe"] / "probe.safetensors").is_file():
             shutil.copy(parts["probe"] / "probe.safetensors", temporary)
-        projection = {
-            k: v.half() for k, v in load_file(parts["clip"] / "encoder.safetensors").items()
-        }
-        save_file(projection, temporary / "encoder.safetensors")
+        if "clip" in parts:
+            trained = load_file(parts["clip"] / "encoder.safetensors")
+            halves = {k: v.half() for k, v in trained.items()}
+            save_file(halves, temporary / "encoder.safetensors")
         content = {
             "name": stages.recipe.name,
             "encoder": asdict(stages.encoder.spec),
+            **_elsewhere(stages),
             "set_encoder": facts["critic"]["set_encoder"],
             "contrast": stages.recipe.decoder.contrast,
             "search": SEARCH,
@@ -340,11 +413,36 @@ def _write(
         write_text(temporary / "README.md", card(content))
 
 
+def _held_out(stages: Stages) -> dict[str, Any]:
+    """What the describer's folder says of what was trained on and what was held out."""
+    if stages.annotated:
+        units = len(stages.annotated.units)
+        return {"split": stages.recipe.data.split, "units": units}
+    return {
+        "held_out_wnids": list(HELD_OUT_TINY),
+        "held_out_classes": list(HELD_OUT_CALTECH),
+        "held_out_names": held_out_names(),
+        "photos": len(stages.photos),
+        "photos_trained_on": int((stages.keep & ~stages.checked).sum()),
+        "human_descriptions_held_out": len(stages.people(held=True)),
+    }
+
+
+def _elsewhere(stages: Stages) -> dict[str, Any]:
+    """What the describer needs that its folder does not hold."""
+    found: dict[str, Any] = {}
+    if stages.recipe.encoder.kind == "open_clip":
+        found["encoder_fingerprint"] = stages.encoder.fingerprint()
+    if stages.recipe.base.model:
+        found["base"] = stages.recipe.base.model
+    return found
+
+
 def _write_words(stages: Stages, corpus: Corpus, vocabulary: list[str], path: Path) -> None:
     """Write the words that descriptions may hold, met in training, and the vocabulary."""
     counts = Counter(word for text in stages.texts() for word in normalise_text(text).split())
     words = {word for word, n in counts.items() if n >= MIN_WORD_COUNT}
-    for text in corpus.all_texts():
+    for text in [*corpus.all_texts(), *vocabulary]:
         words |= set(normalise_text(text).split())
     write_json(path, "milanx words", 1, {"words": sorted(words), "vocabulary": vocabulary})
 
@@ -361,5 +459,5 @@ def _copy_adapter(source: Path, target: Path) -> None:
         metadata={"format": "pt"},
     )
     config = json.loads((source / "adapter_config.json").read_text())
-    config["base_model_name_or_path"] = "../base"
+    config["base_model_name_or_path"] = "../base"  # or what describer.json names
     (target / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True))

@@ -18,6 +18,8 @@ def text_sums(
     model: Any, ids: torch.Tensor, mask: torch.Tensor, bos: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Sum of the negative log-likelihoods of `text_loss`, and how many tokens it is over."""
+    device = next(model.parameters()).device
+    ids, mask = ids.to(device), mask.to(device)
     start = torch.full((len(ids), 1), bos, dtype=ids.dtype, device=ids.device)
     inputs = torch.cat([start, ids[:, :-1]], dim=1)
     logits = model(input_ids=inputs).logits
@@ -36,6 +38,7 @@ def prefix_sums(
     model: Any, prefix: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor, bos: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Sum of the negative log-likelihoods of `prefix_loss`, and how many tokens it is over."""
+    ids, mask = ids.to(prefix.device), mask.to(prefix.device)
     start = torch.full((len(ids), 1), bos, dtype=ids.dtype, device=ids.device)
     embedded = model.get_input_embeddings()(torch.cat([start, ids[:, :-1]], dim=1))
     logits = model(inputs_embeds=torch.cat([prefix, embedded], dim=1)).logits

@@ -287,6 +287,8 @@ class Milannotations:
         seed: of the split by unit.
 
     Attributes:
+        root: the folder.
+        photo_root: the folder of photos, where there is one.
         units: in the order of networks, layers (by name), rows.
         geometry: of each network, how its views lie under its masks.
         notes: what a user should be told, a sentence each.
@@ -312,7 +314,7 @@ class Milannotations:
             )
         self.root, self.notes = root, list[str]()
         published = root / "imagenet" / "val"
-        self._photo_root = photos or (published if published.is_dir() else None)
+        self.photo_root = photos or (published if published.is_dir() else None)
         self._layers: dict[tuple[str, str], _Layer] = {}
         chosen = SPLITS[split]
         networks = {"train": chosen.train, "test": chosen.test}.get(
@@ -372,13 +374,13 @@ class Milannotations:
 
     @functools.cached_property
     def _photos(self) -> list[Path]:
-        return image_folder(self._photo_root) if self._photo_root else []
+        return image_folder(self.photo_root) if self.photo_root else []
 
     def _photo(self, layer: _Layer, row: int, place: int) -> Image.Image:
         number = int(layer.ids[row, place])
         if not 0 <= number < len(self._photos):
             raise InputError(
-                f"photo {number} of {layer.folder} is not in {self._photo_root}",
+                f"photo {number} of {layer.folder} is not in {self.photo_root}",
                 f"that folder holds {len(self._photos)} photos; ids.csv counts in the sorted "
                 "photos of ImageNet's validation set, 50,000 in 1,000 class folders",
                 "give the complete folder",
@@ -396,7 +398,7 @@ class Milannotations:
         layers = [layer for (name, _), layer in self._layers.items() if name == network]
         needs_photos = network in ("alexnet/imagenet", "resnet152/imagenet", DINO)
         if any(layer.images is None for layer in layers):
-            if not needs_photos or self._photo_root is None:
+            if not needs_photos or self.photo_root is None:
                 missing = next(layer.folder for layer in layers if layer.images is None)
                 raise InputError(
                     f"{missing / 'images.npy'} is missing",
@@ -410,7 +412,7 @@ class Milannotations:
             return Geometry.SHIPPED
         merged = any(np.issubdtype(layer.images.dtype, np.floating)
                      for layer in layers if layer.images is not None)  # fmt: skip
-        if self._photo_root is None:
+        if self.photo_root is None:
             return self._noted(network, Geometry.MERGED if merged else Geometry.UNKNOWN)
         found = self._compared(layers, seed)
         if found is Geometry.SQUASHED:

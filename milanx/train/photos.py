@@ -87,6 +87,13 @@ class PhotoFeatures:
         ]  # fmt: skip
         self.dense = np.load(root / "dense.npy", mmap_mode="r", allow_pickle=False)
 
+    @classmethod
+    def none(cls) -> PhotoFeatures:
+        """Return no photos at all."""
+        made = cls.__new__(cls)
+        made.photos, made.dense = [], np.zeros((0, 0, 0), np.float16)
+        return made
+
     def __len__(self) -> int:
         return len(self.photos)
 

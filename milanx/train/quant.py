@@ -109,6 +109,14 @@ def lora_on_4bit(model: Any, settings: dict[str, Any]) -> nn.Module:
     return adapted
 
 
+def without_dropout(model: Any) -> Any:
+    """Return ``model`` with its dropout set to nothing: few passes are made over the data."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
+
+
 def _bitsandbytes() -> Any:
     """Import bitsandbytes, without its advice on the terminal."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -239,6 +239,8 @@ def _value(hint: Any, value: object, place: str, errors: list[str]) -> Any:
             return float(value)
         except ValueError:
             pass
+    if hint is str and value is False:  # yaml reads an unquoted no as false
+        return "no"
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         errors.append(f"{place} must be {hint.__name__}, not {value!r}")
     return value

@@ -65,7 +65,13 @@ def near_duplicates(sentences: Sequence[str], held: Sequence[str]) -> np.ndarray
 def pretraining_texts(
     root: Path, sentences: str, descriptions: str, photos: PhotoFeatures, keep: np.ndarray
 ) -> list[str]:
-    """Collect captions and human descriptions; nothing held out is among them."""
+    """Collect captions and human descriptions; nothing held out is among them.
+
+    A file whose name is empty is left out.
+    """
+    people = human_descriptions(root / descriptions) if descriptions else []
+    if not sentences:
+        return people
     with gzip.open(root / sentences, "rt", encoding="utf-8") as file:
         captions = [clean(line) for line in file]
     words = whole_words(held_out_names())
@@ -76,7 +82,7 @@ def pretraining_texts(
         for text, left_out in zip(captions, near, strict=True)
         if text and not left_out and len(text.split()) <= MAX_WORDS and not mentions(text, words)
     ]
-    return texts + REPEAT_DESCRIPTIONS * human_descriptions(root / descriptions)
+    return texts + REPEAT_DESCRIPTIONS * people
 
 
 def human_descriptions(path: Path, *, held: bool = False) -> list[str]:

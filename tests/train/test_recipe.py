@@ -13,7 +13,9 @@ BUNDLED = sorted(Path(milanx.recipes.__path__[0]).rglob("*.yaml"))
 
 
 def test_there_are_recipes() -> None:
-    assert {path.stem for path in BUNDLED} == {"mini", "simulator", "smoke"}
+    assert {path.stem for path in BUNDLED} == {
+        "clip-gpt2", "clip-gpt2-planted", "mini", "simulator", "smoke",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("path", BUNDLED, ids=lambda p: p.stem)
@@ -94,6 +96,10 @@ def test_overrides_reach_deep_and_leave_the_rest() -> None:
     assert values["decoder"] == {"steps": 5, "rank": 2}
     with pytest.raises(InputError, match="KEY=VALUE"):
         apply_overrides(values, ["decoder.steps"])
+
+
+def test_no_is_a_precision() -> None:
+    assert load_recipe(recipe_path("mini"), ["precision=no"]).precision == "no"
 
 
 def test_unknown_recipe_suggests() -> None:

@@ -1,0 +1,27 @@
+"""Tiny models with random weights, in folders, as their libraries write them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from milanx.language import build_gpt2, train_tokenizer
+from tests.test_openclip import VIT, write_clip
+
+SENTENCES = [f"{a} {b} {c}" for a in ("red round things", "a grey wall", "some leaves")
+             for b in ("and", "or", "on") for c in ("an apple", "the lake", "animals")]  # fmt: skip
+
+
+def tiny_clip(folder: Path) -> Path:
+    """Write an open_clip model: a ViT of three blocks, 4 x 4 patches of 8 pixels."""
+    return write_clip(folder, VIT)
+
+
+def tiny_gpt2(folder: Path, positions: int = 64) -> Path:
+    """Write a GPT-2 of two layers, 32 wide, and its tokenizer."""
+    tokenizer = train_tokenizer(SENTENCES, 300)
+    torch.manual_seed(0)
+    build_gpt2(len(tokenizer), 2, 32, 4, positions).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
