@@ -13,8 +13,8 @@ from milanx.train.table import Entry, Table
 
 # How often each kind of meaning is drawn.
 SHARES = {
-    "class": 0.30, "kind": 0.06, "region": 0.11, "texture": 0.02, "phrase": 0.25, "pixel": 0.08,
-    "channel": 0.12, "both": 0.03, "without": 0.03,
+    "class": 0.28, "kind": 0.06, "region": 0.11, "texture": 0.02, "phrase": 0.24, "pixel": 0.10,
+    "channel": 0.16, "both": 0.03, "without": 0.03,
 }  # fmt: skip
 TWO_SENSES = 0.12  # share of units that mean "A or B"
 WHOLE_VIEW = 0.25  # share of sets whose masks are whole views, as those of logits are

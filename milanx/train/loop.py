@@ -41,6 +41,7 @@ from milanx.train.meanings import (
     checked_photos,
     named_meanings,
     pixel_meanings,
+    place_meanings,
     region_meanings,
     training_photos,
 )
@@ -54,13 +55,13 @@ from milanx.train.table import Table, build_table
 from milanx.train.text import human_descriptions, pretraining_texts
 from milanx.train.track import Pace, check_tracker, open_tracker
 
-CORPUS = 3  # raised when the meanings or the table change, so that cached stages are made again
+CORPUS = 5  # raised when the meanings or the table change, so that cached stages are made again
 AGREEMENT = 1  # the same for the critic
 LANGUAGE = 3  # the same for what the language side is built of
 # How a describer searches unless told otherwise; the weight of agreement was chosen on checked
 # units (`Corpus`), of photos that no training saw.
 SEARCH = {"beam": 50, "lam": 0.2, "max_tokens": 16, "retrieved": 20, "agreement": 20.0}
-NAMING = frozenset({"class", "kind", "texture", "region", "phrase"})  # whose texts are vocabulary
+NAMING = frozenset({"class", "kind", "texture", "region", "phrase"})  # whose words are seen
 MIN_WORD_COUNT = 3  # rarer words of captions are misspelled more often than not
 VERSION = 1
 
@@ -211,7 +212,8 @@ def train(
     decoder = settings.decoder
     drawing = (Table(table_folder), decoder.exemplars, decoder.contrast, decoder.min_purity)
     corpus, check = Corpus(*drawing), Corpus(*drawing, check=True)
-    vocabulary = sorted({t for e in corpus.table.entries if e.kind in NAMING for t in e.texts})
+    named = NAMING | {"pixel"}
+    vocabulary = sorted({t for e in corpus.table.entries if e.kind in named for t in e.texts})
     shape = (settings.base.width, decoder.layers, decoder.prefix, decoder.exemplars,
              decoder.contrast, decoder.min_purity)  # fmt: skip
     agreeing = (settings.encoder, CORPUS, AGREEMENT, settings.critic, shape)
@@ -271,8 +273,13 @@ def _make_table(stages: Stages, folder: Path) -> dict[str, Any]:
         encoder, space, photos, keep, people, names, lambda text: not mentions(text, held), seed
     )
     vocabulary = sorted({*names, *(text for m in phrases for text in m.texts)})
-    meanings = [*named, *pixel_meanings(photos, keep), *phrases,
-                *channel_meanings(encoder, photos, keep, vocabulary)]  # fmt: skip
+    meanings = [
+        *named,
+        *pixel_meanings(photos, keep),
+        *place_meanings(photos, keep, seed),
+        *phrases,
+        *channel_meanings(encoder, space, photos, keep, vocabulary),
+    ]
     build_table(encoder, photos, keep, stages.checked, meanings, folder, seed)
     return {"meanings": dict(Counter(m.kind for m in meanings))}
 
