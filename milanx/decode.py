@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 COMPONENTS = 192  # principal components that stand for the encoder's feature maps
 HUBNESS = 0.8  # share of a word's usual score that is taken off: some words are near to everything
-FREQUENCY = 0.3  # share of a phrase's log frequency that counts in retrieving it
+FREQUENCY = 0.5  # share of a phrase's log frequency that counts in retrieving it
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,7 @@ class Describer:
             features: what `milanx.encode.encode_views` returned.
         """
         from milanx.decode import Evidence
-        from milanx.encode import exemplar_features
+        from milanx.encode import exemplar_features, geometry
 
         grid, device = self.encoder.spec.grid, self.encoder.device
         images = store.images(layer)[rows]
@@ -165,8 +165,9 @@ class Describer:
             i: torch.from_numpy(features[i]).float().mean((0, 1)) for i in set(near[near >= 0])
         }
         contrast = torch.zeros(*near.shape, pooled.shape[-1])
+        everywhere = geometry(torch.ones(1, grid, grid))[0]
         for place in zip(*np.nonzero(near >= 0), strict=True):
-            contrast[place] = whole[int(near[place])]
+            contrast[place] = torch.cat([whole[int(near[place])], everywhere])
         pooled, contrast = pooled.to(device), contrast.to(device)
         return Evidence(
             pooled, self.encoder.joint(pooled), valid.to(device),

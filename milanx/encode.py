@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 PIXEL_CHANNELS = 6  # mean and deviation of R, G, B in each cell
 EDGE_CHANNELS = 4  # strength of edges in four orientations in each cell
 TEXT_TOKENS = 64  # longer texts are cut
+GEOMETRY = 4  # numbers of `geometry`, which follow the pooled features
 MASKED, WHOLE = 0, 1  # places along f in features [u, k, f, d]
 
 
@@ -252,6 +253,28 @@ def pool(dense: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     return torch.stack([masked, flat.mean(1)], dim=1)
 
 
+def geometry(weights: torch.Tensor) -> torch.Tensor:
+    """Say where masks lie, which pooled features do not.
+
+    Args:
+        weights: [n, g, g], the share of each cell that the mask covers; a row of zeros counts
+            as the whole view.
+
+    Returns:
+        [n, 4]: row and column of the mask's centre and its mean distance from the view's centre,
+        in sides of the view, and the share of the view that it covers.
+    """
+    side = weights.shape[-1]
+    along = (torch.arange(side, dtype=weights.dtype, device=weights.device) + 0.5) / side
+    row, column = torch.meshgrid(along, along, indexing="ij")
+    away = ((row - 0.5) ** 2 + (column - 0.5) ** 2).sqrt()
+    places = torch.stack([row, column, away]).flatten(1)
+    flat = weights.flatten(1)
+    flat = torch.where(flat.sum(1, keepdim=True) > 0, flat, torch.ones_like(flat))
+    share = flat / flat.sum(1, keepdim=True)
+    return torch.cat([share @ places.T, flat.mean(1, keepdim=True)], 1)
+
+
 def encode_views(
     encoder: Encoder,
     store: ExemplarStore,
@@ -286,15 +309,18 @@ def exemplar_features(
         weights: float32 [u, k, g, g], mask share of each cell.
 
     Returns:
-        features [u, k, 2, d] and which exemplars there are, bool [u, k].
+        features [u, k, 2, d + 4], the masks' `geometry` last, and which exemplars there are,
+        bool [u, k].
     """
     valid = images >= 0
     some = next(iter(features.values()))
-    out = torch.zeros(*images.shape, 2, some.shape[-1])
+    out = torch.zeros(*images.shape, 2, some.shape[-1] + GEOMETRY)
+    whole = geometry(torch.ones(1, *weights.shape[2:]))
     for u in range(len(images)):  # a unit at a time: all at once would not fit in memory
         here = np.flatnonzero(valid[u])
         if len(here):
             dense = np.stack([features[int(i)] for i in images[u, here]])
-            pooled = pool(torch.from_numpy(dense).float(), torch.from_numpy(weights[u, here]))
-            out[u, here] = pooled
+            masks = torch.from_numpy(weights[u, here])
+            where = torch.stack([geometry(masks), whole.expand(len(here), -1)], 1)
+            out[u, here] = torch.cat([pool(torch.from_numpy(dense).float(), masks), where], -1)
     return out, torch.from_numpy(valid)

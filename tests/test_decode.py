@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from milanx.decode import Evidence, SetEncoder, SetEncoderSpec, whitening
+from milanx.decode import FREQUENCY, Evidence, SetEncoder, SetEncoderSpec, whitening
 
 
 def _inputs(units: int = 3, k: int = 5, c: int = 2) -> tuple[SetEncoder, Evidence]:
@@ -78,7 +78,7 @@ def test_retrieved_words_equal_the_plain_version() -> None:
         mean = mean / mean.norm() - 0.8 * set_encoder.usual
         scores = [
             float(critic.body(summary) @ critic.text(word) + critic.zero_shot * (mean @ word)
-                  + 0.3 * often)
+                  + FREQUENCY * often)
             for word, often in zip(set_encoder.vocabulary, set_encoder.frequency, strict=True)
         ]  # fmt: skip
         best = sorted(range(9), key=lambda i: -scores[i])[:3]

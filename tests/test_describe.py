@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -156,6 +157,46 @@ def test_page_in_a_real_browser(run: milanx.Run, tmp_path: Path) -> None:
     one = dump(page, "#units/7", tmp_path)
     assert 'class="open"' in one.split("</article>")[0]
     assert "units:7" in one.split("</article>")[0]
+
+
+TYPED = """<script>
+addEventListener("load", () => {
+  for (const [id, value] of Object.entries(%s)) {
+    const box = document.getElementById(id);
+    box.value = value;
+    box.dispatchEvent(new Event("input", {bubbles: true}));
+  }
+});
+</script></body>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_search_filter_and_sort_boxes_of_the_page(run: milanx.Run, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run.root, copy)
+    made = open_run(copy)
+    for i, row in enumerate(made.rows):
+        row["description"] = f"thing {chr(122 - i)}"
+        row["candidates"] = []
+    made.rows[1]["description"] = "a violet heron"
+    made.rows[2]["description"] = "herons on a lake"
+    made.rows[3]["status"] = "dead"
+    page = write_page(made).resolve()
+    plain = page.read_text()
+
+    def shown(**boxes: str) -> list[str]:
+        page.write_text(plain.replace("</body>", TYPED % json.dumps(boxes)))
+        document = dump(page, "", tmp_path)
+        return re.findall(r"<article.*?<span[^>]*>(.*?)</span>", document, re.DOTALL)
+
+    assert len(shown(q="thing")) == len(made) - 2
+    assert shown(q="HERON") == ["a violet heron", "herons on a lake"]
+    assert shown(q="heron lake") == ["herons on a lake"]
+    assert shown(q="heron", status="dead") == []
+    assert shown(status="dead") == [made.rows[3]["description"]]
+    by_text = shown(sort="text")
+    assert by_text == sorted(by_text)
+    assert by_text != shown()
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")

@@ -66,12 +66,9 @@ class Simulator(ABC):
             root = Path(str(resources.files("milanx"))) / "assets" / "simulator"
             if not (root / "simulator.json").is_file():
                 raise FormatError(
-                    "there is no bundled simulator",
-                    "this version of milanx ships none yet",
-                    (
-                        "train one: milanx train simulator data.root=FOLDER --out my-simulator",
-                        "--simulator my-simulator, or an open_clip model such as ViT-B-32/TAG",
-                    ),
+                    "the bundled simulator is missing",
+                    f"{root} holds none, so the installation is incomplete",
+                    "install milanx again, or give another with --simulator",
                 )
             return SmallClip(root)
         if Path(spec).is_dir():

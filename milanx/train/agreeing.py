@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from milanx.decode import Evidence, SetEncoder
+from milanx.decode import FREQUENCY, Evidence, SetEncoder
 from milanx.encode import Encoder
 from milanx.train.corpus import Corpus, Unit
 from milanx.train.phrases import plural
@@ -185,7 +185,7 @@ def _check(set_encoder: SetEncoder, check: Corpus, known: Texts, seed: int) -> d
     share = targets(units, place, {})
     logits = scores(set_encoder, check.evidence(units), known.vectors[:, 0])
     loss = -(share * (logits + known.frequency).log_softmax(1)).sum(1)
-    first = (logits + 0.3 * known.frequency).argmax(1)
+    first = (logits + FREQUENCY * known.frequency).argmax(1)
     right = (share[torch.arange(len(units)), first] > 0).float()
     kinds = np.array([u.kind if len(u.senses) == 1 else "two senses" for u in units])
     by_kind = {

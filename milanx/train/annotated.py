@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from milanx.encode import MASKED, WHOLE, Encoder, pool
+from milanx.encode import GEOMETRY, MASKED, WHOLE, Encoder, geometry, pool
 from milanx.files import write_json
 from milanx.language import normalise_text
 from milanx.splits import held_out
@@ -54,7 +54,7 @@ def build_annotated_table(
     """
     counts = [len(data.masks(unit)) for unit in data.units]
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    shapes = {"d": encoder.width, "j": encoder.spec.joint}
+    shapes = {"d": encoder.width + GEOMETRY, "j": encoder.spec.joint}
     arrays = {
         name: np.lib.format.open_memmap(
             root / f"{name}.npy", "w+", np.float16, (int(starts[-1]), shapes[width])
@@ -91,10 +91,12 @@ def build_annotated_table(
 
 @torch.inference_mode()
 def _pooled(encoder: Encoder, views: np.ndarray, masks: np.ndarray) -> torch.Tensor:
-    """Pool views uint8 [k, 3, H, W] under masks [k, 1, H, W]: [k, 2, d]."""
+    """Pool views uint8 [k, 3, H, W] under masks [k, 1, H, W], geometry last: [k, 2, d + 4]."""
     dense = encoder.dense(torch.from_numpy(np.ascontiguousarray(views)))
     share = F.adaptive_avg_pool2d(torch.from_numpy(masks).float(), encoder.spec.grid)
-    return pool(dense, share[:, 0].to(dense.device))
+    share = share[:, 0].to(dense.device)
+    where = torch.stack([geometry(share), geometry(torch.ones_like(share))], 1)
+    return torch.cat([pool(dense, share), where], -1)
 
 
 def checked_unit(unit: AnnotatedUnit, share: float) -> bool:

@@ -13,10 +13,10 @@ from milanx.train.table import Entry, Table
 
 # How often each kind of meaning is drawn.
 SHARES = {
-    "class": 0.30, "kind": 0.06, "region": 0.11, "texture": 0.02, "phrase": 0.25, "pixel": 0.08,
-    "channel": 0.12, "both": 0.03, "without": 0.03, "annotated": 1.0,
+    "class": 0.28, "kind": 0.06, "region": 0.11, "texture": 0.02, "phrase": 0.24, "pixel": 0.10,
+    "channel": 0.16, "both": 0.03, "without": 0.03, "annotated": 1.0,
 }  # fmt: skip
-NAMING = frozenset({"class", "kind", "texture", "region", "phrase"})  # whose texts are vocabulary
+NAMING = frozenset({"class", "kind", "texture", "region", "phrase"})  # whose words are seen
 TWO_SENSES = 0.12  # share of units that mean "A or B"
 WHOLE_VIEW = 0.25  # share of sets whose masks are whole views, as those of logits are
 WHOLE_KINDS = frozenset({"class", "kind", "texture", "phrase"})
@@ -155,7 +155,8 @@ class Corpus:
 
     def vocabulary(self) -> list[str]:
         """Return the phrases that can be retrieved for a set."""
-        return sorted({t for e in self.table.entries if e.kind in NAMING for t in e.texts})
+        named = NAMING | {"pixel"}
+        return sorted({t for e in self.table.entries if e.kind in named for t in e.texts})
 
     def unit(self, rng: np.random.Generator) -> Unit:
         """Draw one unit."""

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from milanx.decode import Evidence, SetEncoder, SetEncoderSpec, with_lora
-from milanx.encode import Encoder
+from milanx.encode import GEOMETRY, Encoder
 from milanx.errors import InputError
 from milanx.language import (
     build_gpt2,
@@ -124,9 +124,9 @@ def new_set_encoder(
 ) -> SetEncoder:
     """Build a set encoder that knows the features' usual values and the vocabulary."""
     spec = SetEncoderSpec(
-        encoder.width, encoder.spec.joint, recipe.base.width, recipe.decoder.prefix,
+        encoder.width + GEOMETRY, encoder.spec.joint, recipe.base.width, recipe.decoder.prefix,
         layers=recipe.decoder.layers, vocabulary=len(vocabulary),
-        pixels=encoder.spec.pixel_channels, critic=recipe.critic.width,
+        pixels=encoder.spec.pixel_channels + GEOMETRY, critic=recipe.critic.width,
     )  # fmt: skip
     set_encoder = SetEncoder(spec)
     sample = corpus.batch(SAMPLE, step_rng(recipe.seed, 0, 0)).evidence

@@ -2,8 +2,8 @@
 
 The similarity of a phrase to each cell of a view is an activation map like any other; the views
 where it peaks, with the phrase, are a training unit for words that no label names. A channel of
-the encoder's feature maps is a real unit of a real model; the phrases nearest to its exemplars
-are its description until a better one is known.
+the encoder's feature maps is a real unit of a real model; its description is the phrase that
+predicts best where it peaks.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from milanx.decode import HUBNESS
 from milanx.encode import Encoder
-from milanx.train.meanings import MIN_POSITIVES, Meaning
+from milanx.train.meanings import MIN_POSITIVES, Meaning, pixel_cells
 from milanx.train.photos import PhotoFeatures
 from milanx.train.vocabulary import (
     MIN_GROUNDING,
@@ -34,7 +33,8 @@ CHANNEL_PHOTOS = 45  # best views of a channel
 CHANNEL_QUANTILE = 0.98  # of a channel's cells, above which its mask lies
 MAX_PHRASES = 3000  # of captions, and as many of people's descriptions
 MAX_LABEL = 3  # words of a phrase that describes a channel
-NEAR_SHARE = 0.85  # of the best similarity that a second phrase must reach
+NEAR_SHARE = 0.85  # of the best correlation that a second text must reach
+MIN_CORRELATION = 0.15  # of a channel and its text
 APART = 0.6  # cosine below which two phrases say different things
 PHOTOS_AT_ONCE = 128
 
@@ -163,57 +163,88 @@ def phrase_meanings(
 
 
 def channel_meanings(
-    encoder: Encoder, photos: PhotoFeatures, keep: np.ndarray, vocabulary: Sequence[str]
+    encoder: Encoder,
+    space: Space,
+    photos: PhotoFeatures,
+    keep: np.ndarray,
+    vocabulary: Sequence[str],
 ) -> list[Meaning]:
-    """Make a meaning of every channel of the encoder's own feature maps.
+    """Make a meaning of every channel of the encoder's own feature maps that a text explains.
 
-    Its exemplars are the views where it peaks, its masks the cells above its quantile, its texts
-    the nearest phrases of ``vocabulary``; a second phrase that says something else joins the
-    first.
+    Its exemplars are the views where it peaks, its masks the cells above its quantile. Its text is
+    the phrase of ``vocabulary``, or of what pixels show, that correlates most with its peaks over
+    all views, within each source (`milanx.evaluate.p3` asks the same of a description); a second
+    one that says something else joins the first.
     """
     vocabulary = [t for t in vocabulary if len(t.split()) <= MAX_LABEL and " and " not in t]
     usable = np.flatnonzero(keep)
     channels = encoder.width - encoder.spec.pixel_channels
-    peaks = np.stack([photos.dense[i][:, :channels].max(0) for i in usable])
+    peaks = np.stack([photos.dense[i][:, :channels].max(0) for i in usable]).astype(np.float32)
     sample = np.concatenate([photos.dense[i][:, :channels] for i in usable[::40]])
     threshold = np.quantile(sample, CHANNEL_QUANTILE, axis=0)
-    order = np.argsort(-peaks.astype(np.float32), axis=0)[:CHANNEL_PHOTOS]
-    alive = [c for c in range(channels) if peaks[order[-1, c], c] > 0]
-    rows = {c: usable[order[:, c]] for c in alive}
-    grids: dict[int, np.ndarray] = {}
-    pooled = []
-    for c in alive:
-        dense = np.asarray(photos.dense[rows[c]], np.float32)
-        mask = dense[..., c] > threshold[c]
-        empty = ~mask.any(1)
-        mask[empty] = dense[empty, :, c] >= dense[empty, :, c].max(1, keepdims=True)
-        share = mask / mask.sum(1, keepdims=True)
-        last = dense[..., : encoder.last_channels]
-        pooled.append(np.einsum("np,npd->nd", share.astype(np.float32), last))
-        grids[c] = (255 * mask).astype(np.uint8)
-    with torch.inference_mode():
-        joint = encoder.joint(torch.from_numpy(np.stack(pooled))).mean(1)
-        joint = F.normalize(joint - joint.mean(0), dim=-1)
-        text = encoder.texts(vocabulary)
-        scores = joint @ F.normalize(text - text.mean(0), dim=-1).T
-        nearness = (scores - HUBNESS * scores.mean(0)).numpy()
+    order = np.argsort(-peaks, axis=0)[:CHANNEL_PHOTOS]
+    cells = pixel_cells(photos, usable)
+    shares = np.stack([shown.mean(1) for shown in cells.values()], 1).astype(np.float32)
+    texts = encoder.texts(vocabulary)
+    sources = np.array([photos.photos[i].source for i in usable])
+    scores = correlations(peaks, shares, space.windows[usable, -1], texts, sources)
+    labels = [*(texts_[0] for texts_ in cells), *vocabulary]
+    vectors = torch.cat([encoder.texts(labels[: len(cells)]), texts])
     found = []
-    for c, row in zip(alive, nearness, strict=True):
-        if len(rows[c]) >= MIN_POSITIVES:
-            texts = _nearest_texts(row, vocabulary, text)
-            found.append(Meaning(texts, "channel", rows[c], grids[c], countable=False))
+    for c, row in enumerate(scores):
+        rows = usable[order[:, c]]
+        if len(rows) < MIN_POSITIVES or peaks[order[-1, c], c] <= 0 or row.max() < MIN_CORRELATION:
+            continue
+        dense = np.asarray(photos.dense[rows][..., c], np.float32)
+        mask = dense > threshold[c]
+        empty = ~mask.any(1)
+        mask[empty] = dense[empty] >= dense[empty].max(1, keepdims=True)
+        said = _nearest_texts(row, labels, vectors)
+        grids = (255 * mask).astype(np.uint8)
+        found.append(Meaning(said, "channel", rows, grids, countable=False))
     return found
 
 
+def correlations(
+    peaks: np.ndarray,
+    shares: np.ndarray,
+    views: np.ndarray,
+    texts: torch.Tensor,
+    sources: np.ndarray,
+) -> np.ndarray:
+    """Pearson correlation of channels and texts over views, within each source.
+
+    Args:
+        peaks: float32 [n, c].
+        shares: float32 [n, p], of what pixels show in each view.
+        views: [n, j], whole views in the joint space.
+        texts: [t, j].
+        sources: [n], names; each counts by its number of views.
+
+    Returns:
+        float32 [c, p + t]: first of the shares, then of the texts' similarities.
+    """
+    total = np.zeros((peaks.shape[1], shares.shape[1] + len(texts)), np.float32)
+    for source in sorted(set(sources)):
+        here = np.flatnonzero(sources == source)
+        told = np.concatenate([shares[here], views[here].astype(np.float32) @ texts.numpy().T], 1)
+        both = []
+        for values in (peaks[here], told):
+            centred = values - values.mean(0)
+            both.append(centred / (np.linalg.norm(centred, axis=0) + 1e-6))
+        total += len(here) / len(sources) * (both[0].T @ both[1])
+    return total
+
+
 def _nearest_texts(
-    scores: np.ndarray, vocabulary: Sequence[str], text: torch.Tensor
+    scores: np.ndarray, labels: Sequence[str], vectors: torch.Tensor
 ) -> tuple[str, ...]:
-    """The nearest phrase, and the nearest joined to others nearly as near that differ."""
+    """The best text, and the best joined to others nearly as good that say something else."""
     order = np.argsort(-scores)[:12]
     first = order[0]
     others = [
         i for i in order[1:]
-        if scores[i] > NEAR_SHARE * scores[first] and float(text[i] @ text[first]) < APART
+        if scores[i] > NEAR_SHARE * scores[first] and float(vectors[i] @ vectors[first]) < APART
     ]  # fmt: skip
-    name = vocabulary[first]
-    return (name, *(f"{name} or {vocabulary[i]}" for i in others[:2]))
+    name = labels[first]
+    return (name, *(f"{name} or {labels[i]}" for i in others[:2]))

@@ -44,6 +44,7 @@ from milanx.train.meanings import (
     checked_photos,
     named_meanings,
     pixel_meanings,
+    place_meanings,
     region_meanings,
     training_photos,
 )
@@ -59,7 +60,7 @@ from milanx.train.table import Table, build_table
 from milanx.train.text import human_descriptions, pretraining_texts
 from milanx.train.track import Pace, check_tracker, open_tracker
 
-CORPUS = 3  # raised when the meanings or the table change, so that cached stages are made again
+CORPUS = 5  # raised when the meanings or the table change, so that cached stages are made again
 AGREEMENT = 1  # the same for the critic
 LANGUAGE = 3  # the same for what the language side is built of
 # How a describer searches unless told otherwise; the weight of agreement was chosen on checked
@@ -349,8 +350,13 @@ def _make_table(
         encoder, space, photos, keep, people, names, lambda text: not mentions(text, held), seed
     )
     vocabulary = sorted({*names, *(text for m in phrases for text in m.texts)})
-    meanings = [*named, *pixel_meanings(photos, keep), *phrases,
-                *channel_meanings(encoder, photos, keep, vocabulary)]  # fmt: skip
+    meanings = [
+        *named,
+        *pixel_meanings(photos, keep),
+        *place_meanings(photos, keep, seed),
+        *phrases,
+        *channel_meanings(encoder, space, photos, keep, vocabulary),
+    ]
     build_table(encoder, photos, keep, stages.checked, meanings, folder, seed)
     return {"meanings": dict(Counter(m.kind for m in meanings))}
 

@@ -35,6 +35,9 @@ COLOURS: dict[str, tuple[float, float, float]] = {
 }  # fmt: skip
 
 
+BRIGHT_TEXTS = ("bright areas", "white areas", "light backgrounds", "bright lights")
+DARK_TEXTS = ("dark areas", "black areas", "dark backgrounds", "shadows")
+ONE_SIDE = 0.8  # share of the bright (dark) cells that lie in one half of the view
 TEXT_WORDS = ("text", "words", "letters", "writing", "written words", "white text", "lettering")
 
 
@@ -151,9 +154,12 @@ def region_meanings(photos: PhotoFeatures, keep: np.ndarray) -> list[Meaning]:
     return found
 
 
-def pixel_meanings(photos: PhotoFeatures, keep: np.ndarray) -> list[Meaning]:
-    """Colours, brightness, plainness and lines, from each cell's colours and edges."""
-    kept = np.flatnonzero(keep)
+def pixel_cells(photos: PhotoFeatures, kept: np.ndarray) -> dict[tuple[str, ...], np.ndarray]:
+    """Find colours, brightness, plainness and lines in each cell's colours and edges.
+
+    Returns:
+        Ways to say it -> bool [len(kept), g * g], the cells that show it.
+    """
     channels = PIXEL_CHANNELS + EDGE_CHANNELS
     pixels = np.stack([photos.dense[i][:, -channels:] for i in kept]).astype(np.float32)
     mean, deviation = pixels[..., :3], pixels[..., 3:6].mean(-1)
@@ -167,8 +173,8 @@ def pixel_meanings(photos: PhotoFeatures, keep: np.ndarray) -> list[Meaning]:
 
     diagonal = lines(np.maximum(falling, rising), np.minimum(falling, rising))
     maps: dict[tuple[str, ...], np.ndarray] = {
-        ("bright areas", "white areas", "light backgrounds", "bright lights"): brightness - 0.8,
-        ("dark areas", "black areas", "dark backgrounds", "shadows"): 0.15 - brightness,
+        BRIGHT_TEXTS: brightness - 0.8,
+        DARK_TEXTS: 0.15 - brightness,
         ("plain smooth surfaces", "smooth backgrounds", "empty areas"): 0.025 - deviation,
         ("busy textures", "fine detail", "cluttered textures"): strength - 0.13,
         ("high contrast areas", "black and white areas"): deviation - 0.27,
@@ -180,9 +186,58 @@ def pixel_meanings(photos: PhotoFeatures, keep: np.ndarray) -> list[Meaning]:
         distance = np.abs(mean - np.array(colour, np.float32)).max(-1)
         colour_texts = (f"{name} areas", f"{name} things", f"the color {name}", f"{name} objects")
         maps[colour_texts] = 0.16 - distance
+    return {texts: values > 0 for texts, values in maps.items()}
+
+
+def place_meanings(photos: PhotoFeatures, keep: np.ndarray, seed: int) -> list[Meaning]:
+    """Parts of the view, whatever they show, and bright or dark cells that lie in one of them."""
+    kept = np.flatnonzero(keep)
+    side = round(photos.dense.shape[1] ** 0.5)
+    along = (np.arange(side) + 0.5) / side
+    row, column = (g.ravel() for g in np.meshgrid(along, along, indexing="ij"))
+    away = np.maximum(np.abs(row - 0.5), np.abs(column - 0.5))
+    corners = np.minimum(np.abs(row - 0.5), np.abs(column - 0.5))
+    halves = {"at the top": 0.5 - row, "at the bottom": row - 0.5, "on the left": 0.5 - column,
+              "on the right": column - 0.5}  # fmt: skip
+    parts = {
+        ("top of the image", "upper edge of the image", "things at the top"): 0.3 - row,
+        ("bottom of the image", "lower edge of the image", "things at the bottom"): row - 0.7,
+        ("left side of the image", "left edge of the image", "things on the left"): 0.3 - column,
+        ("right side of the image", "right edge of the image", "things on the right"): column - 0.7,
+        ("center of the image", "middle of the image"): 0.25 - away,
+        ("borders of the image", "edges of the image"): away - 0.4,
+        ("corners of the image", "image corners"): corners - 0.3,
+    }
+    rng = np.random.default_rng([seed, 8])
     found = []
-    for texts, values in maps.items():
-        cells = values > 0
+    for texts, inside in parts.items():
+        if not (inside > 0).any():  # on a coarse grid
+            continue
+        shown = rng.choice(kept, min(len(kept), MAX_PIXEL_PHOTOS), replace=False)
+        grids = np.tile((255 * (inside > 0)).astype(np.uint8), (len(shown), 1))
+        found.append(Meaning(texts, "pixel", shown, grids, countable=False))
+    cells = pixel_cells(photos, kept)
+    tones = {"bright": BRIGHT_TEXTS, "dark": DARK_TEXTS}
+    for tone, known in tones.items():
+        shows = cells[known]
+        total = shows.sum(1)
+        for place, inside in halves.items():
+            there = (shows & (inside > 0)).sum(1)
+            shown = np.flatnonzero((there >= ONE_SIDE * total) & (there > 0.06 * side**2))
+            if len(shown) < MIN_POSITIVES:
+                continue
+            shown = shown[np.argsort(-there[shown])][:MAX_PIXEL_PHOTOS]
+            texts = (f"{tone} areas {place}", f"{tone} parts {place}")
+            grids = (255 * (shows[shown] & (inside > 0))).astype(np.uint8)
+            found.append(Meaning(texts, "pixel", kept[shown], grids, countable=False))
+    return found
+
+
+def pixel_meanings(photos: PhotoFeatures, keep: np.ndarray) -> list[Meaning]:
+    """Colours, brightness, plainness and lines as meanings."""
+    kept = np.flatnonzero(keep)
+    found = []
+    for texts, cells in pixel_cells(photos, kept).items():
         share = cells.mean(1)
         shown = np.flatnonzero((share > 0.06) & (share < 0.9))
         if len(shown) >= MIN_POSITIVES:

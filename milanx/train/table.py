@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from milanx.encode import Encoder
+from milanx.encode import GEOMETRY, Encoder, geometry
 from milanx.files import read_json, write_json
 from milanx.train.meanings import Meaning
 from milanx.train.photos import PhotoFeatures
@@ -54,8 +54,9 @@ class Table:
     Attributes:
         entries: the meanings.
         photo: int32 [r], the view of each row.
-        masked: float16 [r, d] and masked_joint float16 [r, j], pooled under each row's mask.
-        whole: float16 [n, d] and whole_joint float16 [n, j], over whole views.
+        masked: float16 [r, d + 4] and masked_joint float16 [r, j], pooled under each row's mask;
+            the masks' geometry is last (`milanx.encode.geometry`).
+        whole: float16 [n, d + 4] and whole_joint float16 [n, j], over whole views.
         checked: bool [n], views that the trainings are checked on.
     """
 
@@ -135,19 +136,20 @@ def build_table(
     parts = [_row_masks(meaning, rng, grid) for meaning in meanings]
     photo = np.concatenate([np.repeat(p, m.shape[1]) for p, m in parts]).astype(np.int32)
     masks = np.concatenate([m.reshape(-1, grid**2) for _, m in parts])
-    whole = np.empty((len(photos), encoder.width), np.float16)
-    masked = np.lib.format.open_memmap(
-        root / "masked.npy", "w+", np.float16, (len(photo), encoder.width)
-    )
+    width = encoder.width + GEOMETRY
+    whole = np.empty((len(photos), width), np.float16)
+    masked = np.lib.format.open_memmap(root / "masked.npy", "w+", np.float16, (len(photo), width))
+    whole[:, -GEOMETRY:] = _where(np.ones((1, grid**2), np.uint8), grid)
     order = np.argsort(photo, kind="stable")
     starts = np.searchsorted(photo[order], np.arange(len(photos) + 1))
     for i in range(len(photos)):
         dense = np.asarray(photos.dense[i], np.float32)
-        whole[i] = dense.mean(0)
+        whole[i, :-GEOMETRY] = dense.mean(0)
         rows = order[starts[i] : starts[i + 1]]
         if len(rows):
             share = masks[rows].astype(np.float32)
-            masked[rows] = (share / share.sum(1, keepdims=True)) @ dense
+            masked[rows, :-GEOMETRY] = (share / share.sum(1, keepdims=True)) @ dense
+            masked[rows, -GEOMETRY:] = _where(masks[rows], grid)
     whole_joint, masked_joint = _joint(encoder, whole), _joint(encoder, masked)
     near = _near_views(meanings, whole_joint, keep)
     for name, array in (("photo", photo), ("whole", whole), ("whole_joint", whole_joint),
@@ -162,6 +164,12 @@ def build_table(
         })  # fmt: skip
         start += len(views) * m.shape[1]
     write_json(root / "table.json", FORMAT, VERSION, {"entries": entries})
+
+
+def _where(masks: np.ndarray, grid: int) -> np.ndarray:
+    """Geometry of masks uint8 [n, g * g]: float32 [n, 4]."""
+    shares = torch.from_numpy(masks.astype(np.float32) / 255).unflatten(1, (grid, grid))
+    return geometry(shares).numpy()
 
 
 @torch.inference_mode()

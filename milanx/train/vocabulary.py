@@ -18,7 +18,8 @@ from milanx.train.photos import PhotoFeatures
 
 CAPTIONS_A_PHOTO = 3  # of which phrases are taken
 MIN_PHOTOS = 12  # photos whose captions say a phrase
-LISTS = r"[,;:/&'()\"]|\b(pictures?|photos?|images?|and .* and)\b"
+# What is no one thing: a list, or two things joined, which photos seldom show together.
+LISTS = r"[,;:/&'()\"]|\b(pictures?|photos?|images?|and|or)\b"
 MAX_WORDS = 5  # of a person's description that is taken as a phrase
 MIN_GROUNDING = 0.75  # AUROC of a phrase's similarity for the photos whose captions say it
 MIN_WORD_GROUNDING = 0.7  # the same for each word of a person's description
@@ -118,7 +119,7 @@ def person_phrases(descriptions: Iterable[str], seen: Iterable[str]) -> list[str
     seen = set(seen)
     counts: Counter[str] = Counter()
     for text in descriptions:
-        if re.search(LISTS, text):  # a list without its commas reads as one odd thing
+        if re.search(LISTS, text):
             continue
         folded = re.sub(r"^(a|an|the|some|contains?|shows?|images? of|pictures? of) ", "", text)
         words = normalise_text(folded).split()

@@ -194,7 +194,7 @@ def _encoder() -> Any:
         spec=SimpleNamespace(grid=7, joint=3), width=3,
         dense=lambda views: torch.nn.functional.adaptive_avg_pool2d(views.float() / 255, 7)
         .permute(0, 2, 3, 1),
-        joint=lambda x: torch.nn.functional.normalize(x, dim=-1),
+        joint=lambda x: torch.nn.functional.normalize(x[..., :3], dim=-1),
     )  # fmt: skip
 
 
@@ -225,10 +225,14 @@ def test_annotated_units_are_what_lies_on_disk(tmp_path: Path) -> None:
             order = unit.rows - unit.rows.min() if len(unit.rows) == 4 else None
             assert len(unit.rows) <= 4
             if order is not None:
-                found = evidence.features[0, :4, 0].numpy()
+                found = evidence.features[0, :4, 0, :3].numpy()
                 np.testing.assert_allclose(found, expected[order], atol=2e-3)
-                whole = evidence.features[0, :4, 1].numpy()
+                whole = evidence.features[0, :4, 1, :3].numpy()
                 np.testing.assert_allclose(whole, views.mean((2, 3))[order], atol=2e-3)
+                place = evidence.features[0, :4, :, 3:].numpy()
+                np.testing.assert_allclose(place[:, 1, [0, 1, 3]], [[0.5, 0.5, 1]] * 4, atol=1e-3)
+                covered = masks.mean((1, 2, 3))[order]
+                np.testing.assert_allclose(place[:, 0, 3], covered, atol=1e-3)
     assert seen[False] and seen[True] and not seen[False] & seen[True]
 
 

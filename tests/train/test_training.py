@@ -19,6 +19,7 @@ from milanx.splits import held_out, photo_group
 from milanx.train.agreeing import targets, train_critic
 from milanx.train.corpus import Corpus, Unit
 from milanx.train.describing import new_set_encoder
+from milanx.train.grounded import correlations
 from milanx.train.meanings import (
     Meaning,
     named_meanings,
@@ -307,6 +308,19 @@ def test_people_say_only_what_can_be_seen() -> None:
     texts = ["a red dog", "objects", "dogs on grass", "quantum fields", "the dog"]
     found = person_phrases(texts, {"dog", "dogs", "grass"})
     assert sorted(found) == ["dog", "dogs on grass", "red dog"]
+
+
+def test_correlations_equal_the_plain_version() -> None:
+    rng = np.random.default_rng(0)
+    peaks, shares = rng.random((60, 3), np.float32), rng.random((60, 2), np.float32)
+    views, texts = rng.standard_normal((60, 4)), torch.randn(5, 4)
+    sources = np.array(["a"] * 20 + ["b"] * 40)
+    found = correlations(peaks, shares, views, texts, sources)
+    told = np.concatenate([shares, views @ texts.numpy().T], 1)
+    for c in range(3):
+        for t in range(7):
+            plain = [np.corrcoef(peaks[sources == s, c], told[sources == s, t])[0, 1] for s in "ab"]
+            assert found[c, t] == pytest.approx(plain[0] / 3 + 2 * plain[1] / 3, abs=1e-4)
 
 
 def test_auroc_counts_ordered_pairs() -> None:
