@@ -19,17 +19,39 @@ import torch
 from torch.nn import functional as F
 
 from milanx.encode import GEOMETRY, MASKED, WHOLE, Encoder, geometry, pool
+from milanx.errors import InputError
 from milanx.files import write_json
 from milanx.language import normalise_text
 from milanx.splits import held_out
 from milanx.train.corpus import FULL_SET, MIN_EXEMPLARS, NO_CONTRAST, Corpus, Unit
 from milanx.train.milannotations import AnnotatedUnit, Milannotations
+from milanx.train.recipe import Data
 from milanx.train.table import FORMAT, NEAR, VERSION, Entry
 from milanx.train.vocabulary import LISTS, MAX_WORDS, VAGUE
 
 KIND = "annotated"
 MAX_VOCABULARY = 3000  # phrases that can be retrieved, those that most units have first
 UNITS_AT_ONCE = 256  # whose near views are searched together
+
+
+def load_units(data: Data, seed: int, say: Callable[[str], None]) -> Milannotations:
+    """Open the units for training of a recipe's split, and tell what is odd about them.
+
+    Raises:
+        InputError: there are none, or a file is missing, damaged or does not fit.
+    """
+    photos = Path(data.imagenet) if data.imagenet else None
+    root = Path(data.milannotations)
+    units = Milannotations(root, data.split, "train", photos=photos, seed=seed)
+    if not len(units):
+        raise InputError(
+            f"no units of the split {data.split} in {root}",
+            "no annotated unit has three annotations and arrays",
+            "choose another data.split",
+        )
+    for note in units.notes:
+        say(note)
+    return units
 
 
 def build_annotated_table(

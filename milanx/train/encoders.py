@@ -27,6 +27,8 @@ def resolved(recipe: Recipe) -> Recipe:
         MissingWeights: the base cannot be had here.
     """
     encoder = replace(recipe.encoder, model=_absolute(recipe.encoder.model))
+    if encoder.model.startswith("hf-hub:") or Path(encoder.model).is_absolute():
+        encoder = replace(encoder, pretrained="")  # tags are of open_clip's own names
     base = replace(recipe.base, model=_absolute(recipe.base.model))
     if base.model:
         config = gpt2_config(base.model)

@@ -8,6 +8,7 @@ predicts best where it peaks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -60,14 +61,14 @@ def embed(
 ) -> Space:
     """Bring every cell and window of the photos into the joint space."""
     channels, grid = encoder.last_channels, encoder.spec.grid
-    across = (grid - WINDOW) // STRIDE + 1
+    across = math.ceil((grid - WINDOW) / STRIDE) + 1  # the last may reach beyond an odd grid
     cells = np.empty((len(photos), grid**2, encoder.spec.joint), np.float16)
     windows = np.empty((len(photos), across**2 + 1, encoder.spec.joint), np.float16)
     for start in range(0, len(photos), PHOTOS_AT_ONCE):
         last = photos.dense[start : start + PHOTOS_AT_ONCE, :, :channels]
         dense = torch.from_numpy(np.ascontiguousarray(last)).float()
         maps = dense.transpose(1, 2).unflatten(2, (grid, grid))
-        pooled = F.avg_pool2d(maps, WINDOW, STRIDE).flatten(2).transpose(1, 2)
+        pooled = F.avg_pool2d(maps, WINDOW, STRIDE, ceil_mode=True).flatten(2).transpose(1, 2)
         both = torch.cat([dense, pooled, dense.mean(1, keepdim=True)], 1)
         joint = encoder.joint(both).half().numpy()
         cells[start : start + len(dense)] = joint[:, : grid**2]

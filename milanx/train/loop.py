@@ -23,12 +23,16 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
 from milanx.encode import Encoder
-from milanx.errors import InputError
 from milanx.files import atomic_path, cache_dir, fingerprint, read_json, write_json, write_text
 from milanx.language import normalise_text
 from milanx.progress import Reporter, Silent
 from milanx.train import contrastive
-from milanx.train.annotated import AnnotatedCorpus, build_annotated_table, checked_unit
+from milanx.train.annotated import (
+    AnnotatedCorpus,
+    build_annotated_table,
+    checked_unit,
+    load_units,
+)
 from milanx.train.card import card
 from milanx.train.corpus import NAMING, Corpus
 from milanx.train.describing import (
@@ -216,7 +220,7 @@ def train(
     encoder = build_encoder(settings.encoder)
     annotated, photos = None, PhotoFeatures.none()
     if settings.data.milannotations:
-        annotated = _annotated(settings, progress)
+        annotated = load_units(settings.data, settings.seed, progress.say)
     else:
         with (
             accelerator.main_process_first(),
@@ -306,24 +310,6 @@ def train(
 def _sources(recipe: Recipe) -> list[PhotoSource]:
     root = Path(recipe.data.root)
     return [PhotoSource(root / p.file, p.per_class, p.views, p.text) for p in recipe.data.photos]
-
-
-def _annotated(recipe: Recipe, progress: Reporter) -> Milannotations:
-    """Read the units that people described, and tell what is odd about them."""
-    data = recipe.data
-    units = Milannotations(
-        Path(data.milannotations), data.split, "train",
-        photos=Path(data.imagenet) if data.imagenet else None, seed=recipe.seed,
-    )  # fmt: skip
-    if not len(units):
-        raise InputError(
-            f"no units of the split {data.split} in {data.milannotations}",
-            "no annotated unit has three annotations and arrays",
-            "choose another data.split",
-        )
-    for note in units.notes:
-        progress.say(note)
-    return units
 
 
 def _make_table(
@@ -466,4 +452,5 @@ def _copy_adapter(source: Path, target: Path) -> None:
     )
     config = json.loads((source / "adapter_config.json").read_text())
     config["base_model_name_or_path"] = "../base"  # or what describer.json names
+    config["fan_in_fan_out"] = True  # as GPT-2 keeps its weights; a base in 4 bits turned them
     (target / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True))

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 import milanx
 from milanx.describer import Describer
 from milanx.errors import InputError, MissingWeights
+from milanx.language import load_gpt2
 from milanx.train.annotated import AnnotatedCorpus, build_annotated_table, near_views
 from milanx.train.loop import train
 from milanx.train.milannotations import Milannotations
@@ -167,6 +168,29 @@ def test_the_folder_says_what_it_needs(models: list[str], tmp_path: Path) -> Non
     (out / "describer.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match="is not the one that"):
         Describer.load(out)
+
+
+def test_a_base_in_4_bits(models: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes (extra quant) is not installed")
+    root = tmp_path / "annotations"
+    write_network(root, "alexnet/places365", units=20)
+    chosen = [*models, *SHORT, f"data.milannotations={root}", "data.split=alexnet/places365",
+              "base.load_in_4bit=true", "decoder.optimiser=adamw8bit"]  # fmt: skip
+    out = train("clip-gpt2", chosen, out=tmp_path / "made")
+    assert "in 4 bits while" in (out / "README.md").read_text()
+    describer = Describer.load(out)
+    plain = load_gpt2(dict(o.split("=") for o in models)["base.model"])
+    for adapted in (describer.decoder, describer.prior.model):  # whole, with what was trained
+        assert adapted.lm_head.weight.dtype == torch.float32
+        moved = [
+            float((a - b).detach().abs().max())
+            for (name, a), b in zip(
+                adapted.named_parameters(), plain.parameters(), strict=True
+            )
+            if name.endswith("c_attn.weight")
+        ]  # fmt: skip
+        assert len(moved) == 2 and min(moved) > 0 and max(moved) < 1
+    describes(describer, tmp_path)
 
 
 def test_bases_that_cannot_be_used(models: list[str], tmp_path: Path) -> None:
