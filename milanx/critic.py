@@ -8,9 +8,12 @@ information").
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
+PSEUDO = 32  # sets without opinion among the others of a layer
 ZERO_SHOT = 10.0  # nats that the joint space's own similarity counts before training
 
 
@@ -52,7 +55,30 @@ class Critic(nn.Module):
         Returns:
             [u, t], in nats.
         """
-        return self.body(summary) @ self.text(texts).T + self.zero_shot * (shown @ texts.T)
+        return self.scores(self.vectors(summary, shown), texts)
+
+    def vectors(self, summary: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
+        """Return what texts are compared with: [u, 2 j]."""
+        return torch.cat([self.body(summary), self.zero_shot * shown], 1)
+
+    def scores(self, vectors: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        """Score texts [t, j] by `vectors`: [u, t], in nats."""
+        return vectors @ torch.cat([self.text(texts), texts], 1).T
+
+
+def beside_others(scores: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Return how much more texts agree with sets than with others of their kind, in nats.
+
+    The logarithm of a text's mean exponentiated score over the others stands for
+    log p(d|layer) / p(d), so the difference is log p(d|E) / p(d|layer). `PSEUDO` sets without
+    opinion are counted among the others, so that few of them say little.
+
+    Args:
+        scores: [u, t].
+        others: [o, t], of the same texts.
+    """
+    total = torch.cat([others, others.new_full((1, others.shape[1]), math.log(PSEUDO))])
+    return scores - total.logsumexp(0) + math.log(len(others) + PSEUDO)
 
 
 def summarise(

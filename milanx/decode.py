@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from milanx.critic import Critic, summarise
+from milanx.critic import Critic, beside_others, summarise
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
@@ -178,17 +178,35 @@ class SetEncoder(nn.Module):
     @torch.no_grad()
     def word_scores(self, evidence: Evidence) -> torch.Tensor:
         """Score the vocabulary: [u, v], in nats, frequent phrases a little ahead."""
-        return self._agreement(evidence, self.vocabulary) + FREQUENCY * self.frequency
+        scores = self.critic.scores(self.critic_vectors(evidence), self.vocabulary)
+        return scores + FREQUENCY * self.frequency
 
     @torch.no_grad()
-    def agreement(self, evidence: Evidence, texts: torch.Tensor) -> torch.Tensor:
-        """Return the critic's estimate of the PMI of sets and texts [t, j]: [u, t], in nats."""
-        return self._agreement(evidence, self.centred_texts(texts))
+    def critic_vectors(self, evidence: Evidence) -> torch.Tensor:
+        """Return what `agreement` compares texts with, [u, 2 j]."""
+        read, contrast = self.read(evidence.features), self.read(evidence.contrast)
+        return self.critic.vectors(*self.critic_inputs(evidence, read, contrast))
 
-    def _agreement(self, evidence: Evidence, texts: torch.Tensor) -> torch.Tensor:
-        read = self.read(evidence.features)
-        contrast = self.read(evidence.contrast)
-        return self.critic(*self.critic_inputs(evidence, read, contrast), texts)
+    @torch.no_grad()
+    def agreement(
+        self, vectors: torch.Tensor, texts: torch.Tensor, others: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the critic's estimate of the PMI of sets and texts, in nats.
+
+        Args:
+            vectors: [u, 2 j], of `critic_vectors`.
+            texts: [t, j].
+            others: [o, 2 j], of other units of the layer, with which the texts ought to agree less
+                (`milanx.critic.beside_others`).
+
+        Returns:
+            [u, t].
+        """
+        centred = self.centred_texts(texts)
+        scores = self.critic.scores(vectors, centred)
+        return scores if others is None else beside_others(
+            scores, self.critic.scores(others, centred)
+        )  # fmt: skip
 
     def critic_inputs(
         self, evidence: Evidence, read: torch.Tensor, contrast: torch.Tensor

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from milanx.exemplars import ExemplarStore
 
 UNITS_AT_ONCE = 256  # units whose pooled features are in memory at a time
+OTHERS = 256  # units of a layer, at most, beside which one of them is described
 BUILTIN = "builtin"
 
 
@@ -39,7 +40,8 @@ class Description:
         log_p_given_exemplars: log p(d|E), in nats.
         log_p_prior: log p(d), in nats.
         candidates: the best texts, best first; the first is the description.
-        agreement: of text and exemplars, in nats, where it took part in the ranking.
+        agreement: of text and exemplars beside the layer's other units, in nats, where it took part
+            in the ranking.
     """
 
     layer: str
@@ -206,12 +208,25 @@ class Describer:
         found: list[Description] = []
         with progress.stage("describe", sum(map(len, rows.values()))) as bar:
             for layer in chosen:
+                others = self._others(store, layer, features) if rows[layer] else None
                 for start in range(0, len(rows[layer]), UNITS_AT_ONCE):
                     part = rows[layer][start : start + UNITS_AT_ONCE]
                     found += self._describe_rows(
-                        store, layer, part, features, settings, bar.advance
+                        store, layer, part, features, others, settings, bar.advance
                     )
         return found
+
+    @torch.inference_mode()
+    def _others(
+        self, store: ExemplarStore, layer: str, features: dict[int, np.ndarray]
+    ) -> torch.Tensor | None:
+        """What the critic is told of units all over a layer, whichever are described."""
+        status = store.status(layer)
+        alive = [row for row in range(len(status)) if status[row] != "dead"]
+        sample = alive[:: -(-len(alive) // OTHERS) or 1]
+        if not sample:
+            return None
+        return self.set_encoder.critic_vectors(self.evidence(store, layer, sample, features))
 
     def _rows(
         self,
@@ -232,6 +247,7 @@ class Describer:
         layer: str,
         rows: list[int],
         features: dict[int, np.ndarray],
+        others: torch.Tensor | None,
         settings: SearchSettings,
         advance: Callable[[int], None],
     ) -> list[Description]:
@@ -244,11 +260,11 @@ class Describer:
         if alive:
             evidence = self.evidence(store, layer, alive, features)
             prefixes = self.set_encoder(evidence)
+            told = self.set_encoder.critic_vectors(evidence)
 
             def agreement(row: int, candidates: Sequence[str]) -> list[float]:
                 texts = self._embedded(candidates)
-                one = evidence.rows(slice(row, row + 1))
-                return self.set_encoder.agreement(one, texts)[0].tolist()
+                return self.set_encoder.agreement(told[row : row + 1], texts, others)[0].tolist()
 
             ranked = search(
                 self.decoder,

@@ -262,7 +262,8 @@ def geometry(weights: torch.Tensor) -> torch.Tensor:
 
     Returns:
         [n, 4]: row and column of the mask's centre and its mean distance from the view's centre,
-        in sides of the view, and the share of the view that it covers.
+        in sides of the view, and the share of the view that it covers, 0 for the whole view:
+        what is not masked is no large mask.
     """
     side = weights.shape[-1]
     along = (torch.arange(side, dtype=weights.dtype, device=weights.device) + 0.5) / side
@@ -272,7 +273,8 @@ def geometry(weights: torch.Tensor) -> torch.Tensor:
     flat = weights.flatten(1)
     flat = torch.where(flat.sum(1, keepdim=True) > 0, flat, torch.ones_like(flat))
     share = flat / flat.sum(1, keepdim=True)
-    return torch.cat([share @ places.T, flat.mean(1, keepdim=True)], 1)
+    area = flat.mean(1, keepdim=True)
+    return torch.cat([share @ places.T, torch.where(area < 1, area, 0.0)], 1)
 
 
 def encode_views(

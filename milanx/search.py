@@ -27,7 +27,6 @@ __all__ = [
     "search",
 ]
 
-CONNECTIVES = frozenset({"and", "or", "without"})
 UNITS_AT_ONCE = 48  # units of one beam search: their logits fit in some 50 MB
 
 
@@ -246,16 +245,12 @@ def _spelled(found: list[tuple[str, float]], words: frozenset[str]) -> list[tupl
 
 
 def _sound(text: list[str], words: frozenset[str]) -> bool:
-    """Whether words are known ones (any where ``words`` is empty) and none stands on both sides.
+    """Whether words are known ones (any where ``words`` is empty) and none comes twice.
 
-    "dogs and dogs" and "dog or dogs" say no more than "dogs".
+    "dogs or dog" and "dogs on a dog" say no more than "dogs". Short words may come twice.
     """
-    for i, word in enumerate(text):
-        if word in CONNECTIVES:
-            before = {w.removesuffix("s") for w in text[:i]}
-            if before & {w.removesuffix("s") for w in text[i + 1 :]}:
-                return False
-    return not words or set(text) <= words
+    told = [word.removesuffix("s") for word in text if len(word) > 3]
+    return len(told) == len(set(told)) and (not words or set(text) <= words)
 
 
 def _decode(tokenizer: PreTrainedTokenizerFast, rows: Sequence[Sequence[int]]) -> list[str]:

@@ -1,9 +1,11 @@
 """The set encoder and its prefixes."""
 
+import math
 from dataclasses import replace
 
 import torch
 
+from milanx.critic import PSEUDO
 from milanx.decode import FREQUENCY, Evidence, SetEncoder, SetEncoderSpec, whitening
 
 
@@ -83,6 +85,20 @@ def test_retrieved_words_equal_the_plain_version() -> None:
         ]  # fmt: skip
         best = sorted(range(9), key=lambda i: -scores[i])[:3]
         torch.testing.assert_close(found[u], set_encoder.vocabulary[best])
+
+
+@torch.inference_mode()
+def test_agreement_beside_others_equals_the_plain_version() -> None:
+    set_encoder, evidence = _inputs()
+    vectors, texts = set_encoder.critic_vectors(evidence), torch.randn(7, 6)
+    alone = set_encoder.agreement(vectors, texts)
+    found = set_encoder.agreement(vectors[:1], texts, vectors)
+    for t in range(7):
+        others = [math.exp(float(alone[u, t])) for u in range(3)] + [1.0] * PSEUDO
+        usual = math.log(sum(others) / len(others))
+        assert abs(float(found[0, t]) - (float(alone[0, t]) - usual)) < 1e-4
+    same = alone.new_zeros(1, 12)
+    assert set_encoder.agreement(same, texts, same.repeat(9, 1)).abs().max() < 1e-5
 
 
 @torch.inference_mode()

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from milanx.encode import MASKED, PIXEL_CHANNELS, WHOLE, Encoder, exemplar_features, pool
+from milanx.encode import (
+    GEOMETRY,
+    MASKED,
+    PIXEL_CHANNELS,
+    WHOLE,
+    Encoder,
+    exemplar_features,
+    geometry,
+    pool,
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +56,26 @@ def test_exemplar_features_leave_absent_exemplars_out() -> None:
     images = np.array([[2, 0, -1], [1, -1, -1]])
     weights = rng.random((2, 3, 8, 8)).astype(np.float32)
     pooled, valid = exemplar_features(features, images, weights)
-    assert pooled.shape == (2, 3, 2, 5)
+    assert pooled.shape == (2, 3, 2, 5 + GEOMETRY)
     assert valid.tolist() == [[True, True, False], [True, False, False]]
     assert pooled[~valid].abs().sum() == 0
     mean = torch.from_numpy(features[1].astype(np.float32)).mean((0, 1))
-    torch.testing.assert_close(pooled[1, 0, WHOLE], mean)
+    torch.testing.assert_close(pooled[1, 0, WHOLE, :5], mean)
+
+
+def test_geometry_says_where_masks_lie() -> None:
+    masks = torch.zeros(4, 8, 8)
+    masks[0, 0, 7] = 1  # the upper right corner's cell
+    masks[1, 3:5, 3:5] = 0.5
+    masks[2] = 1  # the whole view, as no mask at all
+    found = geometry(masks)
+    torch.testing.assert_close(found[0, :2], torch.tensor([1 / 16, 15 / 16]))
+    assert found[0, 2] == pytest.approx((2 * (7 / 16) ** 2) ** 0.5)
+    assert found[0, 3] == pytest.approx(1 / 64)
+    torch.testing.assert_close(found[1, :2], torch.tensor([0.5, 0.5]))
+    assert found[1, 3] == pytest.approx(2 / 64)
+    torch.testing.assert_close(found[2], found[3])
+    assert found[3, 3] == 0
 
 
 def test_text_tower_reproduces_sentence_embeddings(encoder: Encoder) -> None:

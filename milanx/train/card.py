@@ -17,9 +17,8 @@ TEXTS = (
     "ResNet-152 units from MILANNOTATIONS (Hernandez et al. 2022), text alone."
 )
 
-CHECKED_VIEWS = """A checked unit shows a meaning by views kept from that meaning's training units;
-nearly all of these views are seen in training under other meanings, by an encoder's projection too
-where one was trained, so this is no loss on unseen photos."""
+CHECKED_VIEWS = """Checked units show photos ({share:.0%} of the groups) that none of these trainings
+saw."""
 CHECKED_UNITS = """A checked unit is one whose descriptions no training saw; photos that it shares
 with other units were seen."""
 
@@ -35,6 +34,9 @@ def card(content: dict[str, Any]) -> str:
         if held
         else "Nothing of the encoder."
     )
+    right = facts["critic"].get("first_right", {})
+    shares = ", ".join(f"{kind} {share:.0%} of {n}" for kind, (share, n) in right.items())
+    checked = f"Checked units whose first retrieved text is exact, by kind: {shares}." * bool(right)
     search = content["search"]
     held_loss = min((value for _, value in facts["decoder"]["held_out"]), default="not measured")
     seconds = sum(f["seconds"] for f in facts.values())
@@ -52,11 +54,12 @@ excite the unit most.
 
 - encoder: {_encoder(content)}
 - p(d|E): {_base(recipe["base"])} with LoRA of rank {recipe["decoder"]["rank"]}, behind a
-  permutation-invariant set encoder that also retrieves the nearest phrases of a vocabulary
+  permutation-invariant set encoder that also retrieves phrases of a vocabulary
+- critic: a bilinear score of exemplar sets and texts, trained to estimate their PMI; it retrieves
+  the phrases and takes part in the ranking
 - p(d): the same GPT-2 with a LoRA of its own, fitted to the same descriptions without condition
-- search: beam {search["beam"]} and the {search["retrieved"]} nearest phrases, ranked by weighted
-  PMI with lambda {search["lam"]} and by {search["agreement"]} nats times the agreement of text and
-  exemplars in the encoder's space
+- search: beam {search["beam"]} and {search["retrieved"]} retrieved phrases, ranked by weighted PMI
+  with lambda {search["lam"]} plus {search["agreement"]} times the critic's agreement
 
 ## Data and its terms
 
@@ -67,11 +70,12 @@ excite the unit most.
 `milanx train {recipe["name"]}`, seed {recipe["seed"]}; {seconds / 60:.0f} minutes of training after
 the photos are encoded. Losses in nats a token: p(d|E) {facts["decoder"]["loss"]} at the end of
 training and {held_loss} on checked units, p(d) {facts["prior"]["loss"]}.
-{CHECKED_UNITS if "split" in training else CHECKED_VIEWS}
+{CHECKED_UNITS if "split" in training else CHECKED_VIEWS.format(share=recipe["data"]["checked"])}
 
 ## Measured
 
 {found}
+{checked}
 
 ## Known failures
 

@@ -69,7 +69,7 @@ AGREEMENT = 1  # the same for the critic
 LANGUAGE = 3  # the same for what the language side is built of
 # How a describer searches unless told otherwise; the weight of agreement was chosen on checked
 # units (`Corpus`), of photos that no training saw.
-SEARCH = {"beam": 50, "lam": 0.2, "max_tokens": 16, "retrieved": 20, "agreement": 20.0}
+SEARCH = {"beam": 50, "lam": 0.2, "max_tokens": 16, "retrieved": 20, "agreement": 1.5}
 MIN_WORD_COUNT = 3  # rarer words of captions are misspelled more often than not
 VERSION = 1
 

@@ -110,7 +110,7 @@ def plural(text: str) -> str:
         return text
     if last.endswith("o") and last not in ENDS_IN_OES:
         many = f"{last}s"
-    elif last.endswith("bus"):
+    elif last in SINGULAR_IN_S:
         many = f"{last}es"
     else:
         many = pluralize(last)

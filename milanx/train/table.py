@@ -139,7 +139,7 @@ def build_table(
     width = encoder.width + GEOMETRY
     whole = np.empty((len(photos), width), np.float16)
     masked = np.lib.format.open_memmap(root / "masked.npy", "w+", np.float16, (len(photo), width))
-    whole[:, -GEOMETRY:] = _where(np.ones((1, grid**2), np.uint8), grid)
+    whole[:, -GEOMETRY:] = _where(np.zeros((1, grid**2), np.uint8), grid)
     order = np.argsort(photo, kind="stable")
     starts = np.searchsorted(photo[order], np.arange(len(photos) + 1))
     for i in range(len(photos)):
