@@ -32,13 +32,10 @@ class Critic(nn.Module):
 
     def __init__(self, read: int, joint: int, width: int = 768, dropout: float = 0.3) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Linear(4 * read + 3 * joint + 1, width),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(width, joint),
-        )
-        nn.init.zeros_(self.body[-1].bias)
+        first = nn.Linear(4 * read + 3 * joint + 1, width)
+        last = nn.Linear(width, joint)
+        nn.init.zeros_(last.bias)
+        self.body = nn.Sequential(first, nn.GELU(), nn.Dropout(dropout), last)
         self.text = nn.Linear(joint, joint)
         self.zero_shot = nn.Parameter(torch.tensor(ZERO_SHOT))
 

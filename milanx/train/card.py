@@ -17,8 +17,8 @@ TEXTS = (
     "ResNet-152 units from MILANNOTATIONS (Hernandez et al. 2022), text alone."
 )
 
-CHECKED_VIEWS = """Checked units show photos ({share:.0%} of the groups) that none of these trainings
-saw."""
+CHECKED_VIEWS = """Checked units show photos ({share:.0%} of the groups) that none of these
+trainings saw."""
 CHECKED_UNITS = """A checked unit is one whose descriptions no training saw; photos that it shares
 with other units were seen."""
 
