@@ -234,7 +234,7 @@ def _nearness(
     settings: ConceptSettings,
 ) -> torch.Tensor:
     """Return how near each word is to each row's exemplars under their masks, [rows, words]."""
-    from milanx.encode import MASKED, exemplar_features
+    from milanx.encode import GEOMETRY, MASKED, exemplar_features
 
     if not rows:
         return texts.new_zeros(0, len(texts)).cpu()
@@ -244,7 +244,7 @@ def _nearness(
         part = rows[start : start + 256]
         weights = store.mask_weights(layer, part, (grid, grid))
         pooled, valid = exemplar_features(features, store.images(layer)[part], weights)
-        joint = encoder.joint(pooled[:, :, MASKED].to(texts.device))
+        joint = encoder.joint(pooled[:, :, MASKED, :-GEOMETRY].to(texts.device))
         there = valid.to(joint)[..., None]
         parts.append(F.normalize((joint * there).sum(1), dim=-1))
     near = torch.cat(parts) @ texts.T

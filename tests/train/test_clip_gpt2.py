@@ -254,7 +254,7 @@ def test_annotated_units_are_what_lies_on_disk(tmp_path: Path) -> None:
                 whole = evidence.features[0, :4, 1, :3].numpy()
                 np.testing.assert_allclose(whole, views.mean((2, 3))[order], atol=2e-3)
                 place = evidence.features[0, :4, :, 3:].numpy()
-                np.testing.assert_allclose(place[:, 1, [0, 1, 3]], [[0.5, 0.5, 1]] * 4, atol=1e-3)
+                np.testing.assert_allclose(place[:, 1, [0, 1, 3]], [[0.5, 0.5, 0]] * 4, atol=1e-3)
                 covered = masks.mean((1, 2, 3))[order]
                 np.testing.assert_allclose(place[:, 0, 3], covered, atol=1e-3)
     assert seen[False] and seen[True] and not seen[False] & seen[True]

@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from milanx.encode import GEOMETRY
 from milanx.splits import held_out, photo_group
 from milanx.train.agreeing import targets, train_critic
 from milanx.train.corpus import Corpus, Unit
@@ -187,7 +188,7 @@ def test_meanings_and_units(tmp_path: Path) -> None:
     table = _table(tmp_path, features, [names["apple"], names["sky"], names["sky without sea"]])
     corpus = Corpus(table, exemplars=7)
     batch = corpus.batch(60, np.random.default_rng(0))
-    assert batch.evidence.features.shape == (60, 7, 2, 16)
+    assert batch.evidence.features.shape == (60, 7, 2, 16 + GEOMETRY)
     assert batch.evidence.joint.shape == (60, 7, 2, 4)
     assert batch.evidence.valid[:, :6].all()
     assert len(set(batch.texts)) > 4
@@ -278,7 +279,7 @@ def test_pure_sets_are_pooled_where_the_region_is(tmp_path: Path) -> None:
     meaning = Meaning(("top",), "region", np.arange(6), grid, countable=False)
     corpus = Corpus(_table(tmp_path, features, [meaning]), exemplars=6, min_purity=1.0)
     evidence = corpus.batch(16, np.random.default_rng(0)).evidence
-    masked, whole = evidence.features[evidence.valid].mean((0, 2))
+    masked, whole = evidence.features[evidence.valid][..., :-GEOMETRY].mean((0, 2))
     assert abs(float(whole) - 8 / 64) < 0.01
     assert masked > 0.4  # loosened masks still lie mostly on the region
 
