@@ -152,7 +152,6 @@ def _bundled(content: dict[str, Any]) -> str:
     if not _is_bundled(content):
         return ""
     return """
-- It names what is in a view, hardly ever how it looks: colours, brightness and lines are missed,
-  and of two things joined it mostly names one.
-- Its language model adds little to what the encoder's space knows of words: most texts are the
-  nearest phrase of the vocabulary or close to it."""
+- It names what is in a view more surely than how it looks, and of two things joined mostly one.
+- Of a unit that mixes many things it says a line, a texture or the loudest of them.
+"""
