@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from milanx.describer import Description
 from milanx.errors import InputError, did_you_mean
 from milanx.progress import Reporter, Silent
+from milanx.response import stored_activations
 from milanx.search import Candidate
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ def describe_concepts(
         for layer in chosen:
             alive = [row for row, s in enumerate(store.status(layer)) if s != "dead"]
             if settings.way == "softwpmi":
-                scores = soft_wpmi(probability, _activations(store, layer, alive), settings)
+                scores = soft_wpmi(probability, stored_activations(store, layer, alive), settings)
             else:
                 scores = _nearness(store, encoder, layer, alive, features, texts, settings)
             found += _describe_layer(store, layer, alive, scores, words, units, settings)
@@ -209,19 +210,6 @@ def soft_wpmi(
         for unit in range(units)
     ])  # fmt: skip
     return given - settings.lam * (given.logsumexp(0) - math.log(units))
-
-
-def _activations(store: ExemplarStore, layer: str, rows: list[int]) -> torch.Tensor:
-    """Return how much each of a layer's rows is activated by each stored view, [views, rows]."""
-    known = store.units(layer)
-    column = {unit: i for i, unit in enumerate(dict.fromkeys(unit for unit, _ in known))}
-    views = store.view_indices()
-    largest, mean = np.asarray(store.maxima(layer)[views]), np.asarray(store.means(layer)[views])
-    values = [
-        largest[:, column[unit]] if sign == "+" else -mean[:, column[unit]]
-        for unit, sign in (known[row] for row in rows)
-    ]
-    return torch.from_numpy(np.stack(values, 1) if values else np.zeros((len(views), 0)))
 
 
 def _nearness(

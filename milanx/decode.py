@@ -178,14 +178,35 @@ class SetEncoder(nn.Module):
     @torch.no_grad()
     def word_scores(self, evidence: Evidence) -> torch.Tensor:
         """Score the vocabulary: [u, v], in nats, frequent phrases a little ahead."""
-        scores = self.critic.scores(self.critic_vectors(evidence), self.vocabulary)
+        scores = self._scores(self.critic_vectors(evidence), self.vocabulary)
         return scores + FREQUENCY * self.frequency
 
     @torch.no_grad()
+    def contrast_scores(self, evidence: Evidence) -> torch.Tensor:
+        """Score the vocabulary by what the contrast views show in the joint space: [u, v]."""
+        share = evidence.contrast_valid.to(evidence.contrast_joint)[..., None]
+        shown = (evidence.contrast_joint * share).sum(1) / share.sum(1).clamp_min(1)
+        centred = F.normalize(shown - self.joint_mean, dim=-1)
+        return centred @ self.vocabulary.T * evidence.contrast_valid.any(1, keepdim=True)
+
+    @torch.no_grad()
     def critic_vectors(self, evidence: Evidence) -> torch.Tensor:
-        """Return what `agreement` compares texts with, [u, 2 j]."""
+        """Return what `agreement` compares texts with, [u, 2 j + 1].
+
+        The last number makes a set's texts of the vocabulary have a mean exponentiated score of
+        one, by their frequency. A softmax over texts leaves it free, and scores of different
+        sets could not be compared without it.
+        """
         read, contrast = self.read(evidence.features), self.read(evidence.contrast)
-        return self.critic.vectors(*self.critic_inputs(evidence, read, contrast))
+        vectors = self.critic.vectors(*self.critic_inputs(evidence, read, contrast))
+        if not self.spec.vocabulary:
+            return torch.cat([vectors, vectors.new_zeros(len(vectors), 1)], 1)
+        known = self.critic.scores(vectors, self.vocabulary)
+        mean = (known + self.frequency.log_softmax(0)).logsumexp(1, keepdim=True)
+        return torch.cat([vectors, -mean], 1)
+
+    def _scores(self, vectors: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        return self.critic.scores(vectors[:, :-1], texts) + vectors[:, -1:]
 
     @torch.no_grad()
     def agreement(
@@ -194,19 +215,19 @@ class SetEncoder(nn.Module):
         """Return the critic's estimate of the PMI of sets and texts, in nats.
 
         Args:
-            vectors: [u, 2 j], of `critic_vectors`.
+            vectors: [u, 2 j + 1], of `critic_vectors`.
             texts: [t, j].
-            others: [o, 2 j], of other units of the layer, with which the texts ought to agree less
-                (`milanx.critic.beside_others`).
+            others: [o, 2 j + 1], of other units of the layer, with which the texts ought to agree
+                less (`milanx.critic.beside_others`).
 
         Returns:
             [u, t].
         """
         centred = self.centred_texts(texts)
-        scores = self.critic.scores(vectors, centred)
-        return scores if others is None else beside_others(
-            scores, self.critic.scores(others, centred)
-        )  # fmt: skip
+        scores = self._scores(vectors, centred)
+        if others is None:
+            return scores
+        return beside_others(scores, self._scores(others, centred))
 
     def critic_inputs(
         self, evidence: Evidence, read: torch.Tensor, contrast: torch.Tensor

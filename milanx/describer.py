@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,9 +12,12 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
+from milanx.compose import compose
+from milanx.contrast import contrast_views
 from milanx.errors import FormatError, InputError, MilanxError, MissingWeights
 from milanx.files import fingerprint, fingerprint_file, read_json
 from milanx.progress import Reporter, Silent
+from milanx.response import Responses, stored_activations
 from milanx.search import Candidate, SearchSettings
 
 if TYPE_CHECKING:
@@ -42,6 +46,8 @@ class Description:
         candidates: the best texts, best first; the first is the description.
         agreement: of text and exemplars beside the layer's other units, in nats, where it took part
             in the ranking.
+        response: correlation of text and activations over the views that exemplars came from,
+            where it took part in the ranking. It chose the text: no measure of its quality.
     """
 
     layer: str
@@ -54,6 +60,26 @@ class Description:
     log_p_prior: float | None = None
     candidates: tuple[Candidate, ...] = ()
     agreement: float | None = None
+    response: float | None = None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What all units of a layer are described with.
+
+    Attributes:
+        store: the exemplars.
+        layer: its address.
+        features: of every stored view (`milanx.encode.encode_views`).
+        others: what the critic is told of units all over the layer.
+        responses: of the units that are described; None where they take no part.
+    """
+
+    store: ExemplarStore
+    layer: str
+    features: dict[int, np.ndarray]
+    others: torch.Tensor | None
+    responses: Responses | None
 
 
 class Describer:
@@ -205,16 +231,39 @@ class Describer:
         with progress.stage("encode", len(store.view_indices())) as bar:
             features = encode_views(self.encoder, store, advance=bar.advance)
         rows = {layer: self._rows(store, layer, units) for layer in chosen}
+        seen = self._seen(features) if settings.response else None
         found: list[Description] = []
         with progress.stage("describe", sum(map(len, rows.values()))) as bar:
             for layer in chosen:
-                others = self._others(store, layer, features) if rows[layer] else None
+                if not rows[layer]:
+                    continue
+                told = Layer(
+                    store,
+                    layer,
+                    features,
+                    self._others(store, layer, features),
+                    None if seen is None else self._responses(store, layer, seen, rows[layer]),
+                )
                 for start in range(0, len(rows[layer]), UNITS_AT_ONCE):
-                    part = rows[layer][start : start + UNITS_AT_ONCE]
-                    found += self._describe_rows(
-                        store, layer, part, features, others, settings, bar.advance
-                    )
+                    part = range(start, min(start + UNITS_AT_ONCE, len(rows[layer])))
+                    found += self._describe_rows(told, rows[layer], part, settings, bar.advance)
         return found
+
+    @torch.inference_mode()
+    def _seen(self, features: dict[int, np.ndarray]) -> torch.Tensor:
+        """Whole views in the joint space, [views, j], in the order of the store."""
+        whole = np.stack([features[i].mean((0, 1), np.float32) for i in sorted(features)])
+        return self.encoder.joint(torch.from_numpy(whole).to(self.encoder.device))
+
+    @torch.inference_mode()
+    def _responses(
+        self, store: ExemplarStore, layer: str, seen: torch.Tensor, rows: Sequence[int]
+    ) -> Responses | None:
+        if not store.has_maxima(layer):
+            return None
+        table = store.image_table()
+        sources = [str(table[int(i)]["source"]) for i in store.view_indices()]
+        return Responses(seen, sources, stored_activations(store, layer, rows))
 
     @torch.inference_mode()
     def _others(
@@ -243,28 +292,35 @@ class Describer:
     @torch.inference_mode()
     def _describe_rows(
         self,
-        store: ExemplarStore,
-        layer: str,
-        rows: list[int],
-        features: dict[int, np.ndarray],
-        others: torch.Tensor | None,
+        told: Layer,
+        rows: Sequence[int],
+        part: range,
         settings: SearchSettings,
         advance: Callable[[int], None],
     ) -> list[Description]:
-        """Describe the units at ``rows`` of a layer."""
+        """Describe a part of ``rows``, the rows of a layer that are described."""
         from milanx.search import search
 
-        known, status = store.units(layer), store.status(layer)
-        alive = [r for r in rows if status[r] != "dead"]
+        known, status = told.store.units(told.layer), told.store.status(told.layer)
+        alive = [place for place in part if status[rows[place]] != "dead"]
         texts: dict[int, tuple[Candidate, ...]] = {}
         if alive:
-            evidence = self.evidence(store, layer, alive, features)
+            evidence = self.evidence(
+                told.store, told.layer, [rows[place] for place in alive], told.features
+            )
             prefixes = self.set_encoder(evidence)
-            told = self.set_encoder.critic_vectors(evidence)
+            vectors = self.set_encoder.critic_vectors(evidence)
 
             def agreement(row: int, candidates: Sequence[str]) -> list[float]:
-                texts = self._embedded(candidates)
-                return self.set_encoder.agreement(told[row : row + 1], texts, others)[0].tolist()
+                embedded = self._embedded(candidates)
+                own = vectors[row : row + 1]
+                return self.set_encoder.agreement(own, embedded, told.others)[0].tolist()
+
+            def response(row: int, candidates: Sequence[str]) -> list[float]:
+                if told.responses is None:
+                    return [0.0] * len(candidates)
+                centred = self.set_encoder.centred_texts(self._embedded(candidates))
+                return told.responses.correlations([alive[row]], centred)[0].tolist()
 
             ranked = search(
                 self.decoder,
@@ -275,17 +331,44 @@ class Describer:
                 words=self.words,
                 advance=advance,
                 agreement=agreement,
+                response=response,
                 prepare=self._embedded,
-                retrieved=self.retrieve(evidence, settings.retrieved),
+                retrieved=self._retrieved(evidence, told.responses, alive, settings),
             )
             texts = dict(zip(alive, ranked, strict=True))
-        advance(len(rows) - len(alive))
-        return [_description(layer, *known[row], texts.get(row, ())) for row in rows]
+        advance(len(part) - len(alive))
+        return [
+            _description(told.layer, *known[rows[place]], texts.get(place, ())) for place in part
+        ]
+
+    def _retrieved(
+        self,
+        evidence: Evidence,
+        responses: Responses | None,
+        places: Sequence[int],
+        settings: SearchSettings,
+    ) -> list[list[str]]:
+        """Return the phrases that are ranked beside what the search finds, for each unit."""
+        count = min(settings.retrieved, len(self.vocabulary))
+        found = self.retrieve(evidence, count)
+        if not count:
+            return found
+        if responses is not None:
+            r = responses.correlations(places, self.set_encoder.vocabulary)
+            best = r.topk(count).indices.tolist()
+            mixed = [[*itertools.chain(*zip(a, (self.vocabulary[i] for i in b), strict=True))]
+                     for a, b in zip(found, best, strict=True)]  # fmt: skip
+            found = [list(dict.fromkeys(row)) for row in mixed]
+        if settings.composed:
+            absent = self.set_encoder.contrast_scores(evidence).topk(count).indices.tolist()
+            found = [row + compose(row, [self.vocabulary[i] for i in beside])
+                     for row, beside in zip(found, absent, strict=True)]  # fmt: skip
+        return found
 
     def retrieve(self, evidence: Evidence, count: int) -> list[list[str]]:
         """Return the phrases of the vocabulary that agree most with the sets, best first."""
         if not count or not self.vocabulary:
-            return []
+            return [[] for _ in range(len(evidence))]
         nearest = self.set_encoder.word_scores(evidence).topk(min(count, len(self.vocabulary)))
         return [[self.vocabulary[i] for i in row] for row in nearest.indices.tolist()]
 
@@ -343,46 +426,6 @@ def load_encoder(root: Path, content: dict[str, Any]) -> Encoder:
     return cast("Encoder", found)
 
 
-def contrast_views(
-    store: ExemplarStore,
-    layer: str,
-    rows: Sequence[int],
-    features: dict[int, np.ndarray],
-    count: int,
-) -> np.ndarray:
-    """Find views that are near a unit's exemplars and leave the unit below its median.
-
-    Only views that the store holds can be found: those that are exemplars of some unit. Near is
-    by the cosine of whole-view features, averaged over the exemplars.
-
-    Returns:
-        int64 [rows, count], nearest first; -1 where there are fewer.
-    """
-    found = np.full((len(rows), count), -1, np.int64)
-    if not count or not store.has_maxima(layer):
-        return found
-    shown = np.array(sorted(features), np.int64)
-    whole = np.stack([features[int(i)].astype(np.float32).mean((0, 1)) for i in shown])
-    whole = (whole - whole.mean(0)) / (whole.std(0) + 1e-3)
-    whole /= np.linalg.norm(whole, axis=1, keepdims=True) + 1e-6
-    units, maxima = store.units(layer), store.maxima(layer)
-    place = {int(image): i for i, image in enumerate(shown)}
-    for out, row in enumerate(rows):
-        unit, sign = units[row]
-        values = np.asarray(maxima[:, store.column(layer, unit)], np.float32)
-        values = -values if sign == "-" else values
-        low = values[shown] < np.median(values)
-        own = [place[int(i)] for i in store.images(layer)[row] if i >= 0]
-        if not own:
-            continue
-        scores = np.where(low, whole @ whole[own].mean(0), -np.inf)
-        scores[own] = -np.inf
-        nearest = np.argsort(-scores, kind="stable")[:count]
-        nearest = nearest[scores[nearest] > -np.inf]
-        found[out, : len(nearest)] = shown[nearest]
-    return found
-
-
 def _description(
     layer: str, unit: int, sign: str, candidates: tuple[Candidate, ...]
 ) -> Description:
@@ -400,4 +443,5 @@ def _description(
         best.log_p_prior,
         candidates,
         best.agreement,
+        best.response,
     )

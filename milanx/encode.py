@@ -80,6 +80,11 @@ class Projection(nn.Module):
             nn.Linear(channels, hidden), nn.GELU(), nn.Dropout(0.1), nn.Linear(hidden, joint)
         )
 
+    def reset(self) -> None:
+        """Draw its weights anew, from torch's generator."""
+        for part in (self.skip, self.layers[0], self.layers[3]):
+            part.reset_parameters()
+
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Project ``features`` [..., c] to [..., joint]."""
         centred = (features - self.mean) * self.scale

@@ -51,8 +51,12 @@ class SearchSettings:
         no_repeat: n-grams of this many tokens never occur twice in a text; 0 is off.
         length_penalty: nats taken for each token when candidates are ranked (below 0: given).
         agreement: weight of the agreement of text and exemplars (`milanx.critic`) in the ranking.
-        retrieved: phrases nearest to the exemplars in the encoder's space that are ranked beside
-            what the strategy finds; 0 is none.
+        response: weight of the correlation of text and activations (`milanx.response`) in the
+            ranking.
+        retrieved: phrases that the critic finds to agree most, and as many that foretell the
+            activations best where ``response`` has a weight, that are ranked beside what the
+            strategy finds; 0 is none.
+        composed: whether the first of these phrases are also joined (`milanx.compose`).
 
     Raises:
         InputError: an unknown strategy, or values that no search can have.
@@ -74,7 +78,9 @@ class SearchSettings:
     no_repeat: int = 0
     length_penalty: float = 0.0
     agreement: float = 0.0
+    response: float = 0.0
     retrieved: int = 0
+    composed: bool = False
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:

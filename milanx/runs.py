@@ -23,7 +23,7 @@ RUN_VERSION = 1
 UNITS = "milanx-units"
 UNITS_VERSION = 1
 STATUSES = ("described", "unclear", "dead")
-FIGURES = ("pmi", "log_p_given_exemplars", "log_p_prior", "agreement")
+FIGURES = ("pmi", "log_p_given_exemplars", "log_p_prior", "agreement", "response")
 
 
 def units_schema() -> pa.Schema:
@@ -125,6 +125,7 @@ class UnitView:
     log_p_given_exemplars: float | None
     log_p_prior: float | None
     agreement: float | None
+    response: float | None
     row: dict[str, Any] = field(repr=False, compare=False)
     run: Run = field(repr=False, compare=False)
 
@@ -232,7 +233,7 @@ class Run:
 
     def _view(self, row: dict[str, Any]) -> UnitView:
         names = UnitView.__dataclass_fields__.keys() - {"row", "run"}
-        return UnitView(**{name: row[name] for name in names}, row=row, run=self)
+        return UnitView(**{name: row.get(name) for name in names}, row=row, run=self)
 
     def _unknown(self, layer: str, unit: int, sign: str) -> InputError:
         layers = list(dict.fromkeys(row["layer"] for row in self.rows))

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from milanx.compose import JOINING
 from milanx.generate import Found, SearchSettings, beam_search, nucleus_search
-from milanx.language import encode_texts, log_probabilities, normalise_text
+from milanx.language import encode_texts, log_probabilities, normalise_text, stem
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +42,7 @@ class Candidate:
         log_p_prior: log p(d), in nats; None without language models.
         agreement: of text and exemplars, in nats (`milanx.critic`); None where it took no part in
             the ranking.
+        response: correlation of text and activations (`milanx.response`); None likewise.
     """
 
     text: str
@@ -48,6 +50,7 @@ class Candidate:
     log_p_given_exemplars: float | None
     log_p_prior: float | None
     agreement: float | None = None
+    response: float | None = None
 
 
 def hypotheses(
@@ -79,18 +82,20 @@ def rerank(
     settings: SearchSettings,
     *,
     agreement: Callable[[Sequence[str]], Sequence[float]] | None = None,
+    response: Callable[[Sequence[str]], Sequence[float]] | None = None,
     tokens: Mapping[str, int] | None = None,
 ) -> tuple[Candidate, ...]:
     """Merge texts that are the same after normalisation, and rank what is left.
 
-    The rank of a text is its weighted PMI, plus ``settings.agreement`` times its agreement, less
-    ``settings.length_penalty`` times its tokens.
+    The rank of a text is its weighted PMI, plus ``settings.agreement`` times its agreement and
+    ``settings.response`` times its response, less ``settings.length_penalty`` times its tokens.
 
     Args:
         found: (text, log p(d|E)), any order.
         prior: log p(d) of texts.
         settings: weights, method, how many are kept.
         agreement: of texts and the unit's exemplars; asked only where it has a weight.
+        response: of texts and the unit's activations; the same.
         tokens: of each text, its end token included; needed where length has a penalty.
 
     Returns:
@@ -101,8 +106,6 @@ def rerank(
     Raises:
         ValueError: a weight without what it weighs.
     """
-    if settings.agreement and agreement is None:
-        raise ValueError("agreement has a weight, but nothing tells it")
     if settings.length_penalty and tokens is None:
         raise ValueError("length has a penalty, but the texts' tokens are not given")
     spellings: dict[str, dict[str, float]] = {}
@@ -116,24 +119,38 @@ def rerank(
     flat = [text for known in spellings.values() for text in known]
     before = dict(zip(flat, prior(flat), strict=True))
     shown = [max(known, key=lambda text: (known[text], text)) for known in spellings.values()]
-    alike: Sequence[float | None] = [None] * len(shown)
-    if settings.agreement and agreement is not None:
-        alike = [float(value) for value in agreement(shown)]
+    alike = _asked("agreement", settings.agreement, agreement, shown)
+    foretold = _asked("response", settings.response, response, shown)
     ranked = []
-    for text, known, near in zip(shown, spellings.values(), alike, strict=True):
+    for text, known, near, r in zip(shown, spellings.values(), alike, foretold, strict=True):
         likelihood = _log_sum(known.values())
         unconditioned = _log_sum(before[spelling] for spelling in known)
         pmi = likelihood - settings.lam * unconditioned
-        rank = pmi + settings.agreement * (near or 0.0)
+        rank = pmi + settings.agreement * (near or 0.0) + settings.response * (r or 0.0)
         if settings.length_penalty and tokens is not None:
             rank -= settings.length_penalty * tokens[text]
-        ranked.append((rank, likelihood, Candidate(text, pmi, likelihood, unconditioned, near)))
+        made = Candidate(text, pmi, likelihood, unconditioned, near, r)
+        ranked.append((rank, likelihood, made))
     by_rank = [c for _, _, c in sorted(ranked, key=lambda r: (-r[0], r[2].text))]
     by_likelihood = [c for _, _, c in sorted(ranked, key=lambda r: (-r[1], r[2].text))]
     plain = settings.method == "pmi"
     first, second = (by_rank, by_likelihood) if plain else (by_likelihood, by_rank)
     kept = first[: settings.candidates]
     return tuple(kept if second[0] in kept else [*kept, second[0]])
+
+
+def _asked(
+    name: str,
+    weight: float,
+    ask: Callable[[Sequence[str]], Sequence[float]] | None,
+    texts: Sequence[str],
+) -> Sequence[float | None]:
+    """Ask for a number a text where it has a weight; None for each where it has none."""
+    if not weight:
+        return [None] * len(texts)
+    if ask is None:
+        raise ValueError(f"{name} has a weight, but nothing tells it")
+    return [float(value) for value in ask(texts)]
 
 
 def _log_add(a: float, b: float) -> float:
@@ -156,6 +173,7 @@ def search(
     words: frozenset[str] = frozenset(),
     advance: Callable[[int], None] = lambda n: None,
     agreement: Callable[[int, Sequence[str]], Sequence[float]] | None = None,
+    response: Callable[[int, Sequence[str]], Sequence[float]] | None = None,
     prepare: Callable[[Sequence[str]], object] = lambda texts: None,
     retrieved: Sequence[Sequence[str]] = (),
 ) -> list[tuple[Candidate, ...]]:
@@ -172,8 +190,9 @@ def search(
         advance: told how many units are done.
         agreement: of a unit, given by its row in ``prefixes``, and texts: a number
             a text; needed where the settings give it a weight.
-        prepare: told all texts of a batch of units before ``agreement`` is asked for them one unit
-            after the other, so that they can be embedded together.
+        response: the same for the responses.
+        prepare: told all texts of a batch of units before ``agreement`` and ``response`` are asked
+            for them one unit after the other, so that they can be embedded together.
         retrieved: of each unit, texts that are ranked beside what the search finds; their
             log p(d|E) is as exact as that of a found one.
 
@@ -193,7 +212,7 @@ def search(
             asked = retrieved[start : start + UNITS_AT_ONCE]
             named = _with_retrieved(model, tokenizer, part, named, asked, settings)
         prior([text for found in named for text, _ in found if normalise_text(text)])
-        if settings.agreement:
+        if settings.agreement or settings.response:
             prepare(sorted({text for found in named for text, _ in found}))
         for i, found in enumerate(named):
             lengths: dict[str, int] = {}
@@ -201,8 +220,10 @@ def search(
                 lengths.setdefault(text, len(tokens) + 1)
             for text in retrieved[start + i] if retrieved else ():
                 lengths.setdefault(text, _length(tokenizer, text))
-            ask = None if agreement is None else partial(agreement, start + i)
-            made.append(rerank(found, prior, settings, agreement=ask, tokens=lengths))
+            alike = None if agreement is None else partial(agreement, start + i)
+            foretold = None if response is None else partial(response, start + i)
+            made.append(rerank(found, prior, settings, agreement=alike, response=foretold,
+                               tokens=lengths))  # fmt: skip
         advance(len(batch))
     return made
 
@@ -247,9 +268,9 @@ def _spelled(found: list[tuple[str, float]], words: frozenset[str]) -> list[tupl
 def _sound(text: list[str], words: frozenset[str]) -> bool:
     """Whether words are known ones (any where ``words`` is empty) and none comes twice.
 
-    "dogs or dog" and "dogs on a dog" say no more than "dogs". Short words may come twice.
+    "dogs or dog" and "dogs on a dog" say no more than "dogs". Words that only join may come twice.
     """
-    told = [word.removesuffix("s") for word in text if len(word) > 3]
+    told = [stem(word) for word in text if word not in JOINING]
     return len(told) == len(set(told)) and (not words or set(text) <= words)
 
 

@@ -9,15 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from milanx.encode import Encoder, Projection
 from milanx.train.photos import PhotoFeatures
 from milanx.train.phrases import clean_name, plural
 from milanx.train.recipe import EncoderSettings
+from milanx.train.table import Joint, joint_features
 
 BATCH_SHARES = {"caption": 0.5, "name": 0.3, "region": 0.2}
 
@@ -31,18 +34,27 @@ class Pairs:
         texts: of each row, indices into ``embeddings``.
         embeddings: [t, joint] unit rows.
         kinds: of each row, caption, name or region.
+        views: int64 [n], the view of each row.
     """
 
     features: torch.Tensor
     texts: list[list[int]]
     embeddings: torch.Tensor
     kinds: np.ndarray
+    views: np.ndarray
+
+    def of(self, kept: np.ndarray) -> Pairs:
+        """Return the pairs of the views ``kept`` (bool, of all views)."""
+        rows = np.flatnonzero(kept[self.views])
+        texts = [self.texts[i] for i in rows]
+        features = self.features[torch.from_numpy(rows)]
+        return Pairs(features, texts, self.embeddings, self.kinds[rows], self.views[rows])
 
 
 def make_pairs(encoder: Encoder, photos: PhotoFeatures, keep: np.ndarray) -> Pairs:
     """Collect the pairs of the photos ``keep`` (bool [n])."""
     channels = encoder.last_channels
-    features, texts, kinds = [], [], []
+    features, texts, kinds, views = [], [], [], []
     for index in np.flatnonzero(keep):
         photo = photos.photos[index]
         dense = photos.dense[index][:, :channels].astype(np.float32)
@@ -51,21 +63,26 @@ def make_pairs(encoder: Encoder, photos: PhotoFeatures, keep: np.ndarray) -> Pai
             features.append(whole)
             texts.append(list(photo.captions))
             kinds.append("caption")
+            views.append(index)
         if photo.name and photo.name.lower() != "background":
             name = clean_name(photo.name)
             features.append(whole)
             texts.append([name, plural(name), f"a photo of a {name}", f"a {name}"])
             kinds.append("name")
+            views.append(index)
         for region, grid in photo.regions:
             share = np.asarray(grid, np.float32)
             features.append(share @ dense / share.sum())
             texts.append([clean_name(region), plural(clean_name(region))])
             kinds.append("region")
+            views.append(index)
     known = sorted({t for row in texts for t in row})
     place = {t: i for i, t in enumerate(known)}
     stacked = torch.from_numpy(np.stack(features).astype(np.float16))
     rows = [[place[t] for t in row] for row in texts]
-    return Pairs(stacked, rows, encoder.texts(known).clone(), np.array(kinds))
+    return Pairs(
+        stacked, rows, encoder.texts(known).clone(), np.array(kinds), np.array(views, np.int64)
+    )
 
 
 def train_projection(
@@ -75,10 +92,11 @@ def train_projection(
     seed: int,
     advance: Callable[[int, float], None] = lambda step, loss: None,
 ) -> None:
-    """Fit ``encoder.projection`` in place."""
+    """Fit ``encoder.projection`` in place, from new weights."""
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     projection: Projection = encoder.projection
+    projection.reset()
     sample = pairs.features[:: max(1, len(pairs.features) // 4000)].float()
     projection.mean.copy_(sample.mean(0))
     projection.scale.copy_(1 / sample.std(0).clamp_min(1e-3))
@@ -113,6 +131,36 @@ def train_projection(
         optimiser.step()
         advance(step, float(loss.detach()))
     projection.requires_grad_(False).eval()
+
+
+def out_of_fold(encoder: Encoder, folder: Path, half: np.ndarray, trained: np.ndarray) -> Joint:
+    """Return how training views come to the joint space as unseen ones will.
+
+    A projection knows the captions of the views that it was trained on by heart, and what is
+    trained on its output believes it too much. So each half of the views goes through the
+    projection that was trained on the other half; views of neither go through the encoder's own.
+
+    Args:
+        encoder: with its own projection.
+        folder: that holds ``half-0.safetensors`` and ``half-1.safetensors``.
+        half: bool [n], views of the second half.
+        trained: bool [n], views that a projection was trained on.
+    """
+    own = {k: v.clone() for k, v in encoder.projection.state_dict().items()}
+    others = [load_file(folder / f"half-{i}.safetensors") for i in (0, 1)]
+
+    def joint(features: np.ndarray, views: np.ndarray) -> np.ndarray:
+        found = np.empty((len(features), encoder.spec.joint), np.float16)
+        for state, which in ((own, ~trained), (others[1], trained & ~half),
+                             (others[0], trained & half)):  # fmt: skip
+            rows = np.flatnonzero(which[views])
+            encoder.projection.load_state_dict(state)
+            if len(rows):
+                found[rows] = joint_features(encoder, features, rows)
+        encoder.projection.load_state_dict(own)
+        return found
+
+    return joint
 
 
 @torch.inference_mode()

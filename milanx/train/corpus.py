@@ -13,11 +13,11 @@ from milanx.train.table import Entry, Table
 
 # How often each kind of meaning is drawn.
 SHARES = {
-    "class": 0.28, "kind": 0.06, "region": 0.11, "texture": 0.02, "phrase": 0.24, "pixel": 0.10,
-    "channel": 0.16, "both": 0.03, "without": 0.03, "annotated": 1.0,
+    "class": 0.26, "kind": 0.05, "region": 0.12, "texture": 0.02, "phrase": 0.20, "pixel": 0.13,
+    "channel": 0.12, "both": 0.05, "without": 0.05, "annotated": 1.0,
 }  # fmt: skip
 NAMING = frozenset({"class", "kind", "texture", "region", "phrase"})  # whose words are seen
-TWO_SENSES = 0.12  # share of units that mean "A or B"
+TWO_SENSES = 0.15  # share of units that mean "A or B"
 WHOLE_VIEW = 0.25  # share of sets whose masks are whole views, as those of logits are
 WHOLE_KINDS = frozenset({"class", "kind", "texture", "phrase"})
 JOINED = frozenset({"both", "without", "channel"})  # kinds that are never one of two senses

@@ -17,8 +17,9 @@ import torch
 from torch.nn import functional as F
 
 from milanx.encode import Encoder
-from milanx.train.meanings import MIN_POSITIVES, Meaning, pixel_cells
+from milanx.train.meanings import MIN_POSITIVES, Meaning
 from milanx.train.photos import PhotoFeatures
+from milanx.train.pixels import pixel_cells
 from milanx.train.vocabulary import (
     MIN_GROUNDING,
     MIN_WORD_GROUNDING,

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +44,18 @@ from milanx.train.describing import (
 )
 from milanx.train.encoders import base_fingerprint, build_encoder, on_device, resolved
 from milanx.train.grounded import channel_meanings, embed, locate, phrase_meanings
+from milanx.train.joined import attributes, joined_meanings
 from milanx.train.meanings import (
     checked_photos,
+    halves,
     named_meanings,
-    pixel_meanings,
-    place_meanings,
     region_meanings,
     training_photos,
 )
 from milanx.train.milannotations import Milannotations
 from milanx.train.photos import PhotoFeatures, PhotoSource, photo_features
 from milanx.train.phrases import clean_name, held_out_names, mentions, whole_words
+from milanx.train.pixels import pixel_meanings, place_meanings
 from milanx.train.probe import train_probe
 from milanx.train.recipe import Recipe, load_recipe, recipe_path, told
 from milanx.train.simulator import train_simulator
@@ -64,7 +65,7 @@ from milanx.train.table import Table, build_table
 from milanx.train.text import human_descriptions, pretraining_texts
 from milanx.train.track import Pace, check_tracker, open_tracker
 
-CORPUS = 5  # raised when the meanings or the table change, so that cached stages are made again
+CORPUS = 6  # raised when the meanings or the table change, so that cached stages are made again
 AGREEMENT = 1  # the same for the critic
 LANGUAGE = 3  # the same for what the language side is built of
 # How a describer searches unless told otherwise; the weight of agreement was chosen on checked
@@ -241,11 +242,11 @@ def train(
     facts: dict[str, Any] = {}
     parts: dict[str, Path] = {}
     if settings.encoder.kind == "timm":
-        parts["clip"] = stages.folder("clip", settings.encoder)
+        parts["clip"] = stages.folder("clip-2", settings.encoder)
         facts["clip"] = stages.run(
             "projection",
             parts["clip"],
-            settings.encoder.steps,
+            2 * settings.encoder.steps,
             lambda folder, desk: _train_clip(stages, folder, desk.advance),
         )
         encoder.projection.load_state_dict(load_file(parts["clip"] / "encoder.safetensors"))
@@ -255,7 +256,7 @@ def train(
         "table",
         table_folder,
         len(annotated.units) if annotated else 0,
-        lambda folder, desk: _make_table(stages, folder, desk.advance),
+        lambda folder, desk: _make_table(stages, folder, parts.get("clip"), desk.advance),
     )
     decoder = settings.decoder
     drawing = (Table(table_folder), decoder.exemplars, decoder.contrast, decoder.min_purity)
@@ -313,11 +314,12 @@ def _sources(recipe: Recipe) -> list[PhotoSource]:
 
 
 def _make_table(
-    stages: Stages, folder: Path, advance: Callable[[int, float], None]
+    stages: Stages, folder: Path, clip: Path | None, advance: Callable[[int, float], None]
 ) -> dict[str, Any]:
     """Pool the exemplars that people described, or what the meanings of the photos show.
 
-    Meanings are collected of the photos that may be trained on.
+    Meanings are collected of the photos that may be trained on. ``clip`` is the projections'
+    folder, where they were trained.
     """
     if stages.annotated:
         with on_device(stages.encoder, stages.accelerator.device):
@@ -330,31 +332,45 @@ def _make_table(
     named += region_meanings(photos, keep)
     held = whole_words(held_out_names())
     named = [m for m in named if not any(mentions(text, held) for text in m.texts)]
+    kinds = [m for m in named if m.kind == "kind"]
     names = [text for m in named for text in m.texts if m.kind in NAMING]
     people = stages.people()
     phrases = phrase_meanings(
         encoder, space, photos, keep, people, names, lambda text: not mentions(text, held), seed
     )
+    joined = [m for m in joined_meanings(attributes(photos, keep, kinds), seed)
+              if not any(mentions(text, held) for text in m.texts)]  # fmt: skip
     vocabulary = sorted({*names, *(text for m in phrases for text in m.texts)})
     meanings = [
         *named,
-        *pixel_meanings(photos, keep),
+        *pixel_meanings(photos, keep, seed),
         *place_meanings(photos, keep, seed),
+        *joined,
         *phrases,
         *channel_meanings(encoder, space, photos, keep, vocabulary),
     ]
-    build_table(encoder, photos, keep, stages.checked, meanings, folder, seed)
+    joint = None if clip is None else contrastive.out_of_fold(
+        encoder, clip, halves(photos), keep & ~stages.checked
+    )  # fmt: skip
+    build_table(encoder, photos, keep, stages.checked, meanings, folder, seed, joint)
     return {"meanings": dict(Counter(m.kind for m in meanings))}
 
 
 def _train_clip(stages: Stages, folder: Path, advance: Callable[[int, float], None]) -> dict:
-    trained = stages.keep & ~stages.checked
-    pairs = contrastive.make_pairs(stages.encoder, stages.photos, trained)
-    contrastive.train_projection(
-        stages.encoder, pairs, stages.recipe.encoder, stages.recipe.seed, advance
-    )
-    save_file(stages.encoder.projection.state_dict(), folder / "encoder.safetensors")
-    found = contrastive.recall(stages.encoder, stages.photos, ~stages.keep)
+    """Train the projection, and one on each half of the photos (`contrastive.out_of_fold`)."""
+    encoder, photos, settings = stages.encoder, stages.photos, stages.recipe.encoder
+    trained, half = stages.keep & ~stages.checked, halves(photos)
+    pairs = contrastive.make_pairs(encoder, photos, trained)
+    fewer = replace(settings, steps=settings.steps // 2)
+    for name, kept, chosen in (
+        ("half-0", trained & ~half, fewer),
+        ("half-1", trained & half, fewer),
+        ("encoder", trained, settings),
+    ):
+        part = pairs.of(kept)
+        contrastive.train_projection(encoder, part, chosen, stages.recipe.seed, advance)
+        save_file(encoder.projection.state_dict(), folder / f"{name}.safetensors")
+    found = contrastive.recall(encoder, photos, ~stages.keep)
     return {"pairs": len(pairs.texts), "held_out_captions": found}
 
 

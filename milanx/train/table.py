@@ -6,7 +6,7 @@ an epoch of the describer costs the decoder alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,8 @@ from milanx.train.photos import PhotoFeatures
 FORMAT, VERSION = "milanx training table", 1
 NEAR = 30  # near views of a meaning that do not show it
 VARIANTS = {"class": 3, "kind": 2, "texture": 3, "region": 3}  # masks a view; one elsewhere
-MAX_PHOTOS = {"both": 60, "without": 60}  # views of one meaning; all elsewhere
+# Pooled features [n, d] and the views int64 [n] they are of, to the joint space, float16 [n, j].
+Joint = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -107,10 +108,6 @@ def _row_masks(
     variants = VARIANTS.get(meaning.kind, 1)
     photos = meaning.photos
     grids = meaning.grids
-    most = MAX_PHOTOS.get(meaning.kind)
-    if most is not None and len(photos) > most:
-        chosen = rng.permutation(len(photos))[:most]
-        photos, grids = photos[chosen], None if grids is None else grids[chosen]
     masks = np.empty((len(photos), variants, grid**2), np.uint8)
     for i in range(len(photos)):
         for v in range(variants):
@@ -129,8 +126,13 @@ def build_table(
     meanings: Sequence[Meaning],
     root: Path,
     seed: int,
+    joint: Joint | None = None,
 ) -> None:
-    """Pool everything that meanings can show and write the table to ``root``."""
+    """Pool everything that meanings can show and write the table to ``root``.
+
+    ``joint`` brings pooled features to the joint space in place of the encoder's own projection.
+    """
+    joint = joint or (lambda features, views: joint_features(encoder, features))
     rng = np.random.default_rng(seed)
     grid = encoder.spec.grid
     parts = [_row_masks(meaning, rng, grid) for meaning in meanings]
@@ -150,7 +152,7 @@ def build_table(
             share = masks[rows].astype(np.float32)
             masked[rows, :-GEOMETRY] = (share / share.sum(1, keepdims=True)) @ dense
             masked[rows, -GEOMETRY:] = _where(masks[rows], grid)
-    whole_joint, masked_joint = _joint(encoder, whole), _joint(encoder, masked)
+    whole_joint, masked_joint = joint(whole, np.arange(len(photos))), joint(masked, photo)
     near = _near_views(meanings, whole_joint, keep)
     for name, array in (("photo", photo), ("whole", whole), ("whole_joint", whole_joint),
                         ("masked_joint", masked_joint), ("checked", checked)):  # fmt: skip
@@ -173,11 +175,14 @@ def _where(masks: np.ndarray, grid: int) -> np.ndarray:
 
 
 @torch.inference_mode()
-def _joint(encoder: Encoder, features: np.ndarray, rows: int = 4096) -> np.ndarray:
-    """Bring pooled features [n, d] into the joint space, float16 [n, j]."""
+def joint_features(
+    encoder: Encoder, features: np.ndarray, rows: np.ndarray | None = None, size: int = 4096
+) -> np.ndarray:
+    """Bring pooled features [n, d], or some rows of them, to the joint space: float16 [n, j]."""
+    rows = np.arange(len(features)) if rows is None else rows
     found = [
-        encoder.joint(torch.from_numpy(np.asarray(features[i : i + rows], np.float32))).half()
-        for i in range(0, len(features), rows)
+        encoder.joint(torch.from_numpy(features[rows[i : i + size]].astype(np.float32))).half()
+        for i in range(0, len(rows), size)
     ]
     return torch.cat(found).numpy()
 

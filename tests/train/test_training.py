@@ -21,15 +21,16 @@ from milanx.train.agreeing import targets, train_critic
 from milanx.train.corpus import Corpus, Unit
 from milanx.train.describing import new_set_encoder
 from milanx.train.grounded import correlations
+from milanx.train.joined import attributes, joined_meanings
 from milanx.train.meanings import (
     Meaning,
     named_meanings,
-    pixel_meanings,
     region_meanings,
     training_photos,
 )
 from milanx.train.photos import Photo, PhotoFeatures
 from milanx.train.phrases import clean_name, held_out_names, mentions, plural, whole_words
+from milanx.train.pixels import colour_cells, pixel_meanings
 from milanx.train.recipe import BaseSettings, CriticSettings, Recipe
 from milanx.train.splits import HELD_OUT_CALTECH
 from milanx.train.table import Table, build_table
@@ -179,13 +180,19 @@ def test_meanings_and_units(tmp_path: Path) -> None:
     keep = np.arange(40) >= 4
     meanings = named_meanings(features, keep) + region_meanings(features, keep)
     names = {m.texts[0]: m for m in meanings}
-    assert {"apple", "tree", "sky", "sea", "sea and sky", "sky without sea"} <= names.keys()
-    assert "sea without sky" not in names
-    assert all(m.photos.min() >= 4 for m in meanings)
-    assert set(names["sea and sky"].photos % 2) == {1}
-    assert set(names["sky without sea"].photos % 2) == {0}
-    assert set(names["sky without sea"].contrast % 2) == {1}
-    table = _table(tmp_path, features, [names["apple"], names["sky"], names["sky without sea"]])
+    assert {"apple", "tree", "fruit", "sky", "sea"} == names.keys()
+    known = [a for a in attributes(features, keep, []) if a.family == "region"]
+    joined = joined_meanings(known, seed=0)
+    assert [(m.kind, len(m.photos)) for m in joined] == [("both", 18), ("without", 18)]
+    both, without = joined
+    assert all(set(t.split(" and ")) <= {"sky", "skies", "sea", "seas"} for t in both.texts)
+    assert all(t.split(" without ")[0] in ("sky", "skies") for t in without.texts)
+    assert set(both.photos % 2) == {1}
+    assert set(without.photos % 2) == {0}
+    assert set(without.contrast % 2) == {1}
+    assert all(m.photos.min() >= 4 for m in [*meanings, *joined])
+    assert (both.grids == np.maximum(np.array(grid), np.array(other))).all()
+    table = _table(tmp_path, features, [names["apple"], names["sky"], without])
     corpus = Corpus(table, exemplars=7)
     batch = corpus.batch(60, np.random.default_rng(0))
     assert batch.evidence.features.shape == (60, 7, 2, 16 + GEOMETRY)
@@ -193,7 +200,7 @@ def test_meanings_and_units(tmp_path: Path) -> None:
     assert batch.evidence.valid[:, :6].all()
     assert len(set(batch.texts)) > 4
     for text in batch.texts:
-        assert set(text.split(" or ")) <= {"apple", "apples", "sky", "skies", "sky without sea"}
+        assert set(text.split(" or ")) <= {"apple", "apples", "sky", "skies", *without.texts}
     again = corpus.batch(60, np.random.default_rng(0))
     assert again.texts == batch.texts
     assert (again.evidence.features == batch.evidence.features).all()
@@ -284,13 +291,26 @@ def test_pure_sets_are_pooled_where_the_region_is(tmp_path: Path) -> None:
     assert masked > 0.4  # loosened masks still lie mostly on the region
 
 
+def test_basic_colours() -> None:
+    said = {
+        (200, 30, 40): "red", (240, 140, 20): "orange", (100, 60, 30): "brown",
+        (230, 210, 40): "yellow", (50, 130, 60): "green", (120, 180, 80): "green",
+        (40, 80, 180): "blue", (120, 180, 230): "blue", (110, 40, 130): "purple",
+        (240, 150, 180): "pink", (250, 250, 250): "white", (128, 128, 128): "gray",
+        (15, 15, 15): "black",
+    }  # fmt: skip
+    shown = colour_cells(np.array(list(said), np.float32) / 255)
+    for i, name in enumerate(said.values()):
+        assert [n for n, cells in shown.items() if cells[i]] == [name]
+
+
 def test_colours_and_lines_are_read_off_pixels() -> None:
     features = _fake([_photo(group=str(i)) for i in range(20)], 16)
     features.dense[:, :, -10:] = 0.5
     features.dense[:, :, -4:] = 0.01
     features.dense[:8, :20, -10:-7] = (0.75, 0.12, 0.12)
     features.dense[12:, :30, -4] = 0.2
-    found = {m.texts[0]: m for m in pixel_meanings(features, np.ones(20, bool))}
+    found = {m.texts[0]: m for m in pixel_meanings(features, np.ones(20, bool), seed=0)}
     assert sorted(found["red areas"].photos) == list(range(8))
     assert (found["red areas"].grids[:, :20] == 255).all()
     assert (found["red areas"].grids[:, 20:] == 0).all()

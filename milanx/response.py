@@ -1,0 +1,82 @@
+"""How far a text foretells how strongly a unit responds to all stored views, not its best alone.
+
+Exemplars show where a unit is strongest; that a text names something rarer or commoner than what
+the unit answers to shows only over all views. The correlation of the text's similarity to views
+with the unit's activations is what simulation measures on images that were kept aside (Bills et
+al. 2023, "Language models can explain neurons in language models"); here it is computed on the
+views that exemplars came from, and takes part in the choice of a text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from milanx.exemplars import ExemplarStore
+
+NO_OPINION = 200  # views that tell nothing, which are counted beside the real ones
+TINY = 1e-6  # standard deviation below which nothing varies
+
+
+def stored_activations(store: ExemplarStore, layer: str, rows: Sequence[int]) -> torch.Tensor:
+    """Return how much each of a layer's rows is activated by each stored view, [views, rows].
+
+    That is its spatial maximum; of the sign ``-``, whose spatial minimum is not kept, its spatial
+    mean turned around.
+    """
+    known = store.units(layer)
+    column = {unit: i for i, unit in enumerate(dict.fromkeys(unit for unit, _ in known))}
+    views = store.view_indices()
+    largest, mean = np.asarray(store.maxima(layer)[views]), np.asarray(store.means(layer)[views])
+    values = [
+        largest[:, column[unit]] if sign == "+" else -mean[:, column[unit]]
+        for unit, sign in (known[row] for row in rows)
+    ]
+    return torch.from_numpy(np.stack(values, 1) if values else np.zeros((len(views), 0)))
+
+
+class Responses:
+    """Units' responses to views, ready to be compared with texts of the views' joint space.
+
+    Args:
+        seen: [n, j], the views.
+        sources: [n], names of where they come from; correlations are taken within each and
+            averaged by its number of views, so that telling sources apart gains nothing.
+        activations: [n, u].
+    """
+
+    def __init__(
+        self, seen: torch.Tensor, sources: Sequence[str], activations: torch.Tensor
+    ) -> None:
+        total = len(seen) + NO_OPINION
+        self._parts: list[tuple[torch.Tensor, torch.Tensor]] = []
+        places: dict[str, list[int]] = {}
+        for place, source in enumerate(sources):
+            places.setdefault(source, []).append(place)
+        for inside in places.values():
+            views, values = seen[inside].float(), activations[inside].float().to(seen.device)
+            views, values = views - views.mean(0), values - values.mean(0)
+            spread = values.square().mean(0).sqrt()
+            values = torch.where(spread > TINY, values / spread.clamp_min(TINY), 0.0)
+            self._parts.append((values.T @ views / total, views.T @ views / len(inside)))
+
+    def correlations(self, units: slice | Sequence[int], texts: torch.Tensor) -> torch.Tensor:
+        """Correlate texts' similarities with units' activations.
+
+        Args:
+            units: which of them.
+            texts: [t, j].
+
+        Returns:
+            [len(units), t], Pearson correlations within each source, shrunk by `NO_OPINION`
+            views: few views say little.
+        """
+        found = texts.new_zeros(())
+        for towards, covariance in self._parts:
+            spread = ((texts @ covariance) * texts).sum(1).clamp_min(TINY**2).sqrt()
+            found = found + towards[units] @ texts.T / spread
+        return found

@@ -1,0 +1,65 @@
+"""Responses to all views: the closed form equals plain correlations."""
+
+import numpy as np
+import pytest
+import torch
+
+from milanx.compose import compose
+from milanx.language import stem
+from milanx.response import NO_OPINION, Responses
+
+
+def test_correlations_equal_the_plain_version() -> None:
+    rng = np.random.default_rng(0)
+    seen = torch.from_numpy(rng.normal(size=(90, 5)).astype(np.float32))
+    sources = ["b" if i % 3 else "a" for i in range(90)]
+    activations = torch.from_numpy(rng.normal(size=(90, 4)).astype(np.float32)) * 7 + 3
+    texts = torch.from_numpy(rng.normal(size=(6, 5)).astype(np.float32))
+    found = Responses(seen, sources, activations).correlations([3, 1], texts)
+    similar = (seen @ texts.T).numpy()
+    expected = np.zeros((2, 6))
+    for source in ("a", "b"):
+        inside = [i for i, s in enumerate(sources) if s == source]
+        for row, unit in enumerate((3, 1)):
+            for column in range(6):
+                r = np.corrcoef(activations[inside, unit], similar[inside, column])[0, 1]
+                expected[row, column] += len(inside) * r
+    assert np.abs(found.numpy() - expected / (90 + NO_OPINION)).max() < 1e-5
+
+
+def test_sources_apart_and_constant_units_tell_nothing() -> None:
+    seen = torch.eye(4).repeat_interleave(10, 0)[:, :2].contiguous()
+    sources = ["a"] * 20 + ["b"] * 20
+    by_source = torch.tensor([0.0] * 20 + [1.0] * 20)[:, None]  # constant within each source
+    found = Responses(seen, sources, by_source).correlations([0], torch.eye(2))
+    assert found.tolist() == [[0.0, 0.0]]
+
+
+def test_few_views_say_little() -> None:
+    activations = torch.arange(8.0)[:, None]
+    few = Responses(activations.repeat(1, 2), ["a"] * 8, activations)
+    assert float(few.correlations([0], torch.eye(2))[0, 0]) == pytest.approx(8 / (8 + NO_OPINION))
+
+
+def test_phrases_are_joined_without_repetition() -> None:
+    made = compose(["dogs", "dog", "white dogs", "grass", "red and blue"], ["people", "grass"])
+    assert made[:2] == ["dogs or grass", "white dogs or grass"]
+    assert "dogs and grass" in made
+    assert "dogs without people" in made
+    assert not any("dogs or dog" in text or text.count(" and ") > 1 for text in made)
+    assert compose(["dogs"]) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "many"),
+    [
+        ("horse", "horses"),
+        ("bus", "buses"),
+        ("sky", "skies"),
+        ("glass", "glasses"),
+        ("cat", "cats"),
+    ],
+)
+def test_stems_of_regular_plurals_agree(one: str, many: str) -> None:
+    assert stem(one) == stem(many)
+    assert stem(one) != stem("dog")
