@@ -14,8 +14,10 @@ import torch
 
 from milanx.compose import compose
 from milanx.contrast import contrast_views
+from milanx.encode import EDGE_CHANNELS, PIXEL_CHANNELS
 from milanx.errors import FormatError, InputError, MilanxError, MissingWeights
 from milanx.files import fingerprint, fingerprint_file, read_json
+from milanx.pixels import pixel_cells, placed_cells
 from milanx.progress import Reporter, Silent
 from milanx.response import Responses, stored_activations
 from milanx.search import Candidate, SearchSettings
@@ -232,6 +234,7 @@ class Describer:
             features = encode_views(self.encoder, store, advance=bar.advance)
         rows = {layer: self._rows(store, layer, units) for layer in chosen}
         seen = self._seen(features) if settings.response else None
+        shown = self._shown(features) if settings.response else {}
         found: list[Description] = []
         with progress.stage("describe", sum(map(len, rows.values()))) as bar:
             for layer in chosen:
@@ -242,7 +245,9 @@ class Describer:
                     layer,
                     features,
                     self._others(store, layer, features),
-                    None if seen is None else self._responses(store, layer, seen, rows[layer]),
+                    None
+                    if seen is None
+                    else self._responses(store, layer, seen, shown, rows[layer]),
                 )
                 for start in range(0, len(rows[layer]), UNITS_AT_ONCE):
                     part = range(start, min(start + UNITS_AT_ONCE, len(rows[layer])))
@@ -255,15 +260,32 @@ class Describer:
         whole = np.stack([features[i].mean((0, 1), np.float32) for i in sorted(features)])
         return self.encoder.joint(torch.from_numpy(whole).to(self.encoder.device))
 
+    def _shown(self, features: dict[int, np.ndarray]) -> dict[str, torch.Tensor]:
+        """How much of each view, in the order of the store, shows what pixels tell: text -> [n]."""
+        if self.encoder.spec.pixel_channels != PIXEL_CHANNELS + EDGE_CHANNELS:
+            return {}
+        pixels = np.stack([features[i].reshape(-1, features[i].shape[-1])[:, -10:]
+                           for i in sorted(features)])  # fmt: skip
+        cells = pixel_cells(pixels)
+        return {
+            text: torch.from_numpy(np.sqrt(shows.mean(1))).float()
+            for texts, shows in (cells | placed_cells(cells)).items() for text in texts
+        }  # fmt: skip
+
     @torch.inference_mode()
     def _responses(
-        self, store: ExemplarStore, layer: str, seen: torch.Tensor, rows: Sequence[int]
+        self,
+        store: ExemplarStore,
+        layer: str,
+        seen: torch.Tensor,
+        shown: dict[str, torch.Tensor],
+        rows: Sequence[int],
     ) -> Responses | None:
         if not store.has_maxima(layer):
             return None
         table = store.image_table()
         sources = [str(table[int(i)]["source"]) for i in store.view_indices()]
-        return Responses(seen, sources, stored_activations(store, layer, rows))
+        return Responses(seen, sources, stored_activations(store, layer, rows), shown)
 
     @torch.inference_mode()
     def _others(
@@ -320,7 +342,7 @@ class Describer:
                 if told.responses is None:
                     return [0.0] * len(candidates)
                 centred = self.set_encoder.centred_texts(self._embedded(candidates))
-                return told.responses.correlations([alive[row]], centred)[0].tolist()
+                return told.responses.correlations([alive[row]], candidates, centred)[0].tolist()
 
             ranked = search(
                 self.decoder,
@@ -354,7 +376,7 @@ class Describer:
         if not count:
             return found
         if responses is not None:
-            r = responses.correlations(places, self.set_encoder.vocabulary)
+            r = responses.correlations(places, self.vocabulary, self.set_encoder.vocabulary)
             best = r.topk(count).indices.tolist()
             mixed = [[*itertools.chain(*zip(a, (self.vocabulary[i] for i in b), strict=True))]
                      for a, b in zip(found, best, strict=True)]  # fmt: skip

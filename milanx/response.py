@@ -9,7 +9,7 @@ views that exemplars came from, and takes part in the choice of a text.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,36 +47,59 @@ class Responses:
         sources: [n], names of where they come from; correlations are taken within each and
             averaged by its number of views, so that telling sources apart gains nothing.
         activations: [n, u].
+        shown: texts of which it is known how much of each view shows them -> [n]; the joint space
+            is not asked for these.
     """
 
     def __init__(
-        self, seen: torch.Tensor, sources: Sequence[str], activations: torch.Tensor
+        self,
+        seen: torch.Tensor,
+        sources: Sequence[str],
+        activations: torch.Tensor,
+        shown: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
         total = len(seen) + NO_OPINION
+        shares = torch.stack([*shown.values()], 1) if shown else seen.new_zeros(len(seen), 0)
+        self._known = {text: column for column, text in enumerate(shown or {})}
+        self._shown = activations.new_zeros(activations.shape[1], len(self._known)).float()
         self._parts: list[tuple[torch.Tensor, torch.Tensor]] = []
         places: dict[str, list[int]] = {}
         for place, source in enumerate(sources):
             places.setdefault(source, []).append(place)
         for inside in places.values():
             views, values = seen[inside].float(), activations[inside].float().to(seen.device)
-            views, values = views - views.mean(0), values - values.mean(0)
-            spread = values.square().mean(0).sqrt()
-            values = torch.where(spread > TINY, values / spread.clamp_min(TINY), 0.0)
+            views = views - views.mean(0)
+            values = _standardised(values)
+            self._shown += values.T @ _standardised(shares[inside].float()).to(values) / total
             self._parts.append((values.T @ views / total, views.T @ views / len(inside)))
 
-    def correlations(self, units: slice | Sequence[int], texts: torch.Tensor) -> torch.Tensor:
+    def correlations(
+        self, units: Sequence[int], texts: Sequence[str], vectors: torch.Tensor
+    ) -> torch.Tensor:
         """Correlate texts' similarities with units' activations.
 
         Args:
             units: which of them.
-            texts: [t, j].
+            texts: t of them.
+            vectors: of these in the joint space, [t, j].
 
         Returns:
             [len(units), t], Pearson correlations within each source, shrunk by `NO_OPINION`
             views: few views say little.
         """
-        found = texts.new_zeros(())
+        found = vectors.new_zeros(len(units), len(texts))
         for towards, covariance in self._parts:
-            spread = ((texts @ covariance) * texts).sum(1).clamp_min(TINY**2).sqrt()
-            found = found + towards[units] @ texts.T / spread
+            spread = ((vectors @ covariance) * vectors).sum(1).clamp_min(TINY**2).sqrt()
+            found += towards[units] @ vectors.T / spread
+        columns = [i for i, text in enumerate(texts) if text in self._known]
+        if columns:
+            places = [self._known[texts[i]] for i in columns]
+            found[:, columns] = self._shown[units][:, places].to(found)
         return found
+
+
+def _standardised(values: torch.Tensor) -> torch.Tensor:
+    """Bring columns [n, c] to mean 0 and variance 1; those that do not vary to 0."""
+    centred = values - values.mean(0)
+    spread = centred.square().mean(0).sqrt()
+    return torch.where(spread > TINY, centred / spread.clamp_min(TINY), 0.0)

@@ -19,7 +19,7 @@ FLOORS = [
     {"exemplars", "extraction"},
     {"probes"},
     {"encode", "towers", "openclip", "language"},
-    {"critic", "prior", "response", "contrast"},
+    {"critic", "prior", "response", "contrast", "pixels"},
     {"decode"},
     {"incremental", "compose"},
     {"generate"},

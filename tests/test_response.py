@@ -8,6 +8,8 @@ from milanx.compose import compose
 from milanx.language import stem
 from milanx.response import NO_OPINION, Responses
 
+NAMES = list("abcdef")
+
 
 def test_correlations_equal_the_plain_version() -> None:
     rng = np.random.default_rng(0)
@@ -15,7 +17,7 @@ def test_correlations_equal_the_plain_version() -> None:
     sources = ["b" if i % 3 else "a" for i in range(90)]
     activations = torch.from_numpy(rng.normal(size=(90, 4)).astype(np.float32)) * 7 + 3
     texts = torch.from_numpy(rng.normal(size=(6, 5)).astype(np.float32))
-    found = Responses(seen, sources, activations).correlations([3, 1], texts)
+    found = Responses(seen, sources, activations).correlations([3, 1], NAMES, texts)
     similar = (seen @ texts.T).numpy()
     expected = np.zeros((2, 6))
     for source in ("a", "b"):
@@ -27,18 +29,28 @@ def test_correlations_equal_the_plain_version() -> None:
     assert np.abs(found.numpy() - expected / (90 + NO_OPINION)).max() < 1e-5
 
 
+def test_what_pixels_show_is_not_asked_of_the_joint_space() -> None:
+    shares = torch.rand(40)
+    told = Responses(torch.rand(40, 2), ["a"] * 40, shares[:, None] * 2 + 1, {"red areas": shares})
+    found = told.correlations([0], ["dogs", "red areas"], torch.rand(2, 2))
+    assert float(found[0, 1]) == pytest.approx(40 / (40 + NO_OPINION), abs=1e-5)
+    assert float(found[0, 0]) < 0.1
+
+
 def test_sources_apart_and_constant_units_tell_nothing() -> None:
     seen = torch.eye(4).repeat_interleave(10, 0)[:, :2].contiguous()
     sources = ["a"] * 20 + ["b"] * 20
     by_source = torch.tensor([0.0] * 20 + [1.0] * 20)[:, None]  # constant within each source
-    found = Responses(seen, sources, by_source).correlations([0], torch.eye(2))
+    found = Responses(seen, sources, by_source).correlations([0], NAMES[:2], torch.eye(2))
     assert found.tolist() == [[0.0, 0.0]]
 
 
 def test_few_views_say_little() -> None:
     activations = torch.arange(8.0)[:, None]
     few = Responses(activations.repeat(1, 2), ["a"] * 8, activations)
-    assert float(few.correlations([0], torch.eye(2))[0, 0]) == pytest.approx(8 / (8 + NO_OPINION))
+    assert float(few.correlations([0], NAMES[:2], torch.eye(2))[0, 0]) == pytest.approx(
+        8 / (8 + NO_OPINION)
+    )
 
 
 def test_phrases_are_joined_without_repetition() -> None:

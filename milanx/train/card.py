@@ -58,8 +58,10 @@ excite the unit most.
 - critic: a bilinear score of exemplar sets and texts, trained to estimate their PMI; it retrieves
   the phrases and takes part in the ranking
 - p(d): the same GPT-2 with a LoRA of its own, fitted to the same descriptions without condition
-- search: beam {search["beam"]} and {search["retrieved"]} retrieved phrases, ranked by weighted PMI
-  with lambda {search["lam"]} plus {search["agreement"]} times the critic's agreement
+- search: beam {search["beam"]}, {search["retrieved"]} phrases that the critic retrieves and as many
+  that foretell the unit's activations best, ranked by weighted PMI with lambda {search["lam"]} plus
+  {search["agreement"]} times the critic's agreement plus {search["response"]} times the correlation
+  of text and activations over all views that the run keeps
 
 ## Data and its terms
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from milanx.encode import Encoder
 from milanx.train.meanings import MIN_POSITIVES, Meaning
 from milanx.train.photos import PhotoFeatures
-from milanx.train.pixels import pixel_cells
+from milanx.train.pixels import shown_cells
 from milanx.train.vocabulary import (
     MIN_GROUNDING,
     MIN_WORD_GROUNDING,
@@ -185,7 +185,7 @@ def channel_meanings(
     sample = np.concatenate([photos.dense[i][:, :channels] for i in usable[::40]])
     threshold = np.quantile(sample, CHANNEL_QUANTILE, axis=0)
     order = np.argsort(-peaks, axis=0)[:CHANNEL_PHOTOS]
-    cells = pixel_cells(photos, usable)
+    cells = shown_cells(photos, usable)
     shares = np.stack([shown.mean(1) for shown in cells.values()], 1).astype(np.float32)
     texts = encoder.texts(vocabulary)
     sources = np.array([photos.photos[i].source for i in usable])

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from milanx.pixels import SMALL
 from milanx.train.meanings import MIN_POSITIVES, TEXT_WORDS, Meaning, region_maps
 from milanx.train.photos import PhotoFeatures
 from milanx.train.phrases import plural
-from milanx.train.pixels import LARGE, SMALL, pixel_cells
+from milanx.train.pixels import LARGE, shown_cells
 
 PAIRS = 60  # of two families other than regions, of all that exist
 MAX_VIEWS = 60  # of one meaning
@@ -50,7 +51,7 @@ def attributes(
         for name, maps in region_maps(photos, keep).items()
     ]  # fmt: skip
     kept = np.flatnonzero(keep)
-    for texts, cells in pixel_cells(photos, kept).items():
+    for texts, cells in shown_cells(photos, kept).items():
         share = cells.mean(1)
         shown = np.flatnonzero((share > SMALL) & (share < LARGE))
         maps = {int(kept[i]): (255 * cells[i]).astype(np.uint8) for i in shown}

@@ -16,6 +16,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from milanx.encode import GEOMETRY
+from milanx.pixels import colour_cells
 from milanx.splits import held_out, photo_group
 from milanx.train.agreeing import targets, train_critic
 from milanx.train.corpus import Corpus, Unit
@@ -30,7 +31,7 @@ from milanx.train.meanings import (
 )
 from milanx.train.photos import Photo, PhotoFeatures
 from milanx.train.phrases import clean_name, held_out_names, mentions, plural, whole_words
-from milanx.train.pixels import colour_cells, pixel_meanings
+from milanx.train.pixels import pixel_meanings
 from milanx.train.recipe import BaseSettings, CriticSettings, Recipe
 from milanx.train.splits import HELD_OUT_CALTECH
 from milanx.train.table import Table, build_table
