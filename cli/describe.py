@@ -25,10 +25,13 @@ def describe(
     rank: Annotated[str | None, typer.Option(help="Of candidates: pmi or argmax.")] = None,
     strategy: Annotated[str | None, typer.Option(help="beam, diverse or nucleus.")] = None,
     method: Annotated[
-        str, typer.Option(help="describer, or concepts: softWPMI over a list, no language model.")
+        str,
+        typer.Option(
+            help="describer; or over a list, without language models: concepts (softWPMI), nearest."
+        ),
     ] = "describer",
     concepts: Annotated[
-        Path | None, typer.Option(help="For concepts: one a line [the bundled list].")
+        Path | None, typer.Option(help="For concepts and nearest: one a line [the bundled list].")
     ] = None,
     weights: c.Weights = None,
     random_weights: c.RandomWeights = False,

@@ -182,14 +182,6 @@ class SetEncoder(nn.Module):
         return scores + FREQUENCY * self.frequency
 
     @torch.no_grad()
-    def contrast_scores(self, evidence: Evidence) -> torch.Tensor:
-        """Score the vocabulary by what the contrast views show in the joint space: [u, v]."""
-        share = evidence.contrast_valid.to(evidence.contrast_joint)[..., None]
-        shown = (evidence.contrast_joint * share).sum(1) / share.sum(1).clamp_min(1)
-        centred = F.normalize(shown - self.joint_mean, dim=-1)
-        return centred @ self.vocabulary.T * evidence.contrast_valid.any(1, keepdim=True)
-
-    @torch.no_grad()
     def critic_vectors(self, evidence: Evidence) -> torch.Tensor:
         """Return what `agreement` compares texts with, [u, 2 j + 1].
 

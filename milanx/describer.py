@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from milanx.compose import compose
 from milanx.contrast import contrast_views
 from milanx.encode import EDGE_CHANNELS, PIXEL_CHANNELS
 from milanx.errors import FormatError, InputError, MilanxError, MissingWeights
@@ -381,10 +380,6 @@ class Describer:
             mixed = [[*itertools.chain(*zip(a, (self.vocabulary[i] for i in b), strict=True))]
                      for a, b in zip(found, best, strict=True)]  # fmt: skip
             found = [list(dict.fromkeys(row)) for row in mixed]
-        if settings.composed:
-            absent = self.set_encoder.contrast_scores(evidence).topk(count).indices.tolist()
-            found = [row + compose(row, [self.vocabulary[i] for i in beside])
-                     for row, beside in zip(found, absent, strict=True)]  # fmt: skip
         return found
 
     def retrieve(self, evidence: Evidence, count: int) -> list[list[str]]:

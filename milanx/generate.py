@@ -56,7 +56,8 @@ class SearchSettings:
         retrieved: phrases that the critic finds to agree most, and as many that foretell the
             activations best where ``response`` has a weight, that are ranked beside what the
             strategy finds; 0 is none.
-        composed: whether the first of these phrases are also joined (`milanx.compose`).
+        without: nats taken in the ranking from a text that says what is missing ("A without B"):
+            contrast views seldom bear it out.
 
     Raises:
         InputError: an unknown strategy, or values that no search can have.
@@ -80,7 +81,7 @@ class SearchSettings:
     agreement: float = 0.0
     response: float = 0.0
     retrieved: int = 0
-    composed: bool = False
+    without: float = 0.0
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "tf_efficientnet_lite0"
 DEFAULT_LAYER = "blocks.5.3.bn1"
 DEFAULT_IMAGES = "builtin:probe"
-METHODS = ("describer", "concepts")
+CONCEPT_WAYS = {"concepts": "softwpmi", "nearest": "nearest"}
+METHODS = ("describer", *CONCEPT_WAYS)
 LIBRARIES = ("torch", "timm", "transformers", "open_clip_torch", "peft", "numpy", "pillow")
 
 
@@ -309,8 +310,9 @@ def describe(
         limit: at most this many images.
         out: the run folder.
         describer: ``builtin``, a describer's folder, or one that is loaded.
-        method: ``describer``, or ``concepts``: softWPMI over a list of concepts with the
-            describer's encoder, without its language models (`milanx.concepts`).
+        method: ``describer``, or without its language models, over a list of concepts with its
+            encoder (`milanx.concepts`): ``concepts``, by softWPMI, or ``nearest``, the four words
+            nearest to the exemplars.
         concepts: a file of concepts, one a line; the bundled list when None.
         weights: a checkpoint of the target's.
         random_weights: use random weights.
@@ -330,7 +332,7 @@ def describe(
     Raises:
         MilanxError: something given cannot be used.
     """
-    from milanx.concepts import describe_concepts, load_concepts
+    from milanx.concepts import ConceptSettings, describe_concepts, load_concepts
     from milanx.describer import Describer
     from milanx.runs import open_run, write_units
 
@@ -347,9 +349,11 @@ def describe(
     if _is_described(made, facts):
         timed.say(f"described before with the same describer and settings: {made.out}")
         return open_run(made.out)
-    if method == "concepts":
-        found = describe_concepts(made.store, loaded.encoder, load_concepts(concepts),
-                                  progress=timed)  # fmt: skip
+    if method in CONCEPT_WAYS:
+        found = describe_concepts(
+            made.store, loaded.encoder, load_concepts(concepts),
+            settings=ConceptSettings(CONCEPT_WAYS[method]), progress=timed,
+        )  # fmt: skip
     else:
         found = loaded.describe(made.store, settings=how, progress=timed)
     for report in made.out.glob("evaluation-*.json"):  # of other descriptions
@@ -363,7 +367,7 @@ def _describer_facts(
     describer: Describer, search: SearchSettings, method: str, concepts: Path | str | None
 ) -> dict[str, Any]:
     made: dict[str, Any] = {"method": method}
-    if method == "concepts":
+    if method in CONCEPT_WAYS:
         from milanx.concepts import load_concepts
 
         made["concepts"] = fingerprint(load_concepts(concepts))

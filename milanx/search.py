@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from milanx.compose import JOINING
 from milanx.generate import Found, SearchSettings, beam_search, nucleus_search
 from milanx.language import encode_texts, log_probabilities, normalise_text, stem
 
@@ -28,6 +27,7 @@ __all__ = [
     "search",
 ]
 
+JOINING = frozenset({"and", "or", "without", "of", "with", "on", "in", "a", "an", "the"})
 UNITS_AT_ONCE = 48  # units of one beam search: their logits fit in some 50 MB
 
 
@@ -88,7 +88,8 @@ def rerank(
     """Merge texts that are the same after normalisation, and rank what is left.
 
     The rank of a text is its weighted PMI, plus ``settings.agreement`` times its agreement and
-    ``settings.response`` times its response, less ``settings.length_penalty`` times its tokens.
+    ``settings.response`` times its response, less ``settings.length_penalty`` times its tokens and
+    ``settings.without`` if it says what is missing.
 
     Args:
         found: (text, log p(d|E)), any order.
@@ -127,6 +128,8 @@ def rerank(
         unconditioned = _log_sum(before[spelling] for spelling in known)
         pmi = likelihood - settings.lam * unconditioned
         rank = pmi + settings.agreement * (near or 0.0) + settings.response * (r or 0.0)
+        if "without" in normalise_text(text).split():
+            rank -= settings.without
         if settings.length_penalty and tokens is not None:
             rank -= settings.length_penalty * tokens[text]
         made = Candidate(text, pmi, likelihood, unconditioned, near, r)

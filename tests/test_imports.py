@@ -21,7 +21,7 @@ FLOORS = [
     {"encode", "towers", "openclip", "language"},
     {"critic", "prior", "response", "contrast", "pixels"},
     {"decode"},
-    {"incremental", "compose"},
+    {"incremental"},
     {"generate"},
     {"search"},
     {"describer"},

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from milanx.compose import compose
 from milanx.language import stem
 from milanx.response import NO_OPINION, Responses
 
@@ -51,15 +50,6 @@ def test_few_views_say_little() -> None:
     assert float(few.correlations([0], NAMES[:2], torch.eye(2))[0, 0]) == pytest.approx(
         8 / (8 + NO_OPINION)
     )
-
-
-def test_phrases_are_joined_without_repetition() -> None:
-    made = compose(["dogs", "dog", "white dogs", "grass", "red and blue"], ["people", "grass"])
-    assert made[:2] == ["dogs or grass", "white dogs or grass"]
-    assert "dogs and grass" in made
-    assert "dogs without people" in made
-    assert not any("dogs or dog" in text or text.count(" and ") > 1 for text in made)
-    assert compose(["dogs"]) == []
 
 
 @pytest.mark.parametrize(

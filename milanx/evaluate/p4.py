@@ -63,7 +63,8 @@ class StudySettings:
         questions: of each kind and layer.
         seed: of everything that is drawn.
         each: kept-aside images of each source on a sheet.
-        words: candidates of a run that is compared, joined by commas; the four nearest words.
+        words: candidates of a run that is compared, joined by commas; a run of the method
+            ``nearest`` has joined its words already.
         shared_sheets: one picture a question for all methods; else the sheets' order is drawn
             anew for each.
     """
@@ -128,7 +129,8 @@ def make(
     for number, other in enumerate(against, 1):
         _check_same(run, other)
         name = "words" if number == 1 else f"words-{number}"
-        texts[name] = _texts(other, chosen, settings.words)
+        nearest = (other.settings.get("describer") or {}).get("method") == "nearest"
+        texts[name] = _texts(other, chosen, 1 if nearest else settings.words)
     probe = _open_probe(run, images, limit)
     target = reload_target(run, weights, device)
     counts, questions = {}, []

@@ -61,7 +61,8 @@ excite the unit most.
 - search: beam {search["beam"]}, {search["retrieved"]} phrases that the critic retrieves and as many
   that foretell the unit's activations best, ranked by weighted PMI with lambda {search["lam"]} plus
   {search["agreement"]} times the critic's agreement plus {search["response"]} times the correlation
-  of text and activations over all views that the run keeps
+  of text and activations over all views that the run keeps, less {search["without"]} for what it
+  says to be missing
 
 ## Data and its terms
 
