@@ -48,7 +48,8 @@ class Description:
         agreement: of text and exemplars beside the layer's other units, in nats, where it took part
             in the ranking.
         response: correlation of text and activations over the views that exemplars came from,
-            where it took part in the ranking. It chose the text: no measure of its quality.
+            beyond that of the layer's mean unit, where it took part in the ranking. It chose the
+            text: it is no measure of its quality.
     """
 
     layer: str
@@ -284,7 +285,9 @@ class Describer:
             return None
         table = store.image_table()
         sources = [str(table[int(i)]["source"]) for i in store.view_indices()]
-        return Responses(seen, sources, stored_activations(store, layer, rows), shown)
+        alive = [row for row, status in enumerate(store.status(layer)) if status != "dead"]
+        others = stored_activations(store, layer, alive)
+        return Responses(seen, sources, stored_activations(store, layer, rows), shown, others)
 
     @torch.inference_mode()
     def _others(

@@ -49,6 +49,8 @@ class Responses:
         activations: [n, u].
         shown: texts of which it is known how much of each view shows them -> [n]; the joint space
             is not asked for these.
+        others: [n, o], activations of units all over the layer. Correlations are told beyond those
+            of the mean unit: sharp photos excite all of a layer, and that says nothing of one.
     """
 
     def __init__(
@@ -57,20 +59,26 @@ class Responses:
         sources: Sequence[str],
         activations: torch.Tensor,
         shown: Mapping[str, torch.Tensor] | None = None,
+        others: torch.Tensor | None = None,
     ) -> None:
         total = len(seen) + NO_OPINION
         shares = torch.stack([*shown.values()], 1) if shown else seen.new_zeros(len(seen), 0)
         self._known = {text: column for column, text in enumerate(shown or {})}
-        self._shown = activations.new_zeros(activations.shape[1], len(self._known)).float()
+        units = activations.shape[1]
+        self._shown = torch.zeros(units, len(self._known))
         self._parts: list[tuple[torch.Tensor, torch.Tensor]] = []
         places: dict[str, list[int]] = {}
         for place, source in enumerate(sources):
             places.setdefault(source, []).append(place)
         for inside in places.values():
-            views, values = seen[inside].float(), activations[inside].float().to(seen.device)
+            views = seen[inside].float()
             views = views - views.mean(0)
-            values = _standardised(values)
-            self._shown += values.T @ _standardised(shares[inside].float()).to(values) / total
+            values = _standardised(activations[inside].float())
+            if others is not None:
+                values = values - _standardised(others[inside].float()).mean(1, keepdim=True)
+            values = values.to(seen.device)
+            share = _standardised(shares[inside].float()).to(values)
+            self._shown += (values.T @ share / total).cpu()
             self._parts.append((values.T @ views / total, views.T @ views / len(inside)))
 
     def correlations(
@@ -84,8 +92,8 @@ class Responses:
             vectors: of these in the joint space, [t, j].
 
         Returns:
-            [len(units), t], Pearson correlations within each source, shrunk by `NO_OPINION`
-            views: few views say little.
+            [len(units), t], Pearson correlations within each source, less those of the mean of the
+            others, shrunk by `NO_OPINION` views: few views say little.
         """
         found = vectors.new_zeros(len(units), len(texts))
         for towards, covariance in self._parts:
