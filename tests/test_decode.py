@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import pytest
 import torch
 
 from milanx.critic import PSEUDO
@@ -97,8 +98,22 @@ def test_agreement_beside_others_equals_the_plain_version() -> None:
         others = [math.exp(float(alone[u, t])) for u in range(3)] + [1.0] * PSEUDO
         usual = math.log(sum(others) / len(others))
         assert abs(float(found[0, t]) - (float(alone[0, t]) - usual)) < 1e-4
-    same = alone.new_zeros(1, 12)
+    same = alone.new_zeros(1, 13)
     assert set_encoder.agreement(same, texts, same.repeat(9, 1)).abs().max() < 1e-5
+
+
+@torch.inference_mode()
+def test_scores_of_different_sets_can_be_compared() -> None:
+    set_encoder, evidence = _inputs()
+    vectors = set_encoder.critic_vectors(evidence)
+    for vector in vectors:
+        scores = [
+            float(set_encoder.critic.scores(vector[None, :-1], word[None])) + float(vector[-1])
+            for word in set_encoder.vocabulary
+        ]
+        often = set_encoder.frequency.softmax(0).tolist()
+        mean = sum(p * math.exp(s) for p, s in zip(often, scores, strict=True))
+        assert mean == pytest.approx(1, abs=1e-4)
 
 
 @torch.inference_mode()

@@ -17,6 +17,7 @@ from milanx.errors import FormatError, InputError
 from milanx.probes import COLOURS, PixelUnits
 from milanx.report.page import write_page
 from milanx.runs import UNITS, UNITS_VERSION, open_run, units_schema, write_units
+from milanx.search import Candidate
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -49,14 +50,20 @@ def test_planted_colours_are_told_apart(run: milanx.Run) -> None:
     assert own > others, texts
 
 
+def _rank(describer: milanx.Describer, c: Candidate) -> float:
+    how = describer.settings
+    missing = how.without * ("without" in c.text.split())
+    told = how.agreement * (c.agreement or 0.0) + how.response * (c.response or 0.0)
+    return c.pmi + told - missing
+
+
 def test_table_is_read_without_milanx(run: milanx.Run, describer: milanx.Describer) -> None:
-    weight = describer.settings.agreement
     table = pq.read_table(run.root / "units.parquet")
     assert table.schema.names == units_schema().names
     assert table.num_rows == len(run)
     assert table.column("score").null_count == len(run)
     for row in table.to_pylist():
-        ranks = [c["pmi"] + weight * c["agreement"] for c in row["candidates"]]
+        ranks = [_rank(describer, Candidate(**c)) for c in row["candidates"]]
         assert ranks[0] == pytest.approx(max(ranks))
         assert row["pmi"] == row["candidates"][0]["pmi"]
         assert row["description"] == row["candidates"][0]["text"]
@@ -70,8 +77,7 @@ def test_a_unit_alone_has_the_text_that_it_has_in_the_layer(
     for unit in (0, 5, 11):
         alone = describer.describe(run.store, units={"units": [(unit, "+")]})[0]
         other = together[unit, "+"]
-        weight = describer.settings.agreement
-        ranks = [c.pmi + weight * (c.agreement or 0) for c in other.candidates]
+        ranks = [_rank(describer, c) for c in other.candidates]
         if len(ranks) < 2 or ranks[0] - ranks[1] > 1e-4:
             assert alone.text == other.text
             assert alone.pmi == pytest.approx(other.pmi, abs=1e-3)

@@ -314,6 +314,22 @@ def test_agreement_takes_part_in_the_rank_and_not_in_the_pmi() -> None:
         ranked(SearchSettings(agreement=1.0))
 
 
+def test_response_and_what_is_missing_take_part_in_the_rank() -> None:
+    told = ranked(SearchSettings(response=10.0), response=lambda texts: [ALIKE[t] for t in texts])
+    assert told[0].text == "dogs"
+    assert [c.response for c in told] == pytest.approx([ALIKE[c.text] for c in told])
+    with pytest.raises(ValueError, match="response"):
+        ranked(SearchSettings(response=1.0))
+    found = [("dogs", -2.0), ("dogs without snow", -1.0)]
+    prior = {"dogs": -3.0, "dogs without snow": -3.0}
+
+    def first(how: SearchSettings) -> str:
+        return rerank(found, lambda texts: [prior[t] for t in texts], how)[0].text
+
+    assert first(SearchSettings()) == "dogs without snow"
+    assert first(SearchSettings(without=2.0)) == "dogs"
+
+
 def test_a_penalty_of_length_prefers_the_shorter() -> None:
     tokens = {"red dogs": 3, "dogs": 2, "a dog in the snow": 6}
     how = SearchSettings(length_penalty=2.0)
