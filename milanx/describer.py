@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from milanx.contrast import contrast_views
 from milanx.encode import EDGE_CHANNELS, PIXEL_CHANNELS
-from milanx.errors import FormatError, InputError, MilanxError, MissingWeights
+from milanx.errors import FormatError, InputError
 from milanx.files import fingerprint, fingerprint_file, read_json
 from milanx.pixels import pixel_cells, placed_cells
 from milanx.progress import Reporter, Silent
 from milanx.response import Responses, stored_activations
+from milanx.saved import load_encoder, load_language, load_set_encoder
 from milanx.search import Candidate, SearchSettings
 
 if TYPE_CHECKING:
-    from milanx.decode import Evidence, SetEncoder
-    from milanx.encode import Encoder
+    from milanx.decode import Evidence
     from milanx.exemplars import ExemplarStore
 
 UNITS_AT_ONCE = 256  # units whose pooled features are in memory at a time
@@ -106,8 +105,9 @@ class Describer:
         self.contrast = int(content["contrast"])
         files = sorted(p for p in root.rglob("*") if p.suffix in {".safetensors", ".json"})
         self.fingerprint = fingerprint([[p.name, fingerprint_file(p)] for p in files])
-        self.encoder, self.set_encoder = self._load_encoders(content, device)
-        self.decoder, self.prior, self.tokenizer = self._load_language(content, device)
+        self.encoder = load_encoder(root, content).to(device)
+        self.set_encoder = load_set_encoder(root, content).to(device)
+        self.decoder, self.prior, self.tokenizer = load_language(root, content, device)
         words = read_json(root / "words.json", "milanx words", 1)
         self.words = frozenset(words["words"])
         self.vocabulary: list[str] = words["vocabulary"]
@@ -145,31 +145,6 @@ class Describer:
                 "give the folder that `milanx train` wrote",
             )
         return cls(root, device)
-
-    def _load_encoders(self, content: dict[str, Any], device: str) -> tuple[Encoder, SetEncoder]:
-        from safetensors.torch import load_file
-
-        from milanx.decode import SetEncoder, SetEncoderSpec
-
-        encoder = load_encoder(self.root, content)
-        set_encoder = SetEncoder(SetEncoderSpec(**content["set_encoder"]))
-        weights = load_file(self.root / "set_encoder.safetensors")
-        set_encoder.load_state_dict({k: v.float() for k, v in weights.items()})
-        set_encoder.eval().requires_grad_(False)
-        return encoder.to(device), set_encoder.to(device)
-
-    def _load_language(self, content: dict[str, Any], device: str) -> tuple[Any, Any, Any]:
-        from transformers import PreTrainedTokenizerFast
-
-        from milanx.decode import load_merged
-        from milanx.prior import Prior
-
-        logging.getLogger("transformers").setLevel(logging.ERROR)
-        base = content.get("base") or str(self.root / "base")
-        decoder = load_merged(base, str(self.root / "decoder")).to(device)
-        unconditioned = load_merged(base, str(self.root / "prior")).to(device)
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(self.root / "tokenizer")
-        return decoder, Prior(unconditioned, tokenizer), tokenizer
 
     @torch.inference_mode()
     def evidence(
@@ -402,48 +377,6 @@ class Describer:
     def search_defaults(self, **changes: Any) -> SearchSettings:
         """Return the describer's search settings with ``changes``."""
         return replace(self.settings, **changes)
-
-
-def load_encoder(root: Path, content: dict[str, Any]) -> Encoder:
-    """Load the encoder that a describer's folder holds or names.
-
-    Args:
-        root: the folder.
-        content: of its describer.json.
-
-    Raises:
-        MissingWeights: an open_clip model that it names cannot be had here.
-        InputError: what is there under that name has other weights.
-    """
-    spec = content["encoder"]
-    if spec.get("kind") != "open_clip":
-        from safetensors.torch import load_file
-
-        from milanx.encode import Encoder, EncoderSpec
-
-        encoder = Encoder(EncoderSpec.from_dict(spec))
-        projection = load_file(root / "encoder.safetensors")
-        encoder.projection.load_state_dict({k: v.float() for k, v in projection.items()})
-        return encoder
-    from milanx.openclip import OpenClipEncoder, OpenClipSpec
-
-    named = f"{spec['model']} {spec['pretrained']}".strip()
-    elsewhere = f"if it lies elsewhere, name the place in {root / 'describer.json'}: encoder.model"
-    try:
-        found = OpenClipEncoder(OpenClipSpec.from_dict(spec))
-    except MilanxError as error:
-        raise MissingWeights(
-            f"the describer {root} needs the open_clip model {named}",
-            f"{error.what}: {error.why}",
-            [elsewhere, *error.ways_out[:1]],
-        ) from error
-    if found.fingerprint() != content["encoder_fingerprint"]:
-        raise InputError(
-            f"the open_clip model {named} is not the one that {root} was trained with",
-            "its weights or its settings are others",
-            elsewhere,
-        )
-    return cast("Encoder", found)
 
 
 def _description(

@@ -23,7 +23,7 @@ FLOORS = [
     {"decode"},
     {"incremental"},
     {"generate"},
-    {"search"},
+    {"search", "saved"},
     {"describer"},
     {"concepts"},
     {"runs"},
