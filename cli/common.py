@@ -109,7 +109,7 @@ def extract_settings(
     k: int, quantile: float, seed: int, batch_size: int | None, workers: int
 ) -> Any:
     """Make the settings of an extraction from options."""
-    from milanx.extraction import ExtractSettings
+    from milanx.passes import ExtractSettings
 
     return ExtractSettings(
         k=k, quantile=quantile, seed=seed, batch_size=batch_size, workers=workers

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from milanx.describer import Describer
     from milanx.exemplars import ExemplarStore
-    from milanx.extraction import ExtractSettings
     from milanx.images import ProbeImages
+    from milanx.passes import ExtractSettings
     from milanx.runs import Run
     from milanx.search import SearchSettings
     from milanx.units import LayerInfo
@@ -201,9 +201,10 @@ def _extract(
     import torch
 
     from milanx.capture import find_layers
-    from milanx.extraction import ExtractSettings, estimate
+    from milanx.extraction import estimate
     from milanx.extraction import extract as run_extraction
     from milanx.images import open_images
+    from milanx.passes import ExtractSettings
     from milanx.units import parse_address
     from milanx.zoo import load_target
 

@@ -16,7 +16,7 @@ FLOORS = [
     {"zoo", "images", "scenes"},
     {"units", "stats"},
     {"discover", "capture"},
-    {"exemplars", "extraction"},
+    {"exemplars", "passes", "extraction"},
     {"probes"},
     {"encode", "towers", "openclip", "language"},
     {"critic", "prior", "response", "contrast", "pixels"},
@@ -36,7 +36,8 @@ FLOORS = [
 # Within a floor, who builds on whom.
 ALLOWED = {
     ("files", "errors"), ("images", "zoo"), ("images", "scenes"), ("capture", "discover"),
-    ("extraction", "exemplars"), ("concepts", "assets"), ("train", "recipes"),
+    ("passes", "exemplars"), ("extraction", "exemplars"), ("extraction", "passes"),
+    ("concepts", "assets"), ("train", "recipes"),
     ("openclip", "encode"), ("openclip", "towers"), ("describer", "assets"),
 }  # fmt: skip
 PLACE = {name: number for number, names in enumerate(FLOORS) for name in names}
