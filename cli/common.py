@@ -119,7 +119,7 @@ def extract_settings(
 def load_describer(spec: str, device: str, **changes: Any) -> Any:
     """Load a describer with search settings changed by the options that were given."""
     from milanx.describer import Describer
-    from milanx.pipeline import pick_device
+    from milanx.environment import pick_device
 
     describer = Describer.load(spec, pick_device(device))
     given = {name: value for name, value in changes.items() if value is not None}

@@ -12,7 +12,7 @@ import milanx
 ROOT = Path(milanx.__file__).parent
 # From the ground up; a file imports only from floors below its own.
 FLOORS = [
-    {"errors", "fetch", "files", "progress", "splits"},
+    {"errors", "environment", "fetch", "files", "progress", "splits"},
     {"zoo", "images", "scenes"},
     {"units", "stats"},
     {"discover", "capture"},
@@ -35,7 +35,8 @@ FLOORS = [
 ]
 # Within a floor, who builds on whom.
 ALLOWED = {
-    ("files", "errors"), ("images", "zoo"), ("images", "scenes"), ("capture", "discover"),
+    ("files", "errors"), ("environment", "errors"), ("environment", "files"),
+    ("images", "zoo"), ("images", "scenes"), ("capture", "discover"),
     ("passes", "exemplars"), ("extraction", "exemplars"), ("extraction", "passes"),
     ("concepts", "assets"), ("train", "recipes"),
     ("openclip", "encode"), ("openclip", "towers"), ("describer", "assets"),
