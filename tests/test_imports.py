@@ -13,7 +13,7 @@ ROOT = Path(milanx.__file__).parent
 # From the ground up; a file imports only from floors below its own.
 FLOORS = [
     {"errors", "environment", "fetch", "files", "progress", "splits"},
-    {"zoo", "images", "scenes", "sources"},
+    {"zoo", "weights", "images", "scenes", "sources"},
     {"units", "stats"},
     {"discover", "capture"},
     {"exemplars", "passes", "extraction"},
@@ -36,9 +36,9 @@ FLOORS = [
 # Within a floor, who builds on whom.
 ALLOWED = {
     ("files", "errors"), ("environment", "errors"), ("environment", "files"),
-    ("images", "zoo"), ("images", "sources"), ("sources", "scenes"), ("capture", "discover"),
-    ("passes", "exemplars"), ("extraction", "exemplars"), ("extraction", "passes"),
-    ("concepts", "assets"), ("train", "recipes"),
+    ("zoo", "weights"), ("images", "zoo"), ("images", "sources"), ("sources", "scenes"),
+    ("capture", "discover"), ("passes", "exemplars"), ("extraction", "exemplars"),
+    ("extraction", "passes"), ("concepts", "assets"), ("train", "recipes"),
     ("openclip", "encode"), ("openclip", "towers"), ("describer", "assets"),
 }  # fmt: skip
 PLACE = {name: number for number, names in enumerate(FLOORS) for name in names}
