@@ -109,7 +109,7 @@ def extract_settings(
     k: int, quantile: float, seed: int, batch_size: int | None, workers: int
 ) -> Any:
     """Make the settings of an extraction from options."""
-    from milanx.extraction import ExtractSettings
+    from milanx.passes import ExtractSettings
 
     return ExtractSettings(
         k=k, quantile=quantile, seed=seed, batch_size=batch_size, workers=workers
@@ -119,7 +119,7 @@ def extract_settings(
 def load_describer(spec: str, device: str, **changes: Any) -> Any:
     """Load a describer with search settings changed by the options that were given."""
     from milanx.describer import Describer
-    from milanx.pipeline import pick_device
+    from milanx.environment import pick_device
 
     describer = Describer.load(spec, pick_device(device))
     given = {name: value for name, value in changes.items() if value is not None}

@@ -9,7 +9,7 @@ from milanx.cli import common as c
 @c.explained
 def env(as_json: c.Json = False, debug: c.Debug = False) -> None:
     """Print versions, device, optional parts and caches."""
-    from milanx.pipeline import environment
+    from milanx.environment import environment
 
     facts = environment()
     if as_json:

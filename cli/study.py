@@ -45,8 +45,8 @@ def make(
     Give a reader the pictures and one part of one list, never the folder key.
     """
     c.starting(quiet, False, f"milanx study make {run}")
+    from milanx.environment import pick_device
     from milanx.evaluate import p4
-    from milanx.pipeline import pick_device
 
     opened, others = p4.open_study_runs(run, against or [])
     settings = p4.StudySettings(

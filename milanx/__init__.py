@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from milanx.describer import Describer, Description
     from milanx.errors import FormatError, InputError, Interrupted, MilanxError, MissingWeights
     from milanx.exemplars import ExemplarSet, ExemplarStore
-    from milanx.extraction import ExtractSettings
+    from milanx.passes import ExtractSettings
     from milanx.pipeline import describe, extract
     from milanx.runs import Run, open_run
     from milanx.search import Candidate, SearchSettings
@@ -26,7 +26,7 @@ _PLACES = {
     "Description": "describer",
     "ExemplarSet": "exemplars",
     "ExemplarStore": "exemplars",
-    "ExtractSettings": "extraction",
+    "ExtractSettings": "passes",
     "FormatError": "errors",
     "InputError": "errors",
     "Interrupted": "errors",

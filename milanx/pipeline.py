@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
-import importlib.metadata
 import re
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from milanx.environment import pick_device, versions
 from milanx.errors import FormatError, InputError, MilanxError
 from milanx.files import fingerprint
-from milanx.progress import Reporter, Silent, Stage
+from milanx.progress import Reporter, Silent, Timed
 
 if TYPE_CHECKING:
     from torch import nn
 
     from milanx.describer import Describer
     from milanx.exemplars import ExemplarStore
-    from milanx.extraction import ExtractSettings
     from milanx.images import ProbeImages
+    from milanx.passes import ExtractSettings
     from milanx.runs import Run
     from milanx.search import SearchSettings
     from milanx.units import LayerInfo
@@ -33,28 +33,6 @@ DEFAULT_LAYER = "blocks.5.3.bn1"
 DEFAULT_IMAGES = "builtin:probe"
 CONCEPT_WAYS = {"concepts": "softwpmi", "nearest": "nearest"}
 METHODS = ("describer", *CONCEPT_WAYS)
-LIBRARIES = ("torch", "timm", "transformers", "open_clip_torch", "peft", "numpy", "pillow")
-
-
-@dataclass
-class Timed:
-    """A reporter that passes everything on and notes the seconds of each stage."""
-
-    inner: Reporter
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextlib.contextmanager
-    def stage(self, name: str, total: int | None = None) -> Iterator[Stage]:
-        """Begin a stage."""
-        started = time.monotonic()
-        with self.inner.stage(name, total) as bar:
-            yield bar
-        spent = self.seconds.get(name, 0.0) + time.monotonic() - started
-        self.seconds[name] = round(spent, 2)
-
-    def say(self, text: str) -> None:
-        """Tell one line."""
-        self.inner.say(text)
 
 
 @dataclass(frozen=True)
@@ -68,29 +46,6 @@ class Extracted:
     out: Path
     signs: tuple[str, ...]
     places: list[dict[str, str]]
-
-
-def pick_device(device: str) -> str:
-    """Resolve ``auto``; anything else is taken at its word.
-
-    Raises:
-        InputError: a device that is not there.
-    """
-    import torch
-
-    if device == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"the device {device!r} cannot be used",
-            str(error).splitlines()[0],
-            "--device auto takes what is there",
-        ) from error
-    return device
 
 
 def select_units(
@@ -201,9 +156,10 @@ def _extract(
     import torch
 
     from milanx.capture import find_layers
-    from milanx.extraction import ExtractSettings, estimate
+    from milanx.extraction import estimate
     from milanx.extraction import extract as run_extraction
     from milanx.images import open_images
+    from milanx.passes import ExtractSettings
     from milanx.units import parse_address
     from milanx.zoo import load_target
 
@@ -426,42 +382,3 @@ def _write_run(made: Extracted, timed: Timed, facts: dict[str, Any] | None) -> N
     line = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in timed.seconds.items())
     with (made.out / "log.txt").open("a", encoding="utf-8") as log:
         log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {line}\n")
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of milanx and of its main libraries."""
-    from milanx import __version__
-
-    found = {"milanx": __version__}
-    for name in LIBRARIES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
-
-
-def environment() -> dict[str, Any]:
-    """Return what a bug report needs: versions, device, optional parts, caches."""
-    import os
-    import platform
-
-    import torch
-
-    from milanx.files import cache_dir
-
-    optional = {}
-    for name in ("bitsandbytes", "datasets", "tensorboard", "sentence_transformers"):
-        try:
-            optional[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            optional[name] = "not installed"
-    return {
-        **versions(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": pick_device("auto"),
-        "threads": torch.get_num_threads(),
-        **optional,
-        "cache": str(cache_dir()),
-        "HF_HOME": os.environ.get("HF_HOME", "not set"),
-        "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "not set"),
-    }

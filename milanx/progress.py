@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -45,3 +48,24 @@ class Silent:
     def stage(self, name: str, total: int | None = None) -> AbstractContextManager[Stage]:
         """Begin a stage that nobody watches."""
         return nullcontext(SilentStage())
+
+
+@dataclass
+class Timed:
+    """A reporter that passes everything on and notes the seconds of each stage."""
+
+    inner: Reporter
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str, total: int | None = None) -> Iterator[Stage]:
+        """Begin a stage."""
+        started = time.monotonic()
+        with self.inner.stage(name, total) as bar:
+            yield bar
+        spent = self.seconds.get(name, 0.0) + time.monotonic() - started
+        self.seconds[name] = round(spent, 2)
+
+    def say(self, text: str) -> None:
+        """Tell one line."""
+        self.inner.say(text)

@@ -15,12 +15,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-import milanx.extraction as extraction
+import milanx.passes as passes
 from milanx.capture import find_layers
 from milanx.errors import InputError
 from milanx.exemplars import ExemplarStore
-from milanx.extraction import ExtractSettings, estimate, extract
+from milanx.extraction import estimate, extract
 from milanx.images import ProbeImages, open_images
+from milanx.passes import ExtractSettings
 from milanx.zoo import Target, load_target
 from tests.helpers import Tiny, noise, write_parquet
 
@@ -138,11 +139,11 @@ def _child(photos: Path, out: Path) -> str:
     return (
         "import sys, os, time, signal, random; sys.path.insert(0, os.getcwd())\n"
         "from pathlib import Path\nimport torch; torch.set_num_threads(1)\n"
-        "from tests.test_extraction import run\nimport milanx.extraction as e\n"
+        "from tests.test_extraction import run\nfrom milanx.passes import Pass\n"
         f"photos, out = Path({str(photos)!r}), Path({str(out)!r})\n"
-        "take = e.Pass.take\n"
+        "take = Pass.take\n"
         "def slow(self, *a):\n    take(self, *a); time.sleep(.004)\n"
-        "e.Pass.take = slow\n"
+        "Pass.take = slow\n"
         "rng = random.Random(0)\n"
         "for attempt in range(20):\n"
         "    pid = os.fork()\n"
@@ -168,19 +169,19 @@ def test_interrupt_keeps_a_checkpoint_and_says_how_to_go_on(
 ) -> None:
     from milanx.errors import Interrupted
 
-    take, seen = extraction.Pass.take, []
+    take, seen = passes.Pass.take, []
 
-    def stopping(self: extraction.Pass, *args: object) -> None:
+    def stopping(self: passes.Pass, *args: object) -> None:
         if len(seen) == 4:
             raise KeyboardInterrupt
         seen.append(1)
         take(self, *args)
 
-    monkeypatch.setattr(extraction.Pass, "take", stopping)
+    monkeypatch.setattr(passes.Pass, "take", stopping)
     with pytest.raises(Interrupted, match="run the same command again"):
         run(photos, tmp_path / "run")
     taken: list[int] = []
-    monkeypatch.setattr(extraction.Pass, "take",
+    monkeypatch.setattr(passes.Pass, "take",
                         lambda self, *a: (taken.append(1), take(self, *a))[1])  # fmt: skip
     store, _, _ = run(photos, tmp_path / "run")
     assert len(taken) == 13 - 4
@@ -230,7 +231,7 @@ def test_a_full_disk_is_explained_and_leaves_no_half_run(
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(extraction, "write_layer", full)
+    monkeypatch.setattr(passes, "write_layer", full)
     with pytest.raises(InputError, match="the disk is full"):
         run(photos, tmp_path / "run")
     assert not (tmp_path / "run" / "exemplars").exists()

@@ -12,11 +12,11 @@ import milanx
 ROOT = Path(milanx.__file__).parent
 # From the ground up; a file imports only from floors below its own.
 FLOORS = [
-    {"errors", "fetch", "files", "progress", "splits"},
-    {"zoo", "images", "scenes"},
+    {"errors", "environment", "fetch", "files", "progress", "splits"},
+    {"zoo", "weights", "images", "scenes", "sources"},
     {"units", "stats"},
     {"discover", "capture"},
-    {"exemplars", "extraction"},
+    {"exemplars", "passes", "extraction"},
     {"probes"},
     {"encode", "towers", "openclip", "language"},
     {"critic", "prior", "response", "contrast", "pixels"},
@@ -35,8 +35,10 @@ FLOORS = [
 ]
 # Within a floor, who builds on whom.
 ALLOWED = {
-    ("files", "errors"), ("images", "zoo"), ("images", "scenes"), ("capture", "discover"),
-    ("extraction", "exemplars"), ("concepts", "assets"), ("train", "recipes"),
+    ("files", "errors"), ("environment", "errors"), ("environment", "files"),
+    ("zoo", "weights"), ("images", "zoo"), ("images", "sources"), ("sources", "scenes"),
+    ("capture", "discover"), ("passes", "exemplars"), ("extraction", "exemplars"),
+    ("extraction", "passes"), ("concepts", "assets"), ("train", "recipes"),
     ("openclip", "encode"), ("openclip", "towers"), ("describer", "assets"),
 }  # fmt: skip
 PLACE = {name: number for number, names in enumerate(FLOORS) for name in names}

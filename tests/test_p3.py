@@ -20,6 +20,7 @@ from milanx.describer import Description
 from milanx.errors import FormatError, InputError
 from milanx.evaluate import correlate as co
 from milanx.evaluate import p3, run_protocols
+from milanx.evaluate.aside import read_probe
 from milanx.evaluate.simulate import LayerScores
 from milanx.evaluate.simulator import Simulator, image_features
 from milanx.files import read_json
@@ -345,7 +346,7 @@ def test_from_photos_to_a_report(simulator: Path, loaded: Simulator, tmp_path: P
     written = read_json(run.root / "evaluation-p3.json", "milanx evaluation", 1)
     assert written["rows"] == json.loads(json.dumps(report["rows"]))
 
-    probe = p3.read_probe(run, loaded, [source])
+    probe = read_probe(run, loaded, [source])
     alone = p3.unit_scores(run, probe=probe)
     assert alone.mean() == pytest.approx(figures["description"])
     assert alone.tolist() == [u["correlation"] for u in report["units"]]
@@ -380,4 +381,4 @@ def test_what_cannot_be_scored_is_said(tmp_path: Path) -> None:
                           out=tmp_path / "run")  # fmt: skip
     assert made is not None
     with pytest.raises(InputError, match="built-in images"):
-        p3.read_probe(milanx.open_run(tmp_path / "run"))
+        read_probe(milanx.open_run(tmp_path / "run"))

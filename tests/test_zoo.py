@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from milanx.errors import InputError, MissingWeights
-from milanx.zoo import ALIASES, Preprocess, load_target, package_state_dict
+from milanx.weights import package_state_dict
+from milanx.zoo import ALIASES, Preprocess, load_target
 from tests.helpers import Tiny, noise
 
 

@@ -103,7 +103,7 @@ class SmallClip(Simulator):
         from safetensors.torch import load_file
 
         from milanx.encode import Encoder, EncoderSpec
-        from milanx.zoo import package_state_dict
+        from milanx.weights import package_state_dict
 
         content = read_json(root / "simulator.json", FORMAT, VERSION)
         spec = EncoderSpec.from_dict(content["encoder"])

@@ -29,10 +29,11 @@ from milanx.language import (
 )
 from milanx.train.agreeing import train_critic
 from milanx.train.corpus import Batch, Corpus
-from milanx.train.fit import FitSettings, fit_model, share
+from milanx.train.fit import fit_model, share
 from milanx.train.losses import prefix_sums, text_sums
 from milanx.train.quant import load_4bit, lora_on_4bit, without_dropout
 from milanx.train.recipe import BaseSettings, DecoderSettings, PriorSettings, Recipe
+from milanx.train.schedule import FitSettings
 from milanx.train.track import Tracker
 
 TOKENS = 24  # longest description in training, in tokens; captions are cut there

@@ -26,78 +26,13 @@ from milanx.train.checkpoint import (
     uninterrupted,
     write_checkpoint,
 )
-from milanx.train.losses import prefix_loss, prefix_sums, text_loss, text_sums
+from milanx.train.schedule import FitSettings, learning_rate_at, make_optimiser
 from milanx.train.track import Tracker
-
-__all__ = [
-    "FitSettings",
-    "Fitted",
-    "fit_model",
-    "learning_rate_at",
-    "prefix_loss",
-    "prefix_sums",
-    "share",
-    "text_loss",
-    "text_sums",
-]
-
-WARMUP = 0.05  # share of the steps
-CLIP = 1.0  # norm that gradients are clipped to
-FLOOR = 0.02  # share of the learning rate that the cosine ends at
-BETAS = (0.9, 0.98)  # of AdamW
-OPTIMISERS = ("adamw", "adamw8bit")
 
 # The loss of a batch: its mean, or its sum over tokens and how many these are (`share` says why).
 Loss = torch.Tensor | tuple[torch.Tensor, torch.Tensor | float]
 LossOf = Callable[[nn.Module, int], Loss]
 HeldOut = Callable[[nn.Module], float | tuple[float, float]]
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    """How a model is trained.
-
-    Attributes:
-        steps: optimiser steps.
-        learning_rate: at the top of the schedule.
-        weight_decay: of AdamW.
-        warmup: share of the steps over which the learning rate rises; a cosine follows.
-        clip: norm that gradients are clipped to; 0 for none.
-        accumulate: batches a step.
-        optimiser: ``adamw``, or ``adamw8bit`` of bitsandbytes.
-        check_every: steps between two checks of the held-out value (one more at the end); 0: none.
-        patience: checks without a new best before training stops; 0: it never does.
-        checkpoint_every: steps between two checkpoints; 0: only at the end and on Ctrl-C.
-    """
-
-    steps: int
-    learning_rate: float
-    weight_decay: float = 0.01
-    warmup: float = WARMUP
-    clip: float = CLIP
-    accumulate: int = 1
-    optimiser: str = "adamw"
-    check_every: int = 0
-    patience: int = 0
-    checkpoint_every: int = 200
-
-    def errors(self) -> list[str]:
-        """Return what is wrong with the settings, a phrase an error."""
-        wrong = [
-            f"{n} must be above zero, not {getattr(self, n)}"
-            for n in ("steps", "learning_rate", "accumulate")
-            if not getattr(self, n) > 0
-        ]
-        wrong += [f"{n} must not be below zero, not {getattr(self, n)}"
-                  for n in ("weight_decay", "clip", "check_every", "patience", "checkpoint_every")
-                  if not getattr(self, n) >= 0]  # fmt: skip
-        if not 0 <= self.warmup < 1:
-            wrong.append(f"warmup must be from 0 to below 1, not {self.warmup}")
-        if self.optimiser not in OPTIMISERS:
-            wrong.append(f"optimiser must be one of {', '.join(OPTIMISERS)}")
-        if self.patience and not self.check_every:
-            wrong.append("patience needs check_every")
-        return wrong
 
 
 @dataclass
@@ -127,21 +62,12 @@ def share(n: int, accelerator: Accelerator) -> slice:
 
     - for a loss that is a mean: when ``n`` is a multiple of the processes and each row weighs the
       same, since the mean of equal parts' means is the mean of all;
-    - for a loss given as (sum, weight), such as `text_sums`: always. `fit_model` divides the sum
-      over all batches and processes of the step by the weight over all of them, so texts of
-      unequal length count by their tokens wherever they were computed.
+    - for a loss given as (sum, weight), such as `milanx.train.losses.text_sums`: always.
+      `fit_model` divides the sum over all batches and processes of the step by the weight over
+      all of them, so texts of unequal length count by their tokens wherever they were computed.
     """
     index, count = accelerator.process_index, accelerator.num_processes
     return slice(n * index // count, n * (index + 1) // count)
-
-
-def learning_rate_at(step: int, settings: FitSettings) -> float:
-    """Return the learning rate of a step: a linear rise, then a cosine down to `FLOOR` of it."""
-    warmup = max(1, int(settings.warmup * settings.steps))
-    if step < warmup:
-        return settings.learning_rate * (step + 1) / warmup
-    done = (step - warmup) / (settings.steps - warmup + 1)
-    return settings.learning_rate * (FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 def fit_model(
@@ -229,7 +155,7 @@ class _Loop:
         self.tracker = tracker if accelerator.is_main_process else None
         self.identity = _identity(accelerator, model, settings, seed)
         self.trained = [p for p in model.parameters() if p.requires_grad]
-        self.raw = _optimiser(self.trained, settings, accelerator.device)
+        self.raw = make_optimiser(self.trained, settings, accelerator.device)
         self.wrapped, self.optimiser = accelerator.prepare(model, self.raw)
         self.history = History()
         self.saved = (-1, -1)  # steps and checks of the last checkpoint
@@ -411,14 +337,3 @@ def _identity(
         "precision": accelerator.mixed_precision,
         "model": digest(model),
     }
-
-
-def _optimiser(
-    trained: list[nn.Parameter], settings: FitSettings, device: torch.device
-) -> torch.optim.Optimizer:
-    rate, decay = settings.learning_rate, settings.weight_decay
-    if settings.optimiser == "adamw8bit":
-        from milanx.train.quant import adamw8bit
-
-        return adamw8bit(trained, rate, betas=BETAS, weight_decay=decay, device=device)
-    return torch.optim.AdamW(trained, rate, betas=BETAS, weight_decay=decay)

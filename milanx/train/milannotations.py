@@ -23,8 +23,7 @@ from __future__ import annotations
 import csv
 import functools
 import os
-import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -34,75 +33,14 @@ import numpy as np
 from PIL import Image
 
 from milanx.errors import InputError, did_you_mean
-from milanx.splits import held_out
+from milanx.train.networks import DINO, SPLITS, held_out_unit
+from milanx.train.summaries import read_annotations
 from milanx.zoo import Preprocess
 
 ANNOTATIONS = 3  # a unit; units with fewer are left out, further ones are cut
-HELD_OUT = 0.1  # share of a network's units that are for measuring
 CHECKED = 24  # views whose geometry is compared with their photos
 SAME = 12.0  # root mean square difference, in grey levels, up to which two views are one picture
-CLASSIFIERS = ("alexnet/imagenet", "alexnet/places365", "resnet152/imagenet", "resnet152/places365")
-GENERATORS = ("biggan/imagenet", "biggan/places365")
-BASE = CLASSIFIERS + GENERATORS
-DINO = "dino_vits8/imagenet"
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-
-
-def _having(part: str) -> tuple[str, ...]:
-    return tuple(network for network in BASE if part in network.split("/"))
-
-
-GROUPS: dict[str, tuple[str, ...]] = {
-    "base": BASE,
-    "cls": CLASSIFIERS,
-    "gen": GENERATORS,
-    **{part: _having(part) for part in ("imagenet", "places365", "alexnet", "resnet152", "biggan")},
-    **{f"not-{n.replace('/', '-')}": tuple(m for m in BASE if m != n) for n in BASE},
-    **{network: (network,) for network in (*BASE, DINO)},
-}
-
-
-@dataclass(frozen=True)
-class Split:
-    """Which units train and which measure.
-
-    As published, units of both sides may share photos: a network's units were shown one set.
-
-    Attributes:
-        train: networks that are trained on.
-        test: networks that are measured on.
-        within: both are the same networks, split by unit.
-    """
-
-    train: tuple[str, ...]
-    test: tuple[str, ...]
-    within: bool = False
-
-
-def _splits() -> dict[str, Split]:
-    def across(kind: str, *pairs: tuple[str, str]) -> dict[str, Split]:
-        return {f"{kind}/{a}-{b}": Split(GROUPS[a], GROUPS[b]) for a, b in pairs}
-
-    def both(a: str, b: str) -> tuple[tuple[str, str], tuple[str, str]]:
-        return (a, b), (b, a)
-
-    return {
-        **{name: Split(networks, networks, True) for name, networks in GROUPS.items()},
-        **{f"within-network/{n.replace('/', '-')}": Split((n,), (n,), True) for n in BASE},
-        **across("across-network", *both("alexnet", "resnet152")),
-        **across("across-dataset", *both("imagenet", "places365")),
-        **across("across-task", *both("cls", "gen")),
-        "across-arch/base-dino": Split(BASE, (DINO,)),
-        **{
-            f"leave-one-out/{n.replace('/', '-')}": Split(
-                GROUPS[f"not-{n.replace('/', '-')}"], (n,)
-            )
-            for n in BASE
-        },
-    }
-
-
-SPLITS: dict[str, Split] = _splits()
 
 
 class Geometry(Enum):
@@ -137,52 +75,6 @@ class AnnotatedUnit:
     row: int
     descriptions: tuple[str, ...]
     held: bool
-
-
-def held_out_unit(network: str, layer: str, unit: int, seed: int = 0) -> bool:
-    """Whether a unit is for measuring; by rule, so nothing needs to be stored.
-
-    With seed 0 the units of ResNet-152 on ImageNet are held out here and in the text alone
-    (`milanx.train.text`) alike.
-    """
-    key = f"{network.removesuffix('/imagenet')} {layer} {unit}"
-    return held_out(f"{seed} {key}" if seed else key, HELD_OUT)
-
-
-_MEDIUM = r"(?:image|picture|photo|photograph|pic|shot|view)s?"
-_BOILERPLATE = [
-    re.compile(pattern)
-    for pattern in (
-        r"^(?:(?:all|most|many|some|both|each) )?(?:of )?"
-        r"(?:(?:the|these|this|those|a|an|here are) )?"
-        rf"(?:different |various |several |random |similar )?{_MEDIUM}"
-        r"(?: (?:all|mostly|mainly|that|which|here|seem to|appear to))* "
-        r"(?:of|showing|shows?|containing|contains?|includ(?:e|es|ing)|depict(?:s|ing)?|"
-        r"featur(?:e|es|ing)|display(?:s|ing)?|focus(?:es|ing)? on|have|has|with|"
-        r"are of|is of|are|is) ",
-        r"^(?:there (?:are|is)|it (?:is|shows)|i (?:can )?see|you can see|we (?:can )?see|"
-        r"(?:this|that) (?:is|shows)|(?:these|they) (?:are|show)|showing|shows?|depicts|contains) ",
-        r"^(?:(?:all|many|mostly|a|the|some) )?(?:different |various )?"
-        r"(?:kind|type|sort|variet|form|example)(?:s|y|ies)? of ",
-        r" (?:in|on|of|from) (?:(?:the|these|each|all|most|all the|all of the|a) )?"
-        r"(?:images?|pictures?|photos?|photographs?|pics?)$",
-    )
-]
-
-
-def clean_description(text: str) -> str:
-    """Lower case, single spaces, no full stop, and no words that only say "picture of".
-
-    Text that consists of nothing else is kept. Spelling is left as it is.
-    """
-    text = re.sub(r"\s+", " ", text.lower()).strip(" .,;:\"'")
-    while True:
-        shorter = text
-        for pattern in _BOILERPLATE:
-            shorter = pattern.sub("", shorter).strip(" .,;:")
-        if not shorter or shorter == text:
-            return text
-        text = shorter
 
 
 def _load(path: Path, dimensions: int) -> np.ndarray:
@@ -350,7 +242,7 @@ class Milannotations:
     def _annotated(self, network: str, seed: int) -> list[AnnotatedUnit]:
         """Read a network's annotations; open its layers."""
         folder = self.root / network
-        texts = _annotations(folder / "annotations.csv")
+        texts = read_annotations(folder / "annotations.csv")
         units: list[AnnotatedUnit] = []
         few = absent = 0
         for layer in sorted({layer for layer, _ in texts}):
@@ -458,28 +350,3 @@ def _bytes(images: np.ndarray) -> np.ndarray:
     if np.issubdtype(images.dtype, np.floating):
         return np.rint(images.clip(0, 1) * 255).astype(np.uint8)
     return images.astype(np.uint8)
-
-
-def _annotations(path: Path) -> dict[tuple[str, int], list[str]]:
-    """Read (layer, unit) -> cleaned texts, in the order of the file; empty ones left out."""
-    if not path.is_file():
-        raise InputError(
-            f"{path} is missing",
-            "a network of MILANNOTATIONS is a folder {arch}/{dataset} with annotations.csv",
-            "give the folder that holds alexnet/, resnet152/, ..., or another split",
-        )
-    texts: dict[tuple[str, int], list[str]] = defaultdict(list)
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        lacking = {"layer", "unit", "summary"} - set(reader.fieldnames or ())
-        if lacking:
-            raise InputError(f"{path} lacks the column {', '.join(sorted(lacking))}",
-                             "its columns are layer, unit, summary")  # fmt: skip
-        for number, row in enumerate(reader, 2):
-            try:
-                key = str(row["layer"]), int(row["unit"])
-            except (TypeError, ValueError) as error:
-                raise InputError(f"{path} cannot be read at line {number}", str(error)) from error
-            if text := clean_description(row["summary"] or ""):
-                texts[key].append(text)
-    return texts

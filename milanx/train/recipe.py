@@ -283,7 +283,7 @@ def _check_data(recipe: Recipe, errors: list[str]) -> None:
     if data.photos and data.milannotations:
         errors.append("data.photos and data.milannotations are two sources of units: choose one")
     if data.milannotations:
-        from milanx.train.milannotations import SPLITS
+        from milanx.train.networks import SPLITS
 
         if data.split not in SPLITS:
             hint = did_you_mean(data.split, SPLITS) or f"there are {', '.join(SPLITS)}"

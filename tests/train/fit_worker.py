@@ -14,7 +14,9 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 from torch import nn
 
-from milanx.train.fit import FitSettings, Fitted, fit_model, share, text_sums
+from milanx.train.fit import Fitted, fit_model, share
+from milanx.train.losses import text_sums
+from milanx.train.schedule import FitSettings
 
 KILLED = FitSettings(
     steps=60,

@@ -12,17 +12,9 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from milanx.errors import InputError
-from milanx.train.milannotations import (
-    BASE,
-    DINO,
-    GROUPS,
-    SPLITS,
-    Geometry,
-    Milannotations,
-    clean_description,
-    held_out_unit,
-    image_folder,
-)
+from milanx.train.milannotations import Geometry, Milannotations, image_folder
+from milanx.train.networks import BASE, DINO, GROUPS, SPLITS, held_out_unit
+from milanx.train.summaries import clean_description
 
 SIDE, K, UNITS = 28, 4, 30
 CROP = transforms.Compose([transforms.Resize(32), transforms.CenterCrop(SIDE)])

@@ -13,8 +13,10 @@ from torch import nn
 
 from milanx.errors import InputError, MissingWeights
 from milanx.language import build_gpt2
-from milanx.train.fit import FitSettings, fit_model, text_sums
+from milanx.train.fit import fit_model
+from milanx.train.losses import text_sums
 from milanx.train.quant import SMALLEST, adamw8bit, load_4bit, lora_on_4bit
+from milanx.train.schedule import FitSettings
 
 LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "target_modules": ["c_attn", "c_fc"]}
 

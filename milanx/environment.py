@@ -1,0 +1,73 @@
+"""Where milanx runs: the device, the versions of its libraries, what a bug report needs."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+from typing import Any
+
+from milanx.errors import InputError
+
+LIBRARIES = ("torch", "timm", "transformers", "open_clip_torch", "peft", "numpy", "pillow")
+
+
+def pick_device(device: str) -> str:
+    """Resolve ``auto``; anything else is taken at its word.
+
+    Raises:
+        InputError: a device that is not there.
+    """
+    import torch
+
+    if device == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"the device {device!r} cannot be used",
+            str(error).splitlines()[0],
+            "--device auto takes what is there",
+        ) from error
+    return device
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of milanx and of its main libraries."""
+    from milanx import __version__
+
+    found = {"milanx": __version__}
+    for name in LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def environment() -> dict[str, Any]:
+    """Return what a bug report needs: versions, device, optional parts, caches."""
+    import os
+    import platform
+
+    import torch
+
+    from milanx.files import cache_dir
+
+    optional = {}
+    for name in ("bitsandbytes", "datasets", "tensorboard", "sentence_transformers"):
+        try:
+            optional[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            optional[name] = "not installed"
+    return {
+        **versions(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": pick_device("auto"),
+        "threads": torch.get_num_threads(),
+        **optional,
+        "cache": str(cache_dir()),
+        "HF_HOME": os.environ.get("HF_HOME", "not set"),
+        "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "not set"),
+    }
