@@ -82,8 +82,9 @@ class Projection(nn.Module):
 
     def reset(self) -> None:
         """Draw its weights anew, from torch's generator."""
-        for part in (self.skip, self.layers[0], self.layers[3]):
-            part.reset_parameters()
+        for part in self.modules():
+            if isinstance(part, nn.Linear):
+                part.reset_parameters()
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Project ``features`` [..., c] to [..., joint]."""

@@ -100,7 +100,7 @@ def placed_cells(cells: dict[tuple[str, ...], np.ndarray]) -> dict[tuple[str, ..
     Returns:
         Ways to say it -> bool [n, g * g].
     """
-    found = {}
+    found: dict[tuple[str, ...], np.ndarray] = {}
     for tone, known in (("bright", BRIGHT_TEXTS), ("dark", DARK_TEXTS)):
         shows = cells[known]
         total = shows.sum(1)

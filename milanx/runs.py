@@ -233,7 +233,8 @@ class Run:
 
     def _view(self, row: dict[str, Any]) -> UnitView:
         names = UnitView.__dataclass_fields__.keys() - {"row", "run"}
-        return UnitView(**{name: row.get(name) for name in names}, row=row, run=self)
+        known: dict[str, Any] = {name: row.get(name) for name in names}
+        return UnitView(**known, row=row, run=self)
 
     def _unknown(self, layer: str, unit: int, sign: str) -> InputError:
         layers = list(dict.fromkeys(row["layer"] for row in self.rows))
