@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +14,27 @@ app = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True)
 @app.callback()
 def main() -> None:
     """Measure speed on this machine."""
+
+
+@app.command("describe")
+@c.explained
+def describe(
+    run: Annotated[Path, typer.Argument(help="A run folder with exemplars.")],
+    units: Annotated[int, typer.Option(help="Units of its first layer.", min=1)] = 192,
+    as_json: c.Json = False,
+    quiet: c.Quiet = False,
+    debug: c.Debug = False,
+) -> None:
+    """Describing over the arithmetic of its matrix products at this machine's rate."""
+    c.starting(quiet, as_json, f"milanx bench describe {run}")
+    from milanx.bench_describing import bench_describe
+
+    found = bench_describe(run, units=units, progress=c.reporter(quiet, as_json))
+    if as_json:
+        c.print_json(found)
+        return
+    for name, value in found.items():
+        typer.echo(f"{name:18s} {value:.4g}" if isinstance(value, float) else f"{name:18s} {value}")
 
 
 @app.command("extract")

@@ -186,6 +186,7 @@ class Describer:
         *,
         settings: SearchSettings | None = None,
         units: dict[str, Sequence[tuple[int, str]]] | None = None,
+        features: dict[int, np.ndarray] | None = None,
         progress: Reporter | None = None,
     ) -> list[Description]:
         """Describe the units of a store.
@@ -195,6 +196,7 @@ class Describer:
             layers: which layers; all when None.
             settings: how to search; the describer's own when None.
             units: (unit, sign) of each layer to describe; all that the store has when None.
+            features: what `milanx.encode.encode_views` returned for the store; encoded when None.
             progress: told about encoding and describing.
 
         Returns:
@@ -205,8 +207,9 @@ class Describer:
         progress = progress or Silent()
         settings = settings or self.settings
         chosen = list(layers) if layers is not None else list(store.layers)
-        with progress.stage("encode", len(store.view_indices())) as bar:
-            features = encode_views(self.encoder, store, advance=bar.advance)
+        if features is None:
+            with progress.stage("encode", len(store.view_indices())) as bar:
+                features = encode_views(self.encoder, store, advance=bar.advance)
         rows = {layer: self._rows(store, layer, units) for layer in chosen}
         seen = self._seen(features) if settings.response else None
         shown = self._shown(features) if settings.response else {}

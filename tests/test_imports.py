@@ -27,7 +27,7 @@ FLOORS = [
     {"describer"},
     {"concepts"},
     {"runs"},
-    {"pipeline", "bench"},
+    {"pipeline", "bench", "bench_describing"},
     {"train", "evaluate", "act"},
     {"report"},
     {"share"},
