@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from milanx.exemplars import ExemplarStore
 
 NO_OPINION = 200  # views that tell nothing, which are counted beside the real ones
+# The joint space sees what a text names but dimly, and its correlations are the smaller for it;
+# what is read off pixels is exact. This share of the latter counts beside the former.
+EXACT = 0.4
 TINY = 1e-6  # standard deviation below which nothing varies
 
 
@@ -78,7 +81,7 @@ class Responses:
                 values = values - _standardised(others[inside].float()).mean(1, keepdim=True)
             values = values.to(seen.device)
             share = _standardised(shares[inside].float()).to(values)
-            self._shown += (values.T @ share / total).cpu()
+            self._shown += EXACT * (values.T @ share / total).cpu()
             self._parts.append((values.T @ views / total, views.T @ views / len(inside)))
 
     def correlations(
@@ -93,7 +96,8 @@ class Responses:
 
         Returns:
             [len(units), t], Pearson correlations within each source, less those of the mean of the
-            others, shrunk by `NO_OPINION` views: few views say little.
+            others, shrunk by `NO_OPINION` views: few views say little. Those of texts that
+            pixels tell are weighted by `EXACT`.
         """
         found = vectors.new_zeros(len(units), len(texts))
         for towards, covariance in self._parts:
