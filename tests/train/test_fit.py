@@ -297,6 +297,15 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     assert left == {"checkpoint.safetensors", "fitted.json", "steps.txt", "weights.safetensors"}
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C raises, also where tests run in the background and a shell told them to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_real_ctrl_c_during_the_update_waits_for_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
