@@ -12,12 +12,10 @@ import numpy as np
 import torch
 
 from milanx.contrast import contrast_views
-from milanx.encode import EDGE_CHANNELS, PIXEL_CHANNELS
 from milanx.errors import FormatError, InputError
 from milanx.files import fingerprint, fingerprint_file, read_json
-from milanx.pixels import pixel_cells, placed_cells
 from milanx.progress import Reporter, Silent
-from milanx.response import Responses, stored_activations
+from milanx.response import Responses, layer_responses, see
 from milanx.saved import load_encoder, load_language, load_set_encoder
 from milanx.search import Candidate, SearchSettings
 
@@ -211,61 +209,19 @@ class Describer:
             with progress.stage("encode", len(store.view_indices())) as bar:
                 features = encode_views(self.encoder, store, advance=bar.advance)
         rows = {layer: self._rows(store, layer, units) for layer in chosen}
-        seen = self._seen(features) if settings.response else None
-        shown = self._shown(features) if settings.response else {}
+        views = see(self.encoder, store, features) if settings.response else None
         found: list[Description] = []
         with progress.stage("describe", sum(map(len, rows.values()))) as bar:
             for layer in chosen:
                 if not rows[layer]:
                     continue
-                told = Layer(
-                    store,
-                    layer,
-                    features,
-                    self._others(store, layer, features),
-                    None
-                    if seen is None
-                    else self._responses(store, layer, seen, shown, rows[layer]),
-                )
+                responses = layer_responses(store, layer, views, rows[layer]) if views else None
+                others = self._others(store, layer, features)
+                told = Layer(store, layer, features, others, responses)
                 for start in range(0, len(rows[layer]), UNITS_AT_ONCE):
                     part = range(start, min(start + UNITS_AT_ONCE, len(rows[layer])))
                     found += self._describe_rows(told, rows[layer], part, settings, bar.advance)
         return found
-
-    @torch.inference_mode()
-    def _seen(self, features: dict[int, np.ndarray]) -> torch.Tensor:
-        """Whole views in the joint space, [views, j], in the order of the store."""
-        whole = np.stack([features[i].mean((0, 1), np.float32) for i in sorted(features)])
-        return self.encoder.joint(torch.from_numpy(whole).to(self.encoder.device))
-
-    def _shown(self, features: dict[int, np.ndarray]) -> dict[str, torch.Tensor]:
-        """How much of each view, in the order of the store, shows what pixels tell: text -> [n]."""
-        if self.encoder.spec.pixel_channels != PIXEL_CHANNELS + EDGE_CHANNELS:
-            return {}
-        pixels = np.stack([features[i].reshape(-1, features[i].shape[-1])[:, -10:]
-                           for i in sorted(features)])  # fmt: skip
-        cells = pixel_cells(pixels)
-        return {
-            text: torch.from_numpy(np.sqrt(shows.mean(1))).float()
-            for texts, shows in (cells | placed_cells(cells)).items() for text in texts
-        }  # fmt: skip
-
-    @torch.inference_mode()
-    def _responses(
-        self,
-        store: ExemplarStore,
-        layer: str,
-        seen: torch.Tensor,
-        shown: dict[str, torch.Tensor],
-        rows: Sequence[int],
-    ) -> Responses | None:
-        if not store.has_maxima(layer):
-            return None
-        table = store.image_table()
-        sources = [str(table[int(i)]["source"]) for i in store.view_indices()]
-        alive = [row for row, status in enumerate(store.status(layer)) if status != "dead"]
-        others = stored_activations(store, layer, alive)
-        return Responses(seen, sources, stored_activations(store, layer, rows), shown, others)
 
     @torch.inference_mode()
     def _others(

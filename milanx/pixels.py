@@ -10,6 +10,7 @@ import numpy as np
 
 from milanx.encode import EDGE_CHANNELS, PIXEL_CHANNELS
 
+CHANNELS = PIXEL_CHANNELS + EDGE_CHANNELS  # the last of a dense feature
 EDGE_STRENGTH = 0.05  # above which a cell has edges, in brightness a pixel
 EDGE_RATIO = 1.5  # of the strongest direction over the one across it
 VIVID, DULL = 20.0, 9.0  # chroma of a colour at least, of white, black and grey at most
@@ -51,12 +52,12 @@ def pixel_cells(pixels: np.ndarray) -> dict[tuple[str, ...], np.ndarray]:
     """Find colours, brightness, plainness and lines in each cell's colours and edges.
 
     Args:
-        pixels: [n, g * g, 10], the last channels of an encoder's dense features.
+        pixels: [n, g * g, `CHANNELS`], the last channels of an encoder's dense features.
 
     Returns:
         Ways to say it -> bool [n, g * g], the cells that show it.
     """
-    pixels = np.asarray(pixels[..., -PIXEL_CHANNELS - EDGE_CHANNELS :], np.float32)
+    pixels = np.asarray(pixels, np.float32)
     mean, deviation = pixels[..., :3], pixels[..., 3:6].mean(-1)
     brightness = mean.mean(-1)
     right, down, falling, rising = np.moveaxis(pixels[..., 6:], -1, 0)

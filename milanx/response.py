@@ -10,12 +10,16 @@ views that exemplars came from, and takes part in the choice of a text.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from milanx.pixels import CHANNELS, pixel_cells, placed_cells
+
 if TYPE_CHECKING:
+    from milanx.encode import Encoder
     from milanx.exemplars import ExemplarStore
 
 NO_OPINION = 200  # views that tell nothing, which are counted beside the real ones
@@ -40,6 +44,50 @@ def stored_activations(store: ExemplarStore, layer: str, rows: Sequence[int]) ->
         for unit, sign in (known[row] for row in rows)
     ]
     return torch.from_numpy(np.stack(values, 1) if values else np.zeros((len(views), 0)))
+
+
+@dataclass(frozen=True)
+class Views:
+    """The views that a store holds, in its order, as texts are compared with them.
+
+    Attributes:
+        joint: [n, j], whole views in the joint space.
+        sources: [n], names of where they come from.
+        shown: what pixels tell -> [n], how much of each view shows it.
+    """
+
+    joint: torch.Tensor
+    sources: list[str]
+    shown: dict[str, torch.Tensor]
+
+
+@torch.inference_mode()
+def see(encoder: Encoder, store: ExemplarStore, features: dict[int, np.ndarray]) -> Views:
+    """Bring a store's views, encoded by `milanx.encode.encode_views`, to what texts can meet."""
+    dense = [features[int(i)] for i in store.view_indices()]
+    whole = torch.from_numpy(np.stack([view.mean((0, 1), np.float32) for view in dense]))
+    shown: dict[str, torch.Tensor] = {}
+    if encoder.spec.pixel_channels == CHANNELS:
+        cells = pixel_cells(np.stack([view.reshape(-1, view.shape[-1])[:, -CHANNELS:]
+                                      for view in dense]))  # fmt: skip
+        for texts, shows in (cells | placed_cells(cells)).items():
+            share = torch.from_numpy(np.sqrt(shows.mean(1))).float()
+            shown |= dict.fromkeys(texts, share)
+    table = store.image_table()
+    sources = [str(table[int(i)]["source"]) for i in store.view_indices()]
+    return Views(encoder.joint(whole.to(encoder.device)), sources, shown)
+
+
+def layer_responses(
+    store: ExemplarStore, layer: str, views: Views, rows: Sequence[int]
+) -> Responses | None:
+    """Return the responses of a layer's ``rows``; None where the store kept no activations."""
+    if not store.has_maxima(layer):
+        return None
+    alive = [row for row, status in enumerate(store.status(layer)) if status != "dead"]
+    others = stored_activations(store, layer, alive)
+    own = stored_activations(store, layer, rows)
+    return Responses(views.joint, views.sources, own, views.shown, others)
 
 
 class Responses:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from milanx.generate import Found, SearchSettings, beam_search, nucleus_search
+from milanx.generate import Found, beam_search, nucleus_search
 from milanx.language import encode_texts, log_probabilities, normalise_text, stem
+from milanx.search_settings import SearchSettings
 
 if TYPE_CHECKING:
     import torch

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import milanx
+from milanx.bench_describing import bench_describe
 from milanx.errors import FormatError, InputError
 from milanx.probes import COLOURS, PixelUnits
 from milanx.report.page import write_page
@@ -88,6 +89,29 @@ def test_describing_again_uses_what_is_there(run: milanx.Run, describer: milanx.
     arguments = {"layers": ["units"], "images": "builtin:probe", "limit": 240, "out": run.root}
     milanx.describe(PixelUnits(), describer=describer, **arguments)
     assert (run.root / "units.parquet").stat().st_mtime_ns == stamp
+
+
+def test_nearest_words_need_no_language_model(
+    run: milanx.Run, describer: milanx.Describer, tmp_path: Path
+) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("red things\ngreen grass\nblue sky\na white wall\nblack night\nyellow\n")
+    shutil.copytree(run.root, tmp_path / "nearest")
+    found = milanx.describe(
+        PixelUnits(), layers=["units"], images="builtin:probe", limit=240, describer=describer,
+        method="nearest", concepts=words, out=tmp_path / "nearest",
+    )  # fmt: skip
+    assert all(len(set(u.description.split(", "))) == 4 for u in found if u.status != "dead")
+    assert found.settings["describer"]["method"] == "nearest"
+
+
+def test_describing_is_measured_beside_its_arithmetic(
+    run: milanx.Run, describer: milanx.Describer
+) -> None:
+    found = bench_describe(run.root, units=3, describer=describer)
+    assert found["units"] == 3
+    arithmetic = found["operations"] / found["operations_per_s"]
+    assert found["ratio"] == pytest.approx(found["describe_s"] / arithmetic, rel=0.2)
 
 
 def test_units_and_exemplars(run: milanx.Run) -> None:

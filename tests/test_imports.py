@@ -18,10 +18,10 @@ FLOORS = [
     {"discover", "capture"},
     {"exemplars", "passes", "extraction"},
     {"probes"},
-    {"encode", "towers", "openclip", "language"},
-    {"critic", "prior", "response", "contrast", "pixels"},
+    {"encode", "towers", "openclip", "language", "pixels"},
+    {"critic", "prior", "response", "contrast"},
     {"decode"},
-    {"incremental"},
+    {"incremental", "search_settings"},
     {"generate"},
     {"search", "saved"},
     {"describer"},
@@ -39,7 +39,7 @@ ALLOWED = {
     ("zoo", "weights"), ("images", "zoo"), ("images", "sources"), ("sources", "scenes"),
     ("capture", "discover"), ("passes", "exemplars"), ("extraction", "exemplars"),
     ("extraction", "passes"), ("concepts", "assets"), ("train", "recipes"),
-    ("openclip", "encode"), ("openclip", "towers"), ("describer", "assets"),
+    ("openclip", "encode"), ("openclip", "towers"), ("pixels", "encode"), ("describer", "assets"),
 }  # fmt: skip
 PLACE = {name: number for number, names in enumerate(FLOORS) for name in names}
 

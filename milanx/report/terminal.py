@@ -89,7 +89,7 @@ def print_run(run: Run, page: Path | None) -> None:
         counts[row["status"]] = counts.get(row["status"], 0) + 1
     console.print(", ".join(f"{n} {status}" for status, n in counts.items()), highlight=False)
     if not run.demonstration:
-        console.print("PMI ranks the texts of one unit; it is no probability of being right.")
+        console.print("Scores rank the texts of one unit; none is a probability of being right.")
     else:
         console.print(DEMONSTRATION)
         console.print(f"They hold: {', '.join(run.concepts)}.", highlight=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from milanx.pixels import SMALL, pixel_cells, placed_cells
+from milanx.pixels import CHANNELS, SMALL, pixel_cells, placed_cells
 from milanx.train.meanings import MIN_POSITIVES, Meaning
 from milanx.train.photos import PhotoFeatures
 
@@ -14,7 +14,7 @@ LARGE = 0.9  # share of the view up to which a photo shows a pixel meaning in so
 
 def shown_cells(photos: PhotoFeatures, kept: np.ndarray) -> dict[tuple[str, ...], np.ndarray]:
     """Find what pixels show in the views ``kept``: ways to say it -> bool [len(kept), g * g]."""
-    return pixel_cells(np.stack([photos.dense[i][:, -10:] for i in kept]))
+    return pixel_cells(np.stack([photos.dense[i][:, -CHANNELS:] for i in kept]))
 
 
 def place_meanings(photos: PhotoFeatures, keep: np.ndarray, seed: int) -> list[Meaning]:
