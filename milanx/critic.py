@@ -12,8 +12,12 @@ import math
 
 import torch
 from torch import nn
+from torch.nn import functional as F
+
+from milanx.joining import CONNECTIVES
 
 PSEUDO = 32  # sets without opinion among the others of a layer
+JOINT = 10  # what unit rows are multiplied by beside features of variance one
 ZERO_SHOT = 10.0  # nats that the joint space's own similarity counts before training
 
 
@@ -24,7 +28,7 @@ class Critic(nn.Module):
     learned bilinear form of the set's features and the text's vector.
 
     Args:
-        read: features of one view that are read (`milanx.decode.SetEncoder`).
+        read: r, features of one view that are read (`milanx.decode.SetEncoder`).
         joint: j, width of the joint space.
         width: of the hidden layer.
         dropout: in training.
@@ -32,25 +36,23 @@ class Critic(nn.Module):
 
     def __init__(self, read: int, joint: int, width: int = 768, dropout: float = 0.3) -> None:
         super().__init__()
+        self.joint = joint
         first = nn.Linear(4 * read + 3 * joint + 1, width)
         last = nn.Linear(width, joint)
         nn.init.zeros_(last.bias)
         self.body = nn.Sequential(first, nn.GELU(), nn.Dropout(dropout), last)
-        self.text = nn.Linear(joint, joint)
+        self.text = nn.Linear(2 * joint + len(CONNECTIVES), joint)
         self.zero_shot = nn.Parameter(torch.tensor(ZERO_SHOT))
 
     def forward(
         self, summary: torch.Tensor, shown: torch.Tensor, texts: torch.Tensor
     ) -> torch.Tensor:
-        """Score texts.
+        """Score texts [t, j] or [t, 2 j + 3], as of `scores`: [u, t], in nats.
 
         Args:
             summary: [u, 4 r + 3 j + 1], of `summarise`.
             shown: [u, j], what the masks show in the joint space, centred.
-            texts: [t, j], centred unit rows.
-
-        Returns:
-            [u, t], in nats.
+            texts: of `scores`.
         """
         return self.scores(self.vectors(summary, shown), texts)
 
@@ -59,8 +61,15 @@ class Critic(nn.Module):
         return torch.cat([self.body(summary), self.zero_shot * shown], 1)
 
     def scores(self, vectors: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
-        """Score texts [t, j] by `vectors`: [u, t], in nats."""
-        return vectors @ torch.cat([self.text(texts), texts], 1).T
+        """Score texts by `vectors`: [u, t], in nats.
+
+        Args:
+            vectors: [u, 2 j].
+            texts: centred unit rows [t, j], or [t, 2 j + 3] with how they join what they name
+                (`milanx.joining.join_features`), centred; without, they name one thing.
+        """
+        told = F.pad(texts, (0, self.text.in_features - texts.shape[1]))
+        return vectors @ torch.cat([self.text(told), told[:, : self.joint]], 1).T
 
 
 def beside_others(scores: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
@@ -109,5 +118,5 @@ def summarise(
     other = (contrast * beside).sum(1) / rivals
     other_joint = (contrast_joint * beside).sum(1) / rivals
     known = contrast_valid.any(1, keepdim=True).to(read)
-    parts = [mean.flatten(1), spread, other, 10 * seen.flatten(1), 10 * other_joint, known]
+    parts = [mean.flatten(1), spread, other, JOINT * seen.flatten(1), JOINT * other_joint, known]
     return torch.cat(parts, 1)

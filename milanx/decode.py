@@ -137,12 +137,18 @@ class SetEncoder(nn.Module):
         self.layers = nn.TransformerEncoder(layer, spec.layers, enable_nested_tensor=False)
         self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
 
-    def forward(self, evidence: Evidence, with_words: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self,
+        evidence: Evidence,
+        with_words: torch.Tensor | None = None,
+        vectors: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Make prefixes.
 
         Args:
             evidence: of u units.
             with_words: bool [u], which units may retrieve words; all when None.
+            vectors: the units' `critic_vectors`, where they are known.
 
         Returns:
             [u, p + w, width].
@@ -156,7 +162,8 @@ class SetEncoder(nn.Module):
         queries = torch.zeros(units, self.spec.prefix, dtype=torch.bool, device=tokens.device)
         absent = torch.cat([queries, ~e.valid, ~e.contrast_valid], 1)
         tokens = self.layers(tokens, src_key_padding_mask=absent)
-        words = self.word(self.retrieve(e) * 10)
+        vectors = self.critic_vectors(e) if vectors is None else vectors
+        words = self.word(self.retrieve(vectors) * 10)
         if with_words is not None:
             words = words * with_words[:, None, None]
         words = words + self.ranks[: self._words]
@@ -176,9 +183,9 @@ class SetEncoder(nn.Module):
         return ((features - self.mean) @ self.axes).clamp(-6, 6)
 
     @torch.no_grad()
-    def word_scores(self, evidence: Evidence) -> torch.Tensor:
-        """Score the vocabulary: [u, v], in nats, frequent phrases a little ahead."""
-        scores = self._scores(self.critic_vectors(evidence), self.vocabulary)
+    def word_scores(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Score the vocabulary for `critic_vectors`: [u, v], in nats, frequent ones a bit ahead."""
+        scores = self._scores(vectors, self.vocabulary)
         return scores + FREQUENCY * self.frequency
 
     @torch.no_grad()
@@ -208,18 +215,17 @@ class SetEncoder(nn.Module):
 
         Args:
             vectors: [u, 2 j + 1], of `critic_vectors`.
-            texts: [t, j].
+            texts: [t, 2 j + 3], of `told_texts`.
             others: [o, 2 j + 1], of other units of the layer, with which the texts ought to agree
                 less (`milanx.critic.beside_others`).
 
         Returns:
             [u, t].
         """
-        centred = self.centred_texts(texts)
-        scores = self._scores(vectors, centred)
+        scores = self._scores(vectors, texts)
         if others is None:
             return scores
-        return beside_others(scores, self._scores(others, centred))
+        return beside_others(scores, self._scores(others, texts))
 
     def critic_inputs(
         self, evidence: Evidence, read: torch.Tensor, contrast: torch.Tensor
@@ -236,6 +242,18 @@ class SetEncoder(nn.Module):
         """Text vectors [..., j] of the joint space, centred on the vocabulary: unit rows."""
         return F.normalize(texts - self.text_mean, dim=-1)
 
+    def told_texts(self, texts: torch.Tensor, joins: torch.Tensor) -> torch.Tensor:
+        """Return what the critic is told of texts: [..., 2 j + 3].
+
+        Args:
+            texts: [..., j], of the joint space.
+            joins: [..., 3 + j], how they join what they name (`milanx.joining.join_features`).
+        """
+        flags, missing = joins.split([joins.shape[-1] - self.spec.joint, self.spec.joint], -1)
+        named = missing.abs().sum(-1, keepdim=True) > 0
+        missing = torch.where(named, self.centred_texts(missing), 0.0)
+        return torch.cat([self.centred_texts(texts), flags, missing], -1)
+
     def train(self, mode: bool = True) -> SetEncoder:
         """Set the mode of all but the critic, which is trained beforehand and by itself."""
         super().train(mode)
@@ -249,9 +267,9 @@ class SetEncoder(nn.Module):
         return F.normalize(shown - self.joint_mean, dim=-1)
 
     @torch.no_grad()
-    def retrieve(self, evidence: Evidence) -> torch.Tensor:
-        """Return the vectors of the words that agree most, best first: [u, w, j]."""
-        nearest = self.word_scores(evidence).topk(self._words, dim=1).indices
+    def retrieve(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Return the vectors of the words that agree most with `critic_vectors`: [u, w, j]."""
+        nearest = self.word_scores(vectors).topk(self._words, dim=1).indices
         return self.vocabulary[nearest]
 
     @torch.no_grad()

@@ -14,6 +14,7 @@ import torch
 from milanx.contrast import contrast_views
 from milanx.errors import FormatError, InputError
 from milanx.files import fingerprint, fingerprint_file, read_json
+from milanx.joining import join_features
 from milanx.progress import Reporter, Silent
 from milanx.response import Responses, layer_responses, see
 from milanx.saved import load_encoder, load_language, load_set_encoder
@@ -45,8 +46,8 @@ class Description:
         agreement: of text and exemplars beside the layer's other units, in nats, where it took part
             in the ranking.
         response: correlation of text and activations over the views that exemplars came from,
-            beyond that of the layer's mean unit, where it took part in the ranking. It chose the
-            text: it is no measure of its quality.
+            beyond those of the layer's mean unit and of the units most alike, where it took part
+            in the ranking. It chose the text: it is no measure of its quality.
     """
 
     layer: str
@@ -96,7 +97,7 @@ class Describer:
 
     def __init__(self, root: Path, device: str = "cpu") -> None:
         self.root = root
-        content = read_json(root / "describer.json", "milanx describer", 1)
+        content = read_json(root / "describer.json", "milanx describer", 2)
         self.name: str = content["name"]
         self.training: dict[str, Any] = content["training"]
         self.settings = SearchSettings(**content["search"])
@@ -109,6 +110,7 @@ class Describer:
         words = read_json(root / "words.json", "milanx words", 1)
         self.words = frozenset(words["words"])
         self.vocabulary: list[str] = words["vocabulary"]
+        self._whole = frozenset(self.vocabulary)
         self._vectors: dict[str, torch.Tensor] = {}
 
     @classmethod
@@ -157,16 +159,19 @@ class Describer:
             features: what `milanx.encode.encode_views` returned.
         """
         from milanx.decode import Evidence
-        from milanx.encode import exemplar_features, geometry
+        from milanx.encode import exemplar_features, geometry, tells_shown, with_shown
 
         grid, device = self.encoder.spec.grid, self.encoder.device
         images = store.images(layer)[rows]
         weights = store.mask_weights(layer, rows, (grid, grid))
-        pooled, valid = exemplar_features(features, images, weights)
+        shown = tells_shown(self.encoder)
+        pooled, valid = exemplar_features(features, images, weights, shown=shown)
         near = contrast_views(store, layer, rows, features, self.contrast)
-        whole = {
-            i: torch.from_numpy(features[i]).float().mean((0, 1)) for i in set(near[near >= 0])
-        }
+        whole = {}
+        for i in set(near[near >= 0]):
+            dense = features[i].reshape(1, grid**2, -1)
+            told = with_shown(dense) if shown else np.asarray(dense, np.float32)
+            whole[i] = torch.from_numpy(told[0].mean(0))
         contrast = torch.zeros(*near.shape, pooled.shape[-1])
         everywhere = geometry(torch.ones(1, grid, grid))[0]
         for place in zip(*np.nonzero(near >= 0), strict=True):
@@ -215,7 +220,10 @@ class Describer:
             for layer in chosen:
                 if not rows[layer]:
                     continue
-                responses = layer_responses(store, layer, views, rows[layer]) if views else None
+                responses = None
+                if views is not None:
+                    looks = self._looks(store, layer, features)
+                    responses = layer_responses(store, layer, views, rows[layer], looks)
                 others = self._others(store, layer, features)
                 told = Layer(store, layer, features, others, responses)
                 for start in range(0, len(rows[layer]), UNITS_AT_ONCE):
@@ -234,6 +242,24 @@ class Describer:
         if not sample:
             return None
         return self.set_encoder.critic_vectors(self.evidence(store, layer, sample, features))
+
+    @torch.inference_mode()
+    def _looks(
+        self, store: ExemplarStore, layer: str, features: dict[int, np.ndarray]
+    ) -> torch.Tensor:
+        """Pool the exemplars of each living unit of a layer under their masks: [o, d]."""
+        from milanx.encode import MASKED, exemplar_features
+
+        grid, status = self.encoder.spec.grid, store.status(layer)
+        alive = [row for row in range(len(status)) if status[row] != "dead"]
+        parts = [torch.zeros(0, 1)]
+        for start in range(0, len(alive), UNITS_AT_ONCE):
+            part = alive[start : start + UNITS_AT_ONCE]
+            weights = store.mask_weights(layer, part, (grid, grid))
+            pooled, valid = exemplar_features(features, store.images(layer)[part], weights)
+            share = valid.float()[..., None]
+            parts.append((pooled[:, :, MASKED] * share).sum(1) / share.sum(1).clamp_min(1))
+        return torch.cat(parts[1:] or parts)
 
     def _rows(
         self,
@@ -266,13 +292,12 @@ class Describer:
             evidence = self.evidence(
                 told.store, told.layer, [rows[place] for place in alive], told.features
             )
-            prefixes = self.set_encoder(evidence)
             vectors = self.set_encoder.critic_vectors(evidence)
+            prefixes = self.set_encoder(evidence, vectors=vectors)
 
             def agreement(row: int, candidates: Sequence[str]) -> list[float]:
-                embedded = self._embedded(candidates)
-                own = vectors[row : row + 1]
-                return self.set_encoder.agreement(own, embedded, told.others)[0].tolist()
+                own, texts = vectors[row : row + 1], self._told(candidates)
+                return self.set_encoder.agreement(own, texts, told.others)[0].tolist()
 
             def response(row: int, candidates: Sequence[str]) -> list[float]:
                 if told.responses is None:
@@ -290,8 +315,8 @@ class Describer:
                 advance=advance,
                 agreement=agreement,
                 response=response,
-                prepare=self._embedded,
-                retrieved=self._retrieved(evidence, told.responses, alive, settings),
+                prepare=self._told,
+                retrieved=self._retrieved(vectors, told.responses, alive, settings),
             )
             texts = dict(zip(alive, ranked, strict=True))
         advance(len(part) - len(alive))
@@ -301,14 +326,14 @@ class Describer:
 
     def _retrieved(
         self,
-        evidence: Evidence,
+        vectors: torch.Tensor,
         responses: Responses | None,
         places: Sequence[int],
         settings: SearchSettings,
     ) -> list[list[str]]:
         """Return the phrases that are ranked beside what the search finds, for each unit."""
         count = min(settings.retrieved, len(self.vocabulary))
-        found = self.retrieve(evidence, count)
+        found = self.retrieve(vectors, count)
         if not count:
             return found
         if responses is not None:
@@ -319,11 +344,16 @@ class Describer:
             found = [list(dict.fromkeys(row)) for row in mixed]
         return found
 
-    def retrieve(self, evidence: Evidence, count: int) -> list[list[str]]:
-        """Return the phrases of the vocabulary that agree most with the sets, best first."""
+    def retrieve(self, vectors: torch.Tensor, count: int) -> list[list[str]]:
+        """Return the phrases of the vocabulary that agree most with the sets, best first.
+
+        Args:
+            vectors: of the sets, [u, 2 j + 1] (`milanx.decode.SetEncoder.critic_vectors`).
+            count: how many.
+        """
         if not count or not self.vocabulary:
-            return [[] for _ in range(len(evidence))]
-        nearest = self.set_encoder.word_scores(evidence).topk(min(count, len(self.vocabulary)))
+            return [[] for _ in range(len(vectors))]
+        nearest = self.set_encoder.word_scores(vectors).topk(min(count, len(self.vocabulary)))
         return [[self.vocabulary[i] for i in row] for row in nearest.indices.tolist()]
 
     def _embedded(self, texts: Sequence[str]) -> torch.Tensor:
@@ -332,6 +362,13 @@ class Describer:
         if new:
             self._vectors.update(zip(new, self.encoder.texts(new), strict=True))
         return torch.stack([self._vectors[text] for text in texts])
+
+    def _told(self, texts: Sequence[str]) -> torch.Tensor:
+        """Return what the critic is told of texts [t, 2 j + 3]."""
+        embedded = self._embedded(texts)
+        return self.set_encoder.told_texts(
+            embedded, join_features(texts, self._embedded, self._whole)
+        )
 
     def search_defaults(self, **changes: Any) -> SearchSettings:
         """Return the describer's search settings with ``changes``."""

@@ -19,12 +19,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from milanx.files import fingerprint
+from milanx.pixels import CHANNELS, EDGE_CHANNELS, PIXEL_CHANNELS, SHOWN, shown_maps
 
 if TYPE_CHECKING:
     from milanx.exemplars import ExemplarStore
 
-PIXEL_CHANNELS = 6  # mean and deviation of R, G, B in each cell
-EDGE_CHANNELS = 4  # strength of edges in four orientations in each cell
 TEXT_TOKENS = 64  # longer texts are cut
 GEOMETRY = 4  # numbers of `geometry`, which follow the pooled features
 MASKED, WHOLE = 0, 1  # places along f in features [u, k, f, d]
@@ -306,8 +305,30 @@ def encode_views(
     return features
 
 
+def read_width(encoder: Any) -> int:
+    """Return how many features of a mask or view a set encoder reads (`exemplar_features`)."""
+    return int(encoder.width) + read_pixels(encoder) - int(encoder.spec.pixel_channels)
+
+
+def read_pixels(encoder: Any) -> int:
+    """Return how many of them, the last ones, come from pixels and the mask alone."""
+    pixels = int(encoder.spec.pixel_channels)
+    return pixels + SHOWN * tells_shown(encoder) + GEOMETRY
+
+
+def tells_shown(encoder: Any) -> bool:
+    """Whether an encoder's features hold all that `milanx.pixels.shown_maps` needs."""
+    return int(encoder.spec.pixel_channels) == CHANNELS
+
+
+def with_shown(dense: np.ndarray) -> np.ndarray:
+    """Put what cells show by their pixels behind dense features [n, g * g, d], float32."""
+    maps = shown_maps(dense[..., -CHANNELS:])
+    return np.concatenate([np.asarray(dense, np.float32), maps], -1)
+
+
 def exemplar_features(
-    features: dict[int, np.ndarray], images: np.ndarray, weights: np.ndarray
+    features: dict[int, np.ndarray], images: np.ndarray, weights: np.ndarray, *, shown: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Pool the features of exemplar sets.
 
@@ -315,19 +336,23 @@ def exemplar_features(
         features: what `encode_views` returned.
         images: int64 [u, k], -1 where a set has fewer than k exemplars.
         weights: float32 [u, k, g, g], mask share of each cell.
+        shown: whether to add what cells show by their pixels (`with_shown`).
 
     Returns:
-        features [u, k, 2, d + 4], the masks' `geometry` last, and which exemplars there are,
-        bool [u, k].
+        features [u, k, 2, d + 27 + 4], the masks' `geometry` last, and which exemplars there are,
+        bool [u, k]; without ``shown`` d + 4.
     """
     valid = images >= 0
     some = next(iter(features.values()))
-    out = torch.zeros(*images.shape, 2, some.shape[-1] + GEOMETRY)
+    out = torch.zeros(*images.shape, 2, some.shape[-1] + SHOWN * shown + GEOMETRY)
     whole = geometry(torch.ones(1, *weights.shape[2:]))
     for u in range(len(images)):  # a unit at a time: all at once would not fit in memory
         here = np.flatnonzero(valid[u])
         if len(here):
             dense = np.stack([features[int(i)] for i in images[u, here]])
+            if shown:
+                cells = with_shown(dense.reshape(len(dense), -1, dense.shape[-1]))
+                dense = cells.reshape(*dense.shape[:3], -1)
             masks = torch.from_numpy(weights[u, here])
             where = torch.stack([geometry(masks), whole.expand(len(here), -1)], 1)
             out[u, here] = torch.cat([pool(torch.from_numpy(dense).float(), masks), where], -1)

@@ -36,10 +36,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from milanx.encode import EDGE_CHANNELS, PIXEL_CHANNELS, edge_strengths
+from milanx.encode import edge_strengths
 from milanx.errors import InputError, MilanxError, MissingWeights, did_you_mean
 from milanx.fetch import announce_clip
 from milanx.files import fingerprint
+from milanx.pixels import EDGE_CHANNELS, PIXEL_CHANNELS
 from milanx.towers import Vit, tower_of
 
 WAYS = ("auto", "value", "self", "plain")

@@ -295,19 +295,20 @@ def describe(
     if method not in METHODS:
         raise InputError(f"no method {method!r}", f"there are {', '.join(METHODS)}")
     timed = Timed(progress or Silent())
-    made = _extract(model, layers, images, units, limit, out, weights, random_weights, preprocess,
-                    read, signs, settings, device, dtype, overwrite, timed)  # fmt: skip
-    with timed.stage("load describer", None):
+    words = load_concepts(concepts) if method in CONCEPT_WAYS else ()
+    with timed.stage("load describer", None):  # what is wrong with it is said before the long work
         loaded = describer if isinstance(describer, Describer) else Describer.load(
             describer, pick_device(device))  # fmt: skip
+    made = _extract(model, layers, images, units, limit, out, weights, random_weights, preprocess,
+                    read, signs, settings, device, dtype, overwrite, timed)  # fmt: skip
     how = search or loaded.settings
-    facts = _describer_facts(loaded, how, method, concepts)
+    facts = _describer_facts(loaded, how, method, words)
     if _is_described(made, facts):
         timed.say(f"described before with the same describer and settings: {made.out}")
         return open_run(made.out)
     if method in CONCEPT_WAYS:
         found = describe_concepts(
-            made.store, loaded.encoder, load_concepts(concepts),
+            made.store, loaded.encoder, words,
             settings=ConceptSettings(CONCEPT_WAYS[method]), progress=timed,
         )  # fmt: skip
     else:
@@ -320,13 +321,11 @@ def describe(
 
 
 def _describer_facts(
-    describer: Describer, search: SearchSettings, method: str, concepts: Path | str | None
+    describer: Describer, search: SearchSettings, method: str, concepts: Sequence[str]
 ) -> dict[str, Any]:
     made: dict[str, Any] = {"method": method}
     if method in CONCEPT_WAYS:
-        from milanx.concepts import load_concepts
-
-        made["concepts"] = fingerprint(load_concepts(concepts))
+        made["concepts"] = fingerprint(concepts)
     return made | {
         "name": describer.name,
         "fingerprint": describer.fingerprint,

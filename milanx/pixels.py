@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from milanx.encode import EDGE_CHANNELS, PIXEL_CHANNELS
-
+PIXEL_CHANNELS = 6  # mean and deviation of R, G, B in each cell
+EDGE_CHANNELS = 4  # strength of edges in four orientations in each cell
 CHANNELS = PIXEL_CHANNELS + EDGE_CHANNELS  # the last of a dense feature
+SHOWN = 27  # maps of `shown_maps`
 EDGE_STRENGTH = 0.05  # above which a cell has edges, in brightness a pixel
 EDGE_RATIO = 1.5  # of the strongest direction over the one across it
 VIVID, DULL = 20.0, 9.0  # chroma of a colour at least, of white, black and grey at most
@@ -111,3 +112,19 @@ def placed_cells(cells: dict[tuple[str, ...], np.ndarray]) -> dict[tuple[str, ..
             texts = (f"{tone} areas {place}", f"{tone} parts {place}")
             found[texts] = shows & inside & enough[:, None]
     return found
+
+
+def shown_maps(pixels: np.ndarray) -> np.ndarray:
+    """Say which cells show which colour, brightness, line or place, for a set encoder to read.
+
+    The mean colour under a loose mask is a mixture; the share of its cells that are blue is not.
+
+    Args:
+        pixels: [n, g * g, `CHANNELS`], the last channels of an encoder's dense features.
+
+    Returns:
+        float32 [n, g * g, `SHOWN`], 1 where a cell shows it, in the order of `pixel_cells` and
+        `placed_cells`.
+    """
+    cells = pixel_cells(pixels)
+    return np.stack([*cells.values(), *placed_cells(cells).values()], -1).astype(np.float32)

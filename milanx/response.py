@@ -1,7 +1,8 @@
 """How far a text foretells how strongly a unit responds to all stored views, not its best alone.
 
 Exemplars show where a unit is strongest; that a text names something rarer or commoner than what
-the unit answers to shows only over all views. The correlation of the text's similarity to views
+the unit answers to, or what its neighbours in the layer answer to as well, shows only over all
+views. The correlation of the text's similarity to views
 with the unit's activations is what simulation measures on images that were kept aside (Bills et
 al. 2023, "Language models can explain neurons in language models"); here it is computed on the
 views that exemplars came from, and takes part in the choice of a text.
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from milanx.pixels import CHANNELS, pixel_cells, placed_cells
 
@@ -26,6 +28,7 @@ NO_OPINION = 200  # views that tell nothing, which are counted beside the real o
 # The joint space sees what a text names but dimly, and its correlations are the smaller for it;
 # what is read off pixels is exact. This share of the latter counts beside the former.
 EXACT = 0.4
+NEAR = 8  # units whose exemplars look most alike, beyond which a unit's response is told
 TINY = 1e-6  # standard deviation below which nothing varies
 
 
@@ -79,15 +82,42 @@ def see(encoder: Encoder, store: ExemplarStore, features: dict[int, np.ndarray])
 
 
 def layer_responses(
-    store: ExemplarStore, layer: str, views: Views, rows: Sequence[int]
+    store: ExemplarStore, layer: str, views: Views, rows: Sequence[int], looks: torch.Tensor
 ) -> Responses | None:
-    """Return the responses of a layer's ``rows``; None where the store kept no activations."""
+    """Return the responses of a layer's ``rows``; None without living units or activations.
+
+    Args:
+        store: the exemplars.
+        layer: its address.
+        views: of `see`.
+        rows: places of units in the layer.
+        looks: [o, d], pooled features of the living units of the layer, in order.
+    """
     if not store.has_maxima(layer):
         return None
     alive = [row for row, status in enumerate(store.status(layer)) if status != "dead"]
+    if not alive:
+        return None
     others = stored_activations(store, layer, alive)
     own = stored_activations(store, layer, rows)
-    return Responses(views.joint, views.sources, own, views.shown, others)
+    place = {row: i for i, row in enumerate(alive)}
+    near = most_alike(looks, [place.get(row, 0) for row in rows])
+    return Responses(views.joint, views.sources, own, views.shown, others, near)
+
+
+def most_alike(looks: torch.Tensor, units: Sequence[int], count: int = NEAR) -> torch.Tensor:
+    """Find the units of a layer whose exemplars look most alike: int64 [u, at most ``count``].
+
+    Args:
+        looks: [o, d], pooled features of the layer's units.
+        units: places of u units among them; none of them is its own neighbour.
+        count: how many.
+    """
+    centred = (looks - looks.mean(0)) / looks.std(0, correction=0).clamp_min(TINY)
+    centred = F.normalize(centred, dim=1)
+    likeness = centred[units] @ centred.T
+    likeness[torch.arange(len(units)), units] = -torch.inf
+    return likeness.topk(max(0, min(count, len(looks) - 1)), dim=1).indices
 
 
 class Responses:
@@ -102,6 +132,9 @@ class Responses:
             is not asked for these.
         others: [n, o], activations of units all over the layer. Correlations are told beyond those
             of the mean unit: sharp photos excite all of a layer, and that says nothing of one.
+        near: int64 [u, k], places among the others of the units whose exemplars look most alike
+            (`most_alike`), whose mean counts as much as the layer's: a text that holds for all of
+            them does not tell the unit from them.
     """
 
     def __init__(
@@ -111,6 +144,7 @@ class Responses:
         activations: torch.Tensor,
         shown: Mapping[str, torch.Tensor] | None = None,
         others: torch.Tensor | None = None,
+        near: torch.Tensor | None = None,
     ) -> None:
         total = len(seen) + NO_OPINION
         shares = torch.stack([*shown.values()], 1) if shown else seen.new_zeros(len(seen), 0)
@@ -118,15 +152,12 @@ class Responses:
         units = activations.shape[1]
         self._shown = torch.zeros(units, len(self._known))
         self._parts: list[tuple[torch.Tensor, torch.Tensor]] = []
-        places: dict[str, list[int]] = {}
-        for place, source in enumerate(sources):
-            places.setdefault(source, []).append(place)
-        for inside in places.values():
+        for inside in _places(sources).values():
             views = seen[inside].float()
             views = views - views.mean(0)
             values = _standardised(activations[inside].float())
             if others is not None:
-                values = values - _standardised(others[inside].float()).mean(1, keepdim=True)
+                values = values - _beside(_standardised(others[inside].float()), near)
             values = values.to(seen.device)
             share = _standardised(shares[inside].float()).to(values)
             self._shown += EXACT * (values.T @ share / total).cpu()
@@ -143,8 +174,8 @@ class Responses:
             vectors: of these in the joint space, [t, j].
 
         Returns:
-            [len(units), t], Pearson correlations within each source, less those of the mean of the
-            others, shrunk by `NO_OPINION` views: few views say little. Those of texts that
+            [len(units), t], Pearson correlations within each source, less those of the others'
+            means, shrunk by `NO_OPINION` views: few views say little. Those of texts that
             pixels tell are weighted by `EXACT`.
         """
         found = vectors.new_zeros(len(units), len(texts))
@@ -156,6 +187,24 @@ class Responses:
             places = [self._known[texts[i]] for i in columns]
             found[:, columns] = self._shown[units][:, places].to(found)
         return found
+
+
+def _places(sources: Sequence[str]) -> dict[str, list[int]]:
+    """Return where the views of each source are."""
+    places: dict[str, list[int]] = {}
+    for place, source in enumerate(sources):
+        places.setdefault(source, []).append(place)
+    return places
+
+
+def _beside(others: torch.Tensor, near: torch.Tensor | None) -> torch.Tensor:
+    """Return what is taken off each unit: [n, u], or [n, 1] where no near ones are known."""
+    everywhere = others.mean(1, keepdim=True)
+    if near is None or not near.shape[1]:
+        return everywhere
+    share = others.new_zeros(others.shape[1], len(near))
+    share.scatter_(0, near.T, 1 / near.shape[1])
+    return (everywhere + others @ share) / 2
 
 
 def _standardised(values: torch.Tensor) -> torch.Tensor:

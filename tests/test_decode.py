@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.functional import pad
 
 from milanx.critic import PSEUDO
 from milanx.decode import FREQUENCY, Evidence, SetEncoder, SetEncoderSpec, whitening
@@ -65,7 +66,7 @@ def test_retrieved_words_equal_the_plain_version() -> None:
     set_encoder, evidence = _inputs()
     evidence = replace(evidence, valid=torch.tensor([[True] * 5, [True] * 2 + [False] * 3,
                                                      [True] * 4 + [False]]))  # fmt: skip
-    found = set_encoder.retrieve(evidence)
+    found = set_encoder.retrieve(set_encoder.critic_vectors(evidence))
     critic = set_encoder.critic
     for u in range(3):
         there = [i for i in range(5) if evidence.valid[u, i]]
@@ -80,7 +81,8 @@ def test_retrieved_words_equal_the_plain_version() -> None:
         mean = sum(evidence.joint[u, i, 0] for i in there) / len(there) - set_encoder.joint_mean
         mean = mean / mean.norm() - 0.8 * set_encoder.usual
         scores = [
-            float(critic.body(summary) @ critic.text(word) + critic.zero_shot * (mean @ word)
+            float(critic.body(summary) @ critic.text(pad(word, (0, 9)))
+                  + critic.zero_shot * (mean @ word)
                   + FREQUENCY * often)
             for word, often in zip(set_encoder.vocabulary, set_encoder.frequency, strict=True)
         ]  # fmt: skip
@@ -91,7 +93,7 @@ def test_retrieved_words_equal_the_plain_version() -> None:
 @torch.inference_mode()
 def test_agreement_beside_others_equals_the_plain_version() -> None:
     set_encoder, evidence = _inputs()
-    vectors, texts = set_encoder.critic_vectors(evidence), torch.randn(7, 6)
+    vectors, texts = set_encoder.critic_vectors(evidence), torch.randn(7, 15)
     alone = set_encoder.agreement(vectors, texts)
     found = set_encoder.agreement(vectors[:1], texts, vectors)
     for t in range(7):

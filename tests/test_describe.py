@@ -256,3 +256,14 @@ def test_unknown_describers(tmp_path: Path) -> None:
         milanx.Describer.load("no-such-describer")
     with pytest.raises(FormatError, match="does not exist"):
         milanx.Describer.load(tmp_path)
+
+
+def test_what_is_wrong_with_words_or_describer_is_said_before_the_work(tmp_path: Path) -> None:
+    """Nothing is extracted for a list or a describer that is not there."""
+    lists = {"method": "concepts", "concepts": tmp_path / "missing.txt"}
+    for arguments in (lists, {"describer": str(tmp_path / "nowhere")}):
+        out = tmp_path / "run"
+        with pytest.raises(InputError):
+            milanx.describe(PixelUnits(), layers=["units"], images="builtin:probe", limit=24,
+                            out=out, **arguments)  # fmt: skip
+        assert not out.exists()

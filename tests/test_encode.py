@@ -7,13 +7,13 @@ import torch
 from milanx.encode import (
     GEOMETRY,
     MASKED,
-    PIXEL_CHANNELS,
     WHOLE,
     Encoder,
     exemplar_features,
     geometry,
     pool,
 )
+from milanx.pixels import CHANNELS, PIXEL_CHANNELS, SHOWN, pixel_cells
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,26 @@ def test_exemplar_features_leave_absent_exemplars_out() -> None:
     assert pooled[~valid].abs().sum() == 0
     mean = torch.from_numpy(features[1].astype(np.float32)).mean((0, 1))
     torch.testing.assert_close(pooled[1, 0, WHOLE, :5], mean)
+
+
+def test_the_share_of_a_mask_that_is_blue_is_read() -> None:
+    """A mask half blue, half white is no pale blue to a set encoder."""
+    rng = np.random.default_rng(0)
+    cells = np.zeros((8, 8, 7 + CHANNELS), np.float16)
+    cells[..., 7:10] = 1  # white
+    cells[:4, :2, 7:10] = [0.1, 0.2, 0.9]
+    images, weights = np.zeros((1, 1), np.int64), np.zeros((1, 1, 8, 8), np.float32)
+    weights[0, 0, :4, :4] = rng.uniform(0.4, 1)
+    pooled, _ = exemplar_features({0: cells}, images, weights, shown=True)
+    assert pooled.shape[-1] == 7 + CHANNELS + SHOWN + GEOMETRY
+    maps = pixel_cells(cells.reshape(1, 64, -1)[..., -CHANNELS:])
+    told = dict(zip([texts[0] for texts in maps], pooled[0, 0, :, 7 + CHANNELS :].T, strict=False))
+    assert told["blue areas"].tolist() == pytest.approx([0.5, 8 / 64])
+    assert told["white areas"].tolist() == pytest.approx([0.5, 56 / 64])
+    assert told["red areas"].tolist() == [0, 0]
+    torch.testing.assert_close(pooled[0, 0, :, -GEOMETRY:],
+                               torch.stack([geometry(torch.from_numpy(weights[:, 0]))[0],
+                                            geometry(torch.ones(1, 8, 8))[0]]))  # fmt: skip
 
 
 def test_geometry_says_where_masks_lie() -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from milanx.language import stem
-from milanx.response import EXACT, NO_OPINION, Responses
+from milanx.response import EXACT, NO_OPINION, Responses, most_alike
 
 NAMES = list("abcdef")
 
@@ -42,6 +42,29 @@ def test_sources_apart_and_constant_units_tell_nothing() -> None:
     by_source = torch.tensor([0.0] * 20 + [1.0] * 20)[:, None]  # constant within each source
     found = Responses(seen, sources, by_source).correlations([0], NAMES[:2], torch.eye(2))
     assert found.tolist() == [[0.0, 0.0]]
+
+
+def test_a_text_that_holds_for_all_neighbours_falls_behind() -> None:
+    """Of three dog units among others, what tells one leads before what all three answer to."""
+    rng = np.random.default_rng(0)
+    shows = torch.from_numpy(rng.random((300, 6)).astype(np.float32))
+    dog, own, texts = shows[:, 0], shows[:, 1:4], torch.eye(6)[:2]
+    dogs = dog[:, None] + 0.8 * own
+    others = torch.cat([dogs, shows[:, [4, 4, 4, 5, 5, 5]]], 1)
+    sources = ["a"] * 150 + ["b"] * 150
+    looks = torch.from_numpy(rng.normal(size=(9, 12)).astype(np.float32))
+    looks[:3] = looks[0] + 0.1 * looks[:3]
+    near = most_alike(looks, [0, 1, 2], 2)
+    assert [sorted(row) for row in near.tolist()] == [[1, 2], [0, 2], [0, 1]]
+    plain = Responses(shows, sources, dogs, None, others).correlations([0], NAMES[:2], texts)[0]
+    told = Responses(shows, sources, dogs, None, others, near).correlations([0], NAMES[:2], texts)[
+        0
+    ]
+    assert plain[0] > plain[1] and told[0] < told[1]
+    alone = most_alike(looks[:1], [0])
+    assert alone.shape == (1, 0)
+    same = Responses(shows, sources, dogs[:, :1], None, others[:, 3:], alone)
+    assert same.correlations([0], NAMES[:1], texts[:1]).isfinite().all()
 
 
 def test_few_views_say_little() -> None:

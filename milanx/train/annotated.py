@@ -18,7 +18,16 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from milanx.encode import GEOMETRY, MASKED, WHOLE, Encoder, geometry, pool
+from milanx.encode import (
+    MASKED,
+    WHOLE,
+    Encoder,
+    geometry,
+    pool,
+    read_width,
+    tells_shown,
+    with_shown,
+)
 from milanx.errors import InputError
 from milanx.files import write_json
 from milanx.language import normalise_text
@@ -76,7 +85,7 @@ def build_annotated_table(
     """
     counts = [len(data.masks(unit)) for unit in data.units]
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    shapes = {"d": encoder.width + GEOMETRY, "j": encoder.spec.joint}
+    shapes = {"d": read_width(encoder), "j": encoder.spec.joint}
     arrays = {
         name: np.lib.format.open_memmap(
             root / f"{name}.npy", "w+", np.float16, (int(starts[-1]), shapes[width])
@@ -100,6 +109,8 @@ def build_annotated_table(
     held = [checked_unit(unit, checked) for unit in data.units]
     np.save(root / "checked.npy", np.repeat(held, counts), allow_pickle=False)
     np.save(root / "photo.npy", np.arange(starts[-1], dtype=np.int32), allow_pickle=False)
+    np.save(root / "source.npy", np.zeros(starts[-1], np.int16), allow_pickle=False)
+    np.save(root / "group.npy", np.arange(starts[-1], dtype=np.int32), allow_pickle=False)
     near = near_views([u.network for u in data.units], starts, arrays["whole_joint"], same)
     entries = [
         {"texts": list(unit.descriptions), "kind": KIND, "countable": False,
@@ -113,8 +124,11 @@ def build_annotated_table(
 
 @torch.inference_mode()
 def _pooled(encoder: Encoder, views: np.ndarray, masks: np.ndarray) -> torch.Tensor:
-    """Pool views uint8 [k, 3, H, W] under masks [k, 1, H, W], geometry last: [k, 2, d + 4]."""
+    """Pool views uint8 [k, 3, H, W] under masks [k, 1, H, W]: [k, 2, d], as they are read."""
     dense = encoder.dense(torch.from_numpy(np.ascontiguousarray(views)))
+    if tells_shown(encoder):
+        half = dense.flatten(1, 2).cpu().numpy().astype(np.float16)
+        dense = torch.from_numpy(with_shown(half)).unflatten(1, dense.shape[1:3]).to(dense.device)
     share = F.adaptive_avg_pool2d(torch.from_numpy(masks).float(), encoder.spec.grid)
     share = share[:, 0].to(dense.device)
     where = torch.stack([geometry(share), geometry(torch.ones_like(share))], 1)
@@ -169,14 +183,14 @@ class AnnotatedCorpus(Corpus):
 
     varied = False
 
-    def _senses(self, rng: np.random.Generator) -> tuple[list[Entry], str]:
+    def _senses(self, rng: np.random.Generator) -> tuple[list[Entry], str, int | None]:
         """Draw one unit and one of its texts."""
         entry = self._entry(rng)
-        return [entry], str(rng.choice(entry.texts))
+        return [entry], str(rng.choice(entry.texts)), None
 
     def unit(self, rng: np.random.Generator) -> Unit:
         """Draw one unit with its exemplars in any order, sometimes not all of them."""
-        (entry,), text = self._senses(rng)
+        (entry,), text, _ = self._senses(rng)
         k = min(self.exemplars, entry.photos)
         if rng.random() >= FULL_SET:
             k = int(rng.integers(min(MIN_EXEMPLARS, k), k + 1))

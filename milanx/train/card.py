@@ -55,14 +55,15 @@ excite the unit most.
 - encoder: {_encoder(content)}
 - p(d|E): {_base(recipe["base"])} with LoRA of rank {recipe["decoder"]["rank"]}, behind a
   permutation-invariant set encoder that also retrieves phrases of a vocabulary
-- critic: a bilinear score of exemplar sets and texts, trained to estimate their PMI; it retrieves
-  the phrases and takes part in the ranking
+- critic: a score of exemplar sets and texts, trained to estimate their PMI; it retrieves the
+  phrases and takes part in the ranking
 - p(d): the same GPT-2 with a LoRA of its own, fitted to the same descriptions without condition
+  and to what people wrote of units
 - search: beam {search["beam"]}, {search["retrieved"]} phrases that the critic retrieves and as many
   that foretell the unit's activations best, ranked by weighted PMI with lambda {search["lam"]} plus
   {search["agreement"]} times the critic's agreement plus {search["response"]} times the correlation
-  of text and activations over all views that the run keeps, less {search["without"]} for what it
-  says to be missing
+  of text and activations over all views that the run keeps, beyond the layer's mean unit and the
+  units whose exemplars look most alike, less {search["without"]} for what it says to be missing
 
 ## Data and its terms
 
@@ -79,6 +80,7 @@ training and {held_loss} on checked units, p(d) {facts["prior"]["loss"]}.
 
 {found}
 {checked}
+{_sources(facts.get("sources", {}))}
 
 ## Known failures
 
@@ -118,7 +120,8 @@ def _planted(training: dict[str, Any]) -> str:
     """Photos with planted units, their terms, and what of them was held out."""
     data = training["recipe"]["data"]
     names = [photo["file"].removesuffix(".parquet") for photo in data["photos"]]
-    listed = "\n".join(f"- `{name}`: {SOURCES.get(name, 'see its owner')}" for name in names)
+    known = dict.fromkeys(names)
+    listed = "\n".join(f"- `{name}`: {SOURCES.get(name, 'see its owner')}" for name in known)
     texts = f"\n\n{TEXTS}" if data["sentences"] or data["descriptions"] else ""
     return f"""{listed}{texts}
 
@@ -138,6 +141,23 @@ def _annotated(training: dict[str, Any]) -> str:
 come from ImageNet, research use alone, Places365 and BigGAN), split `{training["split"]}`:
 {networks}.
 The units for measuring of that split were seen by no training. No view is part of this folder."""
+
+
+def _sources(found: dict[str, Any]) -> str:
+    """How well the source of photos can be told."""
+    if "from_features" not in found:
+        return ""
+    texts = ""
+    if "from_texts" in found:
+        texts = (
+            f" From the first texts of {found['units']} checked units of one source, whose "
+            f"meanings any source can show, a bag of words tells {found['from_texts']:.0%}."
+        )
+    return (
+        f"Of {found['sources']} sources of photos a linear classifier tells "
+        f"{found['from_features']:.0%} from the features that are read of checked views "
+        f"(chance {found['chance']:.0%}, sources weighted equally).{texts}"
+    )
 
 
 def _is_bundled(content: dict[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from milanx.train.table import Entry, Table
 
 # How often each kind of meaning is drawn.
 SHARES = {
-    "class": 0.26, "kind": 0.05, "region": 0.12, "texture": 0.02, "phrase": 0.20, "pixel": 0.13,
+    "class": 0.24, "kind": 0.08, "region": 0.12, "texture": 0.02, "phrase": 0.18, "pixel": 0.14,
     "channel": 0.12, "both": 0.05, "without": 0.05, "annotated": 1.0,
 }  # fmt: skip
 NAMING = frozenset({"class", "kind", "texture", "region", "phrase"})  # whose words are seen
@@ -24,7 +25,14 @@ JOINED = frozenset({"both", "without", "channel"})  # kinds that are never one o
 NO_CONTRAST = 0.15  # share of the units without contrast views
 MIN_EXEMPLARS = 6
 FULL_SET = 0.7  # share of the units with all k exemplars
-MIN_CHECKED = 4  # views of a meaning, kept from training, with which it can be checked
+# Share of the units whose views are all of one source. Real units often live on photos of one
+# kind, and where sources lie with meanings, the source would be learned in their place.
+ONE_SOURCE = 0.6
+MIN_OWN = 4  # views of a meaning that a source must have for it
+PARTNERS = 8  # draws of a second meaning, until one source shows both
+# Photographs that must show a meaning, in training and in the check: sets of views of two or three
+# are known by heart, and tell nothing of the meaning.
+MIN_GROUPS, MIN_CHECKED = 5, 3
 
 
 @dataclass(frozen=True)
@@ -89,12 +97,16 @@ class Corpus:
         self.contrast = contrast
         self.min_purity = min_purity
         self.rows = np.flatnonzero(np.asarray(table.checked)[table.photo] == check)
+        origin = np.asarray(table.source)[table.photo[self.rows]]
+        self.rows_of = {int(s): self.rows[origin == s] for s in np.unique(origin)}
         self.views: dict[int, np.ndarray] = {}
+        self.views_of: dict[int, dict[int, np.ndarray]] = {}
         self.by_kind: dict[str, list[Entry]] = {}
         for entry in table.entries:
             views = self._own(entry)
-            if len(views) >= (MIN_CHECKED if check else 1):
+            if self._photographs(entry, views) >= (MIN_CHECKED if check else MIN_GROUPS):
                 self.views[entry.start] = views
+                self.views_of[entry.start] = self._by_source(entry, views)
                 self.by_kind.setdefault(entry.kind, []).append(entry)
         self.kinds = sorted(self.by_kind)
         shares = np.array([SHARES[kind] for kind in self.kinds])
@@ -118,6 +130,17 @@ class Corpus:
         shown = self.table.photo[entry.start : last : entry.variants]
         return np.flatnonzero(self.table.checked[shown] == self.check)
 
+    def _photographs(self, entry: Entry, views: np.ndarray) -> int:
+        """Count the photographs that are shown by places among a meaning's views."""
+        shown = self.table.photo[entry.start + views * entry.variants]
+        return len(np.unique(self.table.group[shown]))
+
+    def _by_source(self, entry: Entry, views: np.ndarray) -> dict[int, np.ndarray]:
+        """Divide the views of a meaning by source; sources with few of them are left out."""
+        origin = self.table.source[self.table.photo[entry.start + views * entry.variants]]
+        parts = {int(s): views[origin == s] for s in np.unique(origin)}
+        return {s: part for s, part in parts.items() if len(part) >= MIN_OWN}
+
     def frequencies(self) -> dict[str, float]:
         """Return how often each text is drawn for a unit of one meaning; they sum to one."""
         found: dict[str, float] = {}
@@ -131,13 +154,29 @@ class Corpus:
         text = str(rng.choice(entry.texts))
         return vary(text, rng) if entry.countable else text
 
-    def _senses(self, rng: np.random.Generator) -> tuple[list[Entry], str]:
-        """Draw one meaning, sometimes two, and their words."""
+    def _senses(self, rng: np.random.Generator) -> tuple[list[Entry], str, int | None]:
+        """Draw one meaning, sometimes two, their words, and a source where all is of one."""
+        one_source = rng.random() < ONE_SOURCE
         if rng.random() >= TWO_SENSES:
-            first = self._entry(rng)
-            return [first], self._phrase(first, rng)
-        both = [self._entry(rng, alone=False), self._entry(rng, alone=False)]
-        return both, " or ".join(dict.fromkeys(self._phrase(e, rng) for e in both))
+            senses = [self._entry(rng)]
+            text = self._phrase(senses[0], rng)
+        else:
+            first = self._entry(rng, alone=False)
+            for _ in range(PARTNERS if one_source else 1):
+                senses = [first, self._entry(rng, alone=False)]
+                if self._shared(senses):
+                    break
+            text = " or ".join(dict.fromkeys(self._phrase(e, rng) for e in senses))
+        shared = self._shared(senses) if one_source else {}
+        if not shared:
+            return senses, text, None
+        counts = np.array([*shared.values()], float)
+        return senses, text, int(rng.choice([*shared], p=counts / counts.sum()))
+
+    def _shared(self, senses: list[Entry]) -> dict[int, int]:
+        """Return the sources that show every one of some meanings, and how many views of them."""
+        parts = [self.views_of[entry.start] for entry in senses]
+        return {s: sum(len(p[s]) for p in parts) for s in parts[0] if all(s in p for p in parts)}
 
     def text(self, rng: np.random.Generator) -> str:
         """Draw one description alone, with the frequencies of `batch`."""
@@ -156,21 +195,24 @@ class Corpus:
     def vocabulary(self) -> list[str]:
         """Return the phrases that can be retrieved for a set."""
         named = NAMING | {"pixel"}
-        return sorted({t for e in self.table.entries if e.kind in named for t in e.texts})
+        entries = itertools.chain(*(self.by_kind.get(kind, []) for kind in named))
+        return sorted({t for e in entries for t in e.texts})
 
     def unit(self, rng: np.random.Generator) -> Unit:
         """Draw one unit."""
-        senses, text = self._senses(rng)
+        senses, text, source = self._senses(rng)
         k = self.exemplars
         if rng.random() >= FULL_SET:
             k = int(rng.integers(min(MIN_EXEMPLARS, k), k + 1))
         pure = rng.random(k) < rng.uniform(self.min_purity, 1)
         which = rng.integers(0, len(senses), k)
         whole = all(e.kind in WHOLE_KINDS for e in senses) and rng.random() < WHOLE_VIEW
-        rows = rng.choice(self.rows, k)
+        rows = rng.choice(self.rows if source is None else self.rows_of[source], k)
         for sense, entry in enumerate(senses):
             places = np.flatnonzero(pure & (which == sense))
             views = self.views[entry.start]
+            if source is not None:
+                views = self.views_of[entry.start][source]
             shown = rng.permutation(views)[np.arange(len(places)) % len(views)]
             variant = rng.integers(0, entry.variants, len(places))
             rows[places] = entry.start + shown * entry.variants + variant
@@ -178,6 +220,8 @@ class Corpus:
             rows = self.table.photo[rows].astype(np.int64)
         near = np.concatenate([entry.near for entry in senses])
         near = near if self.check else near[~self.table.checked[near]]
+        if source is not None:
+            near = near[self.table.source[near] == source]
         drawn = rng.permutation(near)[: self.contrast if rng.random() >= NO_CONTRAST else 0]
         return Unit(rows, whole, drawn, text, senses[0].kind, tuple(e.texts for e in senses))
 

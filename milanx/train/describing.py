@@ -18,7 +18,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from milanx.decode import Evidence, SetEncoder, SetEncoderSpec, with_lora
-from milanx.encode import GEOMETRY, Encoder
+from milanx.encode import Encoder, read_pixels, read_width
 from milanx.errors import InputError
 from milanx.language import (
     build_gpt2,
@@ -41,6 +41,7 @@ SAMPLE = 512  # units from which the features' usual values are learned
 NO_WORDS = 0.3  # share of the units that retrieve no words in training
 BEHIND = 6.0  # weight of a token behind a prefix beside one of the longer plain texts
 CHECKED = 384  # units of a check
+PEOPLE = 0.3  # share of people's descriptions among those that p(d) is fitted to
 
 
 @dataclass(frozen=True)
@@ -125,9 +126,9 @@ def new_set_encoder(
 ) -> SetEncoder:
     """Build a set encoder that knows the features' usual values and the vocabulary."""
     spec = SetEncoderSpec(
-        encoder.width + GEOMETRY, encoder.spec.joint, recipe.base.width, recipe.decoder.prefix,
+        read_width(encoder), encoder.spec.joint, recipe.base.width, recipe.decoder.prefix,
         layers=recipe.decoder.layers, vocabulary=len(vocabulary),
-        pixels=encoder.spec.pixel_channels + GEOMETRY, critic=recipe.critic.width,
+        pixels=read_pixels(encoder), critic=recipe.critic.width,
     )  # fmt: skip
     set_encoder = SetEncoder(spec)
     sample = corpus.batch(SAMPLE, step_rng(recipe.seed, 0, 0)).evidence
@@ -156,7 +157,8 @@ def train_agreement(
     return {**facts, "set_encoder": asdict(set_encoder.spec)}
 
 
-def _load_set_encoder(folder: Path, spec: dict[str, Any]) -> SetEncoder:
+def load_set_encoder(folder: Path, spec: dict[str, Any]) -> SetEncoder:
+    """Load the set encoder that a stage wrote, its critic frozen."""
     set_encoder = SetEncoder(SetEncoderSpec(**spec))
     set_encoder.load_state_dict(load_file(folder / "set_encoder.safetensors"))
     set_encoder.critic.requires_grad_(False)
@@ -185,7 +187,7 @@ def train_base(
     model = build_gpt2(
         len(tokenizer), settings.layers, settings.width, settings.heads, settings.positions
     )
-    both = Conditioned(_load_set_encoder(before, spec), model)
+    both = Conditioned(load_set_encoder(before, spec), model)
     ids, mask = encode_texts(tokenizer, texts, TOKENS)
     count = settings.steps * settings.accumulate
     order = _batches(mask.sum(1).numpy(), settings.batch_size, count, rng)
@@ -232,7 +234,7 @@ def _train_prefixes(
     """
     recipe, settings = desk.recipe, desk.recipe.base
     model, tokenizer = _load_base(desk, None)
-    both = Conditioned(_load_set_encoder(before, spec), model.requires_grad_(False))
+    both = Conditioned(load_set_encoder(before, spec), model.requires_grad_(False))
     ends = (tokenizer.bos_token_id, tokenizer.eos_token_id)
     if ends != (model.config.bos_token_id, model.config.eos_token_id) or None in ends:
         raise InputError(
@@ -295,7 +297,7 @@ def train_decoder(
         "lora_dropout": settings.dropout,
         "target_modules": list(settings.targets),
     }
-    set_encoder = _load_set_encoder(base_folder, spec)
+    set_encoder = load_set_encoder(base_folder, spec)
     both = Conditioned(set_encoder, adapt(base, lora))
 
     def loss_of(wrapped: nn.Module, step: int) -> Any:
@@ -338,8 +340,14 @@ def losses_by_kind(
     return found
 
 
-def train_prior(desk: Desk, corpus: Corpus, base_folder: Path, folder: Path) -> dict[str, Any]:
-    """Fit the base with a LoRA of its own to the same descriptions without their sets."""
+def train_prior(
+    desk: Desk, corpus: Corpus, people: Sequence[str], base_folder: Path, folder: Path
+) -> dict[str, Any]:
+    """Fit the base with a LoRA of its own to descriptions without their sets.
+
+    They are those of units, and a share of what people wrote of units elsewhere, so that p(d)
+    knows how they would say it.
+    """
     recipe, settings = desk.recipe, desk.recipe.prior
     torch.manual_seed(recipe.seed)
     base, tokenizer = _load_base(desk, base_folder)
@@ -353,7 +361,9 @@ def train_prior(desk: Desk, corpus: Corpus, base_folder: Path, folder: Path) -> 
 
     def loss_of(wrapped: nn.Module, step: int) -> Any:
         rng = step_rng(recipe.seed, 4, step)
-        texts = [corpus.text(rng) for _ in range(settings.batch_size)]
+        written = round(PEOPLE * settings.batch_size) if people else 0
+        texts = [corpus.text(rng) for _ in range(settings.batch_size - written)]
+        texts += [str(people[i]) for i in rng.integers(0, max(len(people), 1), written)]
         part = share(settings.batch_size, desk.accelerator)
         ids, mask = encode_texts(tokenizer, texts[part], TOKENS)
         return text_sums(wrapped, ids, mask, tokenizer.bos_token_id)

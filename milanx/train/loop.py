@@ -30,6 +30,7 @@ from milanx.train.annotated import (
 from milanx.train.card import card
 from milanx.train.corpus import NAMING, Corpus
 from milanx.train.describing import (
+    load_set_encoder,
     train_agreement,
     train_base,
     train_decoder,
@@ -55,14 +56,15 @@ from milanx.train.sources import fingerprint_source
 from milanx.train.splits import HELD_OUT_CALTECH, HELD_OUT_TINY
 from milanx.train.stages import Stages
 from milanx.train.table import Table, build_table
+from milanx.train.telling import told_apart
 from milanx.train.track import check_tracker
 
-CORPUS = 6  # raised when the meanings or the table change, so that cached stages are made again
-AGREEMENT = 1  # the same for the critic
-LANGUAGE = 3  # the same for what the language side is built of
+CORPUS = 7  # raised when the meanings or the table change, so that cached stages are made again
+AGREEMENT = 3  # the same for the critic
+LANGUAGE = 4  # the same for what the language side is built of
 # How a describer searches unless told otherwise. The weights of agreement and response were chosen
 # by P3 on hidden layers, and by P2 on planted units, that are not reported.
-SEARCH = {"beam": 50, "lam": 0.2, "max_tokens": 16, "agreement": 2.5, "response": 100.0,
+SEARCH = {"beam": 50, "lam": 0.2, "max_tokens": 16, "agreement": 1.5, "response": 150.0,
           "retrieved": 12, "without": 3.0}  # fmt: skip
 MIN_WORD_COUNT = 3  # rarer words of captions are misspelled more often than not
 
@@ -179,13 +181,21 @@ def train(
         "prior",
         prior_folder,
         settings.prior.steps,
-        lambda folder, desk: train_prior(desk, corpus, base_folder, folder),
+        lambda folder, desk: train_prior(desk, corpus, stages.people(), base_folder, folder),
     )
     wnids = {clean_name(p.name): p.wnid for p in photos.photos if p.name and p.wnid}
     probe_folder = stages.folder("probe-3", settings.encoder, CORPUS, *units)
     facts["probe"] = stages.run(
         "probe", probe_folder, 0, lambda f, desk: train_probe(corpus, wnids, f)
     )
+    if not annotated:
+        telling_folder = stages.folder("sources", *before, decoder)
+        facts["sources"] = stages.run(
+            "sources", telling_folder, 0,
+            lambda folder, desk: told_apart(
+                load_set_encoder(decoder_folder, spec), corpus, check, vocabulary
+            ),
+        )  # fmt: skip
     parts |= {"base": base_folder, "decoder": decoder_folder, "prior": prior_folder,
               "probe": probe_folder}  # fmt: skip
     _write(stages, corpus, vocabulary, out, parts, facts)
@@ -300,7 +310,7 @@ def _write(
             "search": SEARCH,
             "training": training,
         }
-        write_json(temporary / "describer.json", "milanx describer", 1, content)
+        write_json(temporary / "describer.json", "milanx describer", 2, content)
         _write_words(stages, corpus, vocabulary, temporary / "words.json")
         write_text(temporary / "README.md", card(content))
 

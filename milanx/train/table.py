@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from milanx.encode import GEOMETRY, Encoder, geometry
+from milanx.encode import GEOMETRY, Encoder, geometry, read_width, tells_shown, with_shown
 from milanx.files import read_json, write_json
 from milanx.train.meanings import Meaning
 from milanx.train.photos import PhotoFeatures
@@ -59,6 +59,8 @@ class Table:
             the masks' geometry is last (`milanx.encode.geometry`).
         whole: float16 [n, d + 4] and whole_joint float16 [n, j], over whole views.
         checked: bool [n], views that the trainings are checked on.
+        source: int16 [n], which file each view comes from.
+        group: int32 [n], which photos are one photograph or one video.
     """
 
     def __init__(self, root: Path) -> None:
@@ -67,7 +69,8 @@ class Table:
             Entry(**{**e, "texts": tuple(e["texts"]), "near": np.array(e["near"], np.int64)})
             for e in content["entries"]
         ]
-        for name in ("photo", "masked", "masked_joint", "whole", "whole_joint", "checked"):
+        for name in ("photo", "masked", "masked_joint", "whole", "whole_joint", "checked",
+                     "source", "group"):  # fmt: skip
             setattr(self, name, np.load(root / f"{name}.npy", mmap_mode="r", allow_pickle=False))
 
     photo: np.ndarray
@@ -76,6 +79,8 @@ class Table:
     whole: np.ndarray
     whole_joint: np.ndarray
     checked: np.ndarray
+    source: np.ndarray
+    group: np.ndarray
 
 
 def blob(rng: np.random.Generator, grid: int) -> np.ndarray:
@@ -138,7 +143,7 @@ def build_table(
     parts = [_row_masks(meaning, rng, grid) for meaning in meanings]
     photo = np.concatenate([np.repeat(p, m.shape[1]) for p, m in parts]).astype(np.int32)
     masks = np.concatenate([m.reshape(-1, grid**2) for _, m in parts])
-    width = encoder.width + GEOMETRY
+    width, shown = read_width(encoder), tells_shown(encoder)
     whole = np.empty((len(photos), width), np.float16)
     masked = np.lib.format.open_memmap(root / "masked.npy", "w+", np.float16, (len(photo), width))
     whole[:, -GEOMETRY:] = _where(np.zeros((1, grid**2), np.uint8), grid)
@@ -146,6 +151,7 @@ def build_table(
     starts = np.searchsorted(photo[order], np.arange(len(photos) + 1))
     for i in range(len(photos)):
         dense = np.asarray(photos.dense[i], np.float32)
+        dense = with_shown(dense[None])[0] if shown else dense
         whole[i, :-GEOMETRY] = dense.mean(0)
         rows = order[starts[i] : starts[i + 1]]
         if len(rows):
@@ -154,8 +160,13 @@ def build_table(
             masked[rows, -GEOMETRY:] = _where(masks[rows], grid)
     whole_joint, masked_joint = joint(whole, np.arange(len(photos))), joint(masked, photo)
     near = _near_views(meanings, whole_joint, keep)
-    for name, array in (("photo", photo), ("whole", whole), ("whole_joint", whole_joint),
-                        ("masked_joint", masked_joint), ("checked", checked)):  # fmt: skip
+    source = _numbers([p.source for p in photos.photos]).astype(np.int16)
+    group = _numbers([p.group for p in photos.photos])
+    arrays: dict[str, np.ndarray] = {
+        "photo": photo, "whole": whole, "whole_joint": whole_joint, "masked_joint": masked_joint,
+        "checked": checked, "source": source, "group": group,
+    }  # fmt: skip
+    for name, array in arrays.items():
         np.save(root / f"{name}.npy", array, allow_pickle=False)
     masked.flush()
     entries, start = [], 0
@@ -166,6 +177,12 @@ def build_table(
         })  # fmt: skip
         start += len(views) * m.shape[1]
     write_json(root / "table.json", FORMAT, VERSION, {"entries": entries})
+
+
+def _numbers(names: Sequence[str]) -> np.ndarray:
+    """Number names in the order in which they first occur: int32 [n]."""
+    place = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    return np.array([place[name] for name in names], np.int32)
 
 
 def _where(masks: np.ndarray, grid: int) -> np.ndarray:

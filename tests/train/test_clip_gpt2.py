@@ -215,7 +215,7 @@ def test_bases_that_cannot_be_used(models: list[str], tmp_path: Path) -> None:
 def _encoder() -> Any:
     """Features of a cell that are its colours; their joint space is the same, normalised."""
     return SimpleNamespace(
-        spec=SimpleNamespace(grid=7, joint=3), width=3,
+        spec=SimpleNamespace(grid=7, joint=3, pixel_channels=0), width=3,
         dense=lambda views: torch.nn.functional.adaptive_avg_pool2d(views.float() / 255, 7)
         .permute(0, 2, 3, 1),
         joint=lambda x: torch.nn.functional.normalize(x[..., :3], dim=-1),

@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from milanx.encode import GEOMETRY
-from milanx.pixels import colour_cells
+from milanx.pixels import SHOWN, colour_cells
 from milanx.splits import held_out, photo_group
 from milanx.train.agreeing import targets, train_critic
 from milanx.train.corpus import Corpus, Unit
@@ -35,6 +35,7 @@ from milanx.train.pixels import pixel_meanings
 from milanx.train.recipe import BaseSettings, CriticSettings, Recipe
 from milanx.train.splits import HELD_OUT_CALTECH
 from milanx.train.table import Table, build_table
+from milanx.train.telling import told_apart
 from milanx.train.text import near_duplicates
 from milanx.train.vocabulary import auroc, person_phrases, sentence_phrases
 
@@ -196,7 +197,7 @@ def test_meanings_and_units(tmp_path: Path) -> None:
     table = _table(tmp_path, features, [names["apple"], names["sky"], without])
     corpus = Corpus(table, exemplars=7)
     batch = corpus.batch(60, np.random.default_rng(0))
-    assert batch.evidence.features.shape == (60, 7, 2, 16 + GEOMETRY)
+    assert batch.evidence.features.shape == (60, 7, 2, 16 + SHOWN + GEOMETRY)
     assert batch.evidence.joint.shape == (60, 7, 2, 4)
     assert batch.evidence.valid[:, :6].all()
     assert len(set(batch.texts)) > 4
@@ -262,6 +263,69 @@ def test_critic_learns_which_text_agrees(tmp_path: Path) -> None:
     assert facts["checked_loss"] < 0.8  # two senses cannot be told for sure
 
 
+def test_the_least_loss_on_the_check_is_kept(tmp_path: Path) -> None:
+    """Of few photographs known by heart the last weights are not the best."""
+    features = _fake([_photo(group=str(i)) for i in range(60)], 16)
+    grids = np.full((20, 64), 255, np.uint8)
+    meanings = [Meaning((w,), "region", np.arange(20 * i, 20 * (i + 1)), grids, countable=False)
+                for i, w in enumerate(("one", "fourteen", "sea"))]  # fmt: skip
+    table = _table(tmp_path, features, meanings, held=range(0, 60, 4))
+    corpus, check = Corpus(table), Corpus(table, check=True)
+    encoder = _encoder()
+    set_encoder = new_set_encoder(Recipe(base=BaseSettings(width=16, heads=2)), encoder, corpus,
+                                  ["one", "fourteen", "sea"])  # fmt: skip
+    settings = CriticSettings(width=64, steps=250, batch_size=32, learning_rate=1e-2)
+    facts = train_critic(set_encoder, encoder, corpus, check, settings, seed=0)
+    losses = dict(facts["checked"])
+    assert [*losses] == [100, 200, 250]
+    assert facts["checked_loss"] == min(losses.values()) < losses[250]
+    again = train_critic(set_encoder, encoder, corpus, check,
+                         CriticSettings(width=64, steps=1, learning_rate=0.0), seed=0)  # fmt: skip
+    assert again["checked_loss"] == pytest.approx(facts["checked_loss"], abs=1e-3)
+
+
+def test_meanings_of_few_photographs_are_left_out(tmp_path: Path) -> None:
+    """Twelve views of two photographs say nothing that could be learned."""
+    features = _fake([_photo(group=str(i // 6 if i < 12 else i)) for i in range(40)], 16)
+    grids = np.full((12, 64), 255, np.uint8)
+    meanings = [Meaning((w,), "region", np.arange(start, start + 12), grids)
+                for w, start in (("two photographs", 0), ("twelve photographs", 12))]  # fmt: skip
+    corpus = Corpus(_table(tmp_path, features, meanings))
+    assert [e.texts for e in corpus.by_kind["region"]] == [("twelve photographs",)]
+    assert corpus.vocabulary() == ["twelve photographs"]
+
+
+def test_sources_that_look_apart_are_told(tmp_path: Path) -> None:
+    """Sources of other brightness are told by features, and by texts where the critic errs."""
+    photos = [_photo(source="ab"[i % 2], group=str(i)) for i in range(160)]
+    features = _fake(photos, 16)
+    grids = np.full((80, 64), 255, np.uint8)
+    either = [Meaning((w,), "phrase", np.arange(80) + 80 * i, grids, countable=False)
+              for i, w in enumerate(("one", "fourteen"))]  # fmt: skip
+    corpora = {}
+    for name, shift in (("alike", 0), ("apart", 9)):
+        moved = PhotoFeatures.__new__(PhotoFeatures)
+        moved.photos, moved.dense = photos, features.dense.copy()
+        moved.dense[1::2, :, :6] += shift
+        (tmp_path / name).mkdir()
+        table = _table(tmp_path / name, moved, either, held=range(0, 160, 3))
+        corpora[name] = Corpus(table), Corpus(table, check=True)
+    encoder = _encoder()
+    found = {}
+    for name, (corpus, check) in corpora.items():
+        words = corpus.vocabulary()
+        set_encoder = new_set_encoder(Recipe(base=BaseSettings(width=16, heads=2)), encoder,
+                                      corpus, words)  # fmt: skip
+        found[name] = told_apart(set_encoder, corpus, check, words)
+    assert found["apart"]["chance"] == 0.5 and found["apart"]["units"] > 300
+    assert found["apart"]["from_features"] == 1
+    assert found["alike"]["from_features"] < 0.75
+    assert 0 <= found["apart"]["from_texts"] <= 1
+    one = Corpus(_table(tmp_path, _fake([_photo(group=str(i)) for i in range(20)], 16),
+                        [Meaning(("x",), "phrase", np.arange(20), grids[:20])]))  # fmt: skip
+    assert told_apart(set_encoder, one, one, ["x"]) == {}
+
+
 def test_targets_share_what_is_right() -> None:
     none = np.zeros(0, np.int64)
     one = Unit(none, False, none, "dogs", "class", (("dog",),))
@@ -287,9 +351,30 @@ def test_pure_sets_are_pooled_where_the_region_is(tmp_path: Path) -> None:
     meaning = Meaning(("top",), "region", np.arange(6), grid, countable=False)
     corpus = Corpus(_table(tmp_path, features, [meaning]), exemplars=6, min_purity=1.0)
     evidence = corpus.batch(16, np.random.default_rng(0)).evidence
-    masked, whole = evidence.features[evidence.valid][..., :-GEOMETRY].mean((0, 2))
+    masked, whole = evidence.features[evidence.valid][..., :16].mean((0, 2))
     assert abs(float(whole) - 8 / 64) < 0.01
     assert masked > 0.4  # loosened masks still lie mostly on the region
+
+
+def test_a_unit_of_one_source_shows_no_other(tmp_path: Path) -> None:
+    """Meaning, impurities and contrast come from the source that was drawn."""
+    sources = ["a", "b", "c"]
+    features = _fake([_photo(source=sources[i % 3], group=str(i)) for i in range(60)], 16)
+    shown = np.arange(0, 60, 2)  # of all three
+    meaning = Meaning(("thing",), "class", shown, np.full((len(shown), 64), 255, np.uint8))
+    alone = Meaning(("other",), "class", np.arange(0, 60, 3), np.full((20, 64), 255, np.uint8))
+    corpus = Corpus(_table(tmp_path, features, [meaning, alone]), exemplars=9)
+    rng = np.random.default_rng(0)
+    mixed, joined = [], set()
+    for _ in range(300):
+        unit = corpus.unit(rng)
+        views = unit.rows if unit.whole else corpus.table.photo[unit.rows]
+        there = {int(s) for s in corpus.table.source[[*views, *unit.contrast]]}
+        mixed.append(len(there) > 1)
+        if len(unit.senses) == 2 and len(there) == 1:
+            joined |= there if {s[0] for s in unit.senses} == {"thing", "other"} else set()
+    assert 0.25 < np.mean(mixed) < 0.55  # ONE_SOURCE of them are not
+    assert joined == {0}  # the only source that shows both
 
 
 def test_basic_colours() -> None:
