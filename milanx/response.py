@@ -29,6 +29,7 @@ NO_OPINION = 200  # views that tell nothing, which are counted beside the real o
 # what is read off pixels is exact. This share of the latter counts beside the former.
 EXACT = 0.4
 NEAR = 8  # units whose exemplars look most alike, beyond which a unit's response is told
+NEAR_SHARE = 0.25  # of what is taken off, their part; the rest is the layer's mean unit
 TINY = 1e-6  # standard deviation below which nothing varies
 
 
@@ -133,8 +134,8 @@ class Responses:
         others: [n, o], activations of units all over the layer. Correlations are told beyond those
             of the mean unit: sharp photos excite all of a layer, and that says nothing of one.
         near: int64 [u, k], places among the others of the units whose exemplars look most alike
-            (`most_alike`), whose mean counts as much as the layer's: a text that holds for all of
-            them does not tell the unit from them.
+            (`most_alike`), whose mean counts for `NEAR_SHARE`: a text that holds for all of them
+            does not tell the unit from them.
     """
 
     def __init__(
@@ -204,7 +205,7 @@ def _beside(others: torch.Tensor, near: torch.Tensor | None) -> torch.Tensor:
         return everywhere
     share = others.new_zeros(others.shape[1], len(near))
     share.scatter_(0, near.T, 1 / near.shape[1])
-    return (everywhere + others @ share) / 2
+    return (1 - NEAR_SHARE) * everywhere + NEAR_SHARE * (others @ share)
 
 
 def _standardised(values: torch.Tensor) -> torch.Tensor:
