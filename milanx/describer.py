@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from milanx.contrast import contrast_views
 from milanx.errors import FormatError, InputError
 from milanx.files import fingerprint, fingerprint_file, read_json
 from milanx.joining import join_features
@@ -21,10 +20,10 @@ from milanx.saved import load_encoder, load_language, load_set_encoder
 from milanx.search import Candidate, SearchSettings
 
 if TYPE_CHECKING:
-    from milanx.decode import Evidence
     from milanx.exemplars import ExemplarStore
+    from milanx.gather import LayerGatherer
 
-UNITS_AT_ONCE = 256  # units whose pooled features are in memory at a time
+UNITS_AT_ONCE = 256  # units that are described together
 OTHERS = 256  # units of a layer, at most, beside which one of them is described
 BUILTIN = "builtin"
 
@@ -68,16 +67,12 @@ class Layer:
     """What all units of a layer are described with.
 
     Attributes:
-        store: the exemplars.
-        layer: its address.
-        features: of every stored view (`milanx.encode.encode_views`).
+        gatherer: of what the set encoder reads of them.
         others: what the critic is told of units all over the layer.
         responses: of the units that are described; None where they take no part.
     """
 
-    store: ExemplarStore
-    layer: str
-    features: dict[int, np.ndarray]
+    gatherer: LayerGatherer
     others: torch.Tensor | None
     responses: Responses | None
 
@@ -146,42 +141,6 @@ class Describer:
             )
         return cls(root, device)
 
-    @torch.inference_mode()
-    def evidence(
-        self, store: ExemplarStore, layer: str, rows: Sequence[int], features: dict[int, np.ndarray]
-    ) -> Evidence:
-        """Collect what the set encoder reads of some units.
-
-        Args:
-            store: the exemplars.
-            layer: whose.
-            rows: places of the units in the layer.
-            features: what `milanx.encode.encode_views` returned.
-        """
-        from milanx.decode import Evidence
-        from milanx.encode import exemplar_features, geometry, tells_shown, with_shown
-
-        grid, device = self.encoder.spec.grid, self.encoder.device
-        images = store.images(layer)[rows]
-        weights = store.mask_weights(layer, rows, (grid, grid))
-        shown = tells_shown(self.encoder)
-        pooled, valid = exemplar_features(features, images, weights, shown=shown)
-        near = contrast_views(store, layer, rows, features, self.contrast)
-        whole = {}
-        for i in set(near[near >= 0]):
-            dense = features[i].reshape(1, grid**2, -1)
-            told = with_shown(dense) if shown else np.asarray(dense, np.float32)
-            whole[i] = torch.from_numpy(told[0].mean(0))
-        contrast = torch.zeros(*near.shape, pooled.shape[-1])
-        everywhere = geometry(torch.ones(1, grid, grid))[0]
-        for place in zip(*np.nonzero(near >= 0), strict=True):
-            contrast[place] = torch.cat([whole[int(near[place])], everywhere])
-        pooled, contrast = pooled.to(device), contrast.to(device)
-        return Evidence(
-            pooled, self.encoder.joint(pooled), valid.to(device),
-            contrast, self.encoder.joint(contrast), torch.from_numpy(near >= 0).to(device),
-        )  # fmt: skip
-
     def describe(
         self,
         store: ExemplarStore,
@@ -205,7 +164,8 @@ class Describer:
         Returns:
             A description a unit, in the order of the store.
         """
-        from milanx.encode import encode_views
+        from milanx.encode import encode_views, tells_shown, view_maps
+        from milanx.gather import LayerGatherer
 
         progress = progress or Silent()
         settings = settings or self.settings
@@ -214,52 +174,28 @@ class Describer:
             with progress.stage("encode", len(store.view_indices())) as bar:
                 features = encode_views(self.encoder, store, advance=bar.advance)
         rows = {layer: self._rows(store, layer, units) for layer in chosen}
+        maps = view_maps(features) if tells_shown(self.encoder) else None
         views = see(self.encoder, store, features) if settings.response else None
         found: list[Description] = []
         with progress.stage("describe", sum(map(len, rows.values()))) as bar:
             for layer in chosen:
                 if not rows[layer]:
                     continue
+                gatherer = LayerGatherer(self.encoder, store, layer, features, maps, self.contrast)
                 responses = None
                 if views is not None:
-                    looks = self._looks(store, layer, features)
-                    responses = layer_responses(store, layer, views, rows[layer], looks)
-                others = self._others(store, layer, features)
-                told = Layer(store, layer, features, others, responses)
+                    responses = layer_responses(store, layer, views, rows[layer], gatherer.looks())
+                told = Layer(gatherer, self._others(gatherer), responses)
                 for start in range(0, len(rows[layer]), UNITS_AT_ONCE):
                     part = range(start, min(start + UNITS_AT_ONCE, len(rows[layer])))
                     found += self._describe_rows(told, rows[layer], part, settings, bar.advance)
         return found
 
     @torch.inference_mode()
-    def _others(
-        self, store: ExemplarStore, layer: str, features: dict[int, np.ndarray]
-    ) -> torch.Tensor | None:
+    def _others(self, gatherer: LayerGatherer) -> torch.Tensor | None:
         """What the critic is told of units all over a layer, whichever are described."""
-        status = store.status(layer)
-        alive = [row for row in range(len(status)) if status[row] != "dead"]
-        sample = alive[:: -(-len(alive) // OTHERS) or 1]
-        if not sample:
-            return None
-        return self.set_encoder.critic_vectors(self.evidence(store, layer, sample, features))
-
-    @torch.inference_mode()
-    def _looks(
-        self, store: ExemplarStore, layer: str, features: dict[int, np.ndarray]
-    ) -> torch.Tensor:
-        """Pool the exemplars of each living unit of a layer under their masks: [o, d]."""
-        from milanx.encode import MASKED, exemplar_features
-
-        grid, status = self.encoder.spec.grid, store.status(layer)
-        alive = [row for row in range(len(status)) if status[row] != "dead"]
-        parts = [torch.zeros(0, 1)]
-        for start in range(0, len(alive), UNITS_AT_ONCE):
-            part = alive[start : start + UNITS_AT_ONCE]
-            weights = store.mask_weights(layer, part, (grid, grid))
-            pooled, valid = exemplar_features(features, store.images(layer)[part], weights)
-            share = valid.float()[..., None]
-            parts.append((pooled[:, :, MASKED] * share).sum(1) / share.sum(1).clamp_min(1))
-        return torch.cat(parts[1:] or parts)
+        sample = gatherer.alive[:: -(-len(gatherer.alive) // OTHERS) or 1]
+        return self.set_encoder.critic_vectors(gatherer.evidence(sample)) if sample else None
 
     def _rows(
         self,
@@ -285,13 +221,12 @@ class Describer:
         """Describe a part of ``rows``, the rows of a layer that are described."""
         from milanx.search import search
 
-        known, status = told.store.units(told.layer), told.store.status(told.layer)
+        store, layer = told.gatherer.store, told.gatherer.layer
+        known, status = store.units(layer), store.status(layer)
         alive = [place for place in part if status[rows[place]] != "dead"]
         texts: dict[int, tuple[Candidate, ...]] = {}
         if alive:
-            evidence = self.evidence(
-                told.store, told.layer, [rows[place] for place in alive], told.features
-            )
+            evidence = told.gatherer.evidence([rows[place] for place in alive])
             vectors = self.set_encoder.critic_vectors(evidence)
             prefixes = self.set_encoder(evidence, vectors=vectors)
 
@@ -320,9 +255,7 @@ class Describer:
             )
             texts = dict(zip(alive, ranked, strict=True))
         advance(len(part) - len(alive))
-        return [
-            _description(told.layer, *known[rows[place]], texts.get(place, ())) for place in part
-        ]
+        return [_description(layer, *known[rows[place]], texts.get(place, ())) for place in part]
 
     def _retrieved(
         self,

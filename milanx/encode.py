@@ -327,8 +327,28 @@ def with_shown(dense: np.ndarray) -> np.ndarray:
     return np.concatenate([np.asarray(dense, np.float32), maps], -1)
 
 
+def view_maps(features: dict[int, np.ndarray], at_once: int = 512) -> dict[int, np.ndarray]:
+    """Say what the cells of views show by their pixels: image index -> float32 [g, g, 27].
+
+    Args:
+        features: what `encode_views` returned.
+        at_once: views.
+    """
+    found: dict[int, np.ndarray] = {}
+    places = list(features)
+    for start in range(0, len(places), at_once):
+        part = places[start : start + at_once]
+        pixels = np.stack([features[i][..., -CHANNELS:] for i in part])
+        maps = shown_maps(pixels.reshape(len(part), -1, CHANNELS))
+        found.update(zip(part, maps.reshape(*pixels.shape[:3], SHOWN), strict=True))
+    return found
+
+
 def exemplar_features(
-    features: dict[int, np.ndarray], images: np.ndarray, weights: np.ndarray, *, shown: bool = False
+    features: dict[int, np.ndarray],
+    images: np.ndarray,
+    weights: np.ndarray,
+    maps: dict[int, np.ndarray] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Pool the features of exemplar sets.
 
@@ -336,24 +356,27 @@ def exemplar_features(
         features: what `encode_views` returned.
         images: int64 [u, k], -1 where a set has fewer than k exemplars.
         weights: float32 [u, k, g, g], mask share of each cell.
-        shown: whether to add what cells show by their pixels (`with_shown`).
+        maps: what `view_maps` returned, to be pooled behind the features.
 
     Returns:
         features [u, k, 2, d + 27 + 4], the masks' `geometry` last, and which exemplars there are,
-        bool [u, k]; without ``shown`` d + 4.
+        bool [u, k]; without ``maps`` d + 4.
     """
     valid = images >= 0
     some = next(iter(features.values()))
-    out = torch.zeros(*images.shape, 2, some.shape[-1] + SHOWN * shown + GEOMETRY)
+    out = torch.zeros(*images.shape, 2, some.shape[-1] + SHOWN * bool(maps) + GEOMETRY)
     whole = geometry(torch.ones(1, *weights.shape[2:]))
     for u in range(len(images)):  # a unit at a time: all at once would not fit in memory
         here = np.flatnonzero(valid[u])
         if len(here):
-            dense = np.stack([features[int(i)] for i in images[u, here]])
-            if shown:
-                cells = with_shown(dense.reshape(len(dense), -1, dense.shape[-1]))
-                dense = cells.reshape(*dense.shape[:3], -1)
             masks = torch.from_numpy(weights[u, here])
+            parts = [features] if maps is None else [features, maps]
+            pooled = [
+                pool(
+                    torch.from_numpy(np.stack([p[int(i)] for i in images[u, here]])).float(), masks
+                )
+                for p in parts
+            ]
             where = torch.stack([geometry(masks), whole.expand(len(here), -1)], 1)
-            out[u, here] = torch.cat([pool(torch.from_numpy(dense).float(), masks), where], -1)
+            out[u, here] = torch.cat([*pooled, where], -1)
     return out, torch.from_numpy(valid)

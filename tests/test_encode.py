@@ -12,6 +12,7 @@ from milanx.encode import (
     exemplar_features,
     geometry,
     pool,
+    view_maps,
 )
 from milanx.pixels import CHANNELS, PIXEL_CHANNELS, SHOWN, pixel_cells
 
@@ -71,7 +72,7 @@ def test_the_share_of_a_mask_that_is_blue_is_read() -> None:
     cells[:4, :2, 7:10] = [0.1, 0.2, 0.9]
     images, weights = np.zeros((1, 1), np.int64), np.zeros((1, 1, 8, 8), np.float32)
     weights[0, 0, :4, :4] = rng.uniform(0.4, 1)
-    pooled, _ = exemplar_features({0: cells}, images, weights, shown=True)
+    pooled, _ = exemplar_features({0: cells}, images, weights, view_maps({0: cells}))
     assert pooled.shape[-1] == 7 + CHANNELS + SHOWN + GEOMETRY
     maps = pixel_cells(cells.reshape(1, 64, -1)[..., -CHANNELS:])
     told = dict(zip([texts[0] for texts in maps], pooled[0, 0, :, 7 + CHANNELS :].T, strict=False))

@@ -12,7 +12,7 @@ import milanx
 ROOT = Path(milanx.__file__).parent
 # From the ground up; a file imports only from floors below its own.
 FLOORS = [
-    {"errors", "environment", "fetch", "files", "progress", "splits"},
+    {"errors", "environment", "fetch", "files", "joining", "progress", "splits"},
     {"zoo", "weights", "images", "scenes", "sources"},
     {"units", "stats"},
     {"discover", "capture"},
@@ -21,7 +21,7 @@ FLOORS = [
     {"encode", "towers", "openclip", "language", "pixels"},
     {"critic", "prior", "response", "contrast"},
     {"decode"},
-    {"incremental", "search_settings"},
+    {"incremental", "search_settings", "gather"},
     {"generate"},
     {"search", "saved"},
     {"describer"},
@@ -39,7 +39,7 @@ ALLOWED = {
     ("zoo", "weights"), ("images", "zoo"), ("images", "sources"), ("sources", "scenes"),
     ("capture", "discover"), ("passes", "exemplars"), ("extraction", "exemplars"),
     ("extraction", "passes"), ("concepts", "assets"), ("train", "recipes"),
-    ("openclip", "encode"), ("openclip", "towers"), ("pixels", "encode"), ("describer", "assets"),
+    ("openclip", "encode"), ("openclip", "towers"), ("encode", "pixels"), ("openclip", "pixels"), ("describer", "assets"),
 }  # fmt: skip
 PLACE = {name: number for number, names in enumerate(FLOORS) for name in names}
 

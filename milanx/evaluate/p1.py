@@ -198,7 +198,7 @@ def linear_probe(
         float [units] and "", or None and why there is none.
     """
     from milanx.describer import Describer
-    from milanx.encode import encode_views, exemplar_features, tells_shown
+    from milanx.encode import encode_views, exemplar_features, tells_shown, view_maps
 
     known = (run.settings.get("describer") or {}).get("fingerprint")
     if known is None:
@@ -212,12 +212,12 @@ def linear_probe(
     tensors, classes = read_probe(path)
     features = encode_views(describer.encoder, run.store)
     grid, right = describer.encoder.spec.grid, []
-    shown = tells_shown(describer.encoder)
+    maps = view_maps(features) if tells_shown(describer.encoder) else None
     for row, wnid in zip(rows, wnids, strict=True):
         place = run.store.units(row["layer"]).index((row["unit"], row["sign"]))
         weights = run.store.mask_weights(row["layer"], [place], (grid, grid))
         images = run.store.images(row["layer"])[[place]]
-        pooled, valid = exemplar_features(features, images, weights, shown=shown)
+        pooled, valid = exemplar_features(features, images, weights, maps)
         right.append(float(probe_class(pooled[0][valid[0]], tensors, classes) == wnid))
     return np.array(right), ""
 
