@@ -182,6 +182,7 @@ class AnnotatedCorpus(Corpus):
     """Draws units that people described, each with one of its descriptions."""
 
     varied = False
+    least = (1, 1)  # a unit is what people saw of it, however few its exemplars are
 
     def _senses(self, rng: np.random.Generator) -> tuple[list[Entry], str, int | None]:
         """Draw one unit and one of its texts."""

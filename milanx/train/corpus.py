@@ -78,9 +78,11 @@ class Corpus:
     Attributes:
         kinds: of meanings that can be drawn; none where too few photos are kept for the check.
         varied: whether texts are also said in the plural.
+        least: photographs that must show a meaning, in training and in the check.
     """
 
     varied = True
+    least = (MIN_GROUPS, MIN_CHECKED)
 
     def __init__(
         self,
@@ -104,7 +106,7 @@ class Corpus:
         self.by_kind: dict[str, list[Entry]] = {}
         for entry in table.entries:
             views = self._own(entry)
-            if self._photographs(entry, views) >= (MIN_CHECKED if check else MIN_GROUPS):
+            if self._photographs(entry, views) >= self.least[check]:
                 self.views[entry.start] = views
                 self.views_of[entry.start] = self._by_source(entry, views)
                 self.by_kind.setdefault(entry.kind, []).append(entry)
