@@ -39,7 +39,8 @@ ALLOWED = {
     ("zoo", "weights"), ("images", "zoo"), ("images", "sources"), ("sources", "scenes"),
     ("capture", "discover"), ("passes", "exemplars"), ("extraction", "exemplars"),
     ("extraction", "passes"), ("concepts", "assets"), ("train", "recipes"),
-    ("openclip", "encode"), ("openclip", "towers"), ("encode", "pixels"), ("openclip", "pixels"), ("describer", "assets"),
+    ("openclip", "encode"), ("openclip", "towers"), ("encode", "pixels"),
+    ("openclip", "pixels"), ("describer", "assets"),
 }  # fmt: skip
 PLACE = {name: number for number, names in enumerate(FLOORS) for name in names}
 
