@@ -175,7 +175,7 @@ class Describer:
                 features = encode_views(self.encoder, store, advance=bar.advance)
         rows = {layer: self._rows(store, layer, units) for layer in chosen}
         maps = view_maps(features) if tells_shown(self.encoder) else None
-        views = see(self.encoder, store, features) if settings.response else None
+        views = see(self.encoder, store, features, maps) if settings.response else None
         found: list[Description] = []
         with progress.stage("describe", sum(map(len, rows.values()))) as bar:
             for layer in chosen:

@@ -6,6 +6,8 @@ chroma and hue angle, which follow what people see better than red, green and bl
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 PIXEL_CHANNELS = 6  # mean and deviation of R, G, B in each cell
@@ -128,3 +130,10 @@ def shown_maps(pixels: np.ndarray) -> np.ndarray:
     """
     cells = pixel_cells(pixels)
     return np.stack([*cells.values(), *placed_cells(cells).values()], -1).astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def shown_texts() -> tuple[tuple[str, ...], ...]:
+    """Return the ways to say what each map of `shown_maps` shows, in its order."""
+    cells = pixel_cells(np.zeros((1, 4, CHANNELS), np.float32))
+    return (*cells, *placed_cells(cells))

@@ -2,10 +2,10 @@
 
 Exemplars show where a unit is strongest; that a text names something rarer or commoner than what
 the unit answers to, or what its neighbours in the layer answer to as well, shows only over all
-views. The correlation of the text's similarity to views
-with the unit's activations is what simulation measures on images that were kept aside (Bills et
-al. 2023, "Language models can explain neurons in language models"); here it is computed on the
-views that exemplars came from, and takes part in the choice of a text.
+views. The correlation of the text's similarity to views with the unit's activations is what
+simulation measures on images that were kept aside (Bills et al. 2023, "Language models can explain
+neurons in language models"); here it is computed on the views that exemplars came from, and takes
+part in the choice of a text.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from milanx.pixels import CHANNELS, pixel_cells, placed_cells
+from milanx.pixels import shown_texts
 
 if TYPE_CHECKING:
     from milanx.encode import Encoder
@@ -66,16 +66,26 @@ class Views:
 
 
 @torch.inference_mode()
-def see(encoder: Encoder, store: ExemplarStore, features: dict[int, np.ndarray]) -> Views:
-    """Bring a store's views, encoded by `milanx.encode.encode_views`, to what texts can meet."""
+def see(
+    encoder: Encoder,
+    store: ExemplarStore,
+    features: dict[int, np.ndarray],
+    maps: dict[int, np.ndarray] | None = None,
+) -> Views:
+    """Bring a store's views to what texts can meet.
+
+    Args:
+        encoder: of the features.
+        store: whose views they are.
+        features: of every stored view (`milanx.encode.encode_views`).
+        maps: of every stored view (`milanx.encode.view_maps`); without, pixels tell nothing.
+    """
     dense = [features[int(i)] for i in store.view_indices()]
     whole = torch.from_numpy(np.stack([view.mean((0, 1), np.float32) for view in dense]))
     shown: dict[str, torch.Tensor] = {}
-    if encoder.spec.pixel_channels == CHANNELS:
-        cells = pixel_cells(np.stack([view.reshape(-1, view.shape[-1])[:, -CHANNELS:]
-                                      for view in dense]))  # fmt: skip
-        for texts, shows in (cells | placed_cells(cells)).items():
-            share = torch.from_numpy(np.sqrt(shows.mean(1))).float()
+    if maps is not None:
+        shares = np.sqrt([maps[int(i)].mean((0, 1)) for i in store.view_indices()])
+        for texts, share in zip(shown_texts(), torch.from_numpy(shares).float().T, strict=True):
             shown |= dict.fromkeys(texts, share)
     table = store.image_table()
     sources = [str(table[int(i)]["source"]) for i in store.view_indices()]

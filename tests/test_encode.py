@@ -14,7 +14,7 @@ from milanx.encode import (
     pool,
     view_maps,
 )
-from milanx.pixels import CHANNELS, PIXEL_CHANNELS, SHOWN, pixel_cells
+from milanx.pixels import CHANNELS, PIXEL_CHANNELS, SHOWN, shown_texts
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +74,8 @@ def test_the_share_of_a_mask_that_is_blue_is_read() -> None:
     weights[0, 0, :4, :4] = rng.uniform(0.4, 1)
     pooled, _ = exemplar_features({0: cells}, images, weights, view_maps({0: cells}))
     assert pooled.shape[-1] == 7 + CHANNELS + SHOWN + GEOMETRY
-    maps = pixel_cells(cells.reshape(1, 64, -1)[..., -CHANNELS:])
-    told = dict(zip([texts[0] for texts in maps], pooled[0, 0, :, 7 + CHANNELS :].T, strict=False))
+    told = dict(zip([texts[0] for texts in shown_texts()],
+                    pooled[0, 0, :, 7 + CHANNELS : -GEOMETRY].T, strict=True))  # fmt: skip
     assert told["blue areas"].tolist() == pytest.approx([0.5, 8 / 64])
     assert told["white areas"].tolist() == pytest.approx([0.5, 56 / 64])
     assert told["red areas"].tolist() == [0, 0]
