@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import typer
+
+from milanx.environment import keep_memory
 from milanx.cli import (
     bench,
     describe,
@@ -32,6 +34,7 @@ def main(
     version: bool = typer.Option(False, "--version", help="Print the version."),
 ) -> None:
     """Say in plain words what the units of a vision model detect."""
+    keep_memory()
     if version:
         from milanx import __version__
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from milanx.compose import best_pairs, joins, possible_pairs
 from milanx.errors import FormatError, InputError
 from milanx.files import fingerprint, fingerprint_file, read_json
-from milanx.joining import join_features
+from milanx.joining import join_features, split
 from milanx.progress import Reporter, Silent
 from milanx.response import Responses, layer_responses, see
 from milanx.saved import load_encoder, load_language, load_set_encoder
@@ -237,8 +238,7 @@ class Describer:
             def response(row: int, candidates: Sequence[str]) -> list[float]:
                 if told.responses is None:
                     return [0.0] * len(candidates)
-                centred = self.set_encoder.centred_texts(self._embedded(candidates))
-                return told.responses.correlations([alive[row]], candidates, centred)[0].tolist()
+                return self._responses(told.responses, alive[row], candidates).tolist()
 
             ranked = search(
                 self.decoder,
@@ -275,6 +275,43 @@ class Describer:
             mixed = [[*itertools.chain(*zip(a, (self.vocabulary[i] for i in b), strict=True))]
                      for a, b in zip(found, best, strict=True)]  # fmt: skip
             found = [list(dict.fromkeys(row)) for row in mixed]
+            if settings.composed:
+                found = [[*row, *self._composed(responses, place, row, settings.composed)]
+                         for place, row in zip(places, found, strict=True)]  # fmt: skip
+        return found
+
+    def _composed(
+        self, responses: Responses, place: int, phrases: Sequence[str], count: int
+    ) -> list[str]:
+        """Join two of a unit's phrases where they foretell its activations better than each does.
+
+        Returns:
+            At most ``count`` texts a connective, best first.
+        """
+        parts = [text for text in phrases if not joins(text)]
+        pairs = possible_pairs(parts)
+        if not pairs:
+            return []
+        vectors = self.set_encoder.centred_texts(self._embedded(parts))
+        alone = responses.correlations([place], parts, vectors)[0]
+        together = responses.joined(place, parts, vectors, pairs)
+        return best_pairs(parts, pairs, alone.tolist(), together.tolist(), count)
+
+    def _responses(
+        self, responses: Responses, place: int, texts: Sequence[str]
+    ) -> torch.Tensor:
+        """Return the response of one unit to texts [t], joined ones by what they join."""
+        centred = self.set_encoder.centred_texts(self._embedded(texts))
+        found = responses.correlations([place], texts, centred)[0]
+        divided = {i: split(text, self._whole) for i, text in enumerate(texts)}
+        joined = {i: parts for i, parts in divided.items() if parts}
+        if joined:
+            parts = sorted({part for first, _, second in joined.values()
+                            for part in (first, second)})  # fmt: skip
+            at = {part: i for i, part in enumerate(parts)}
+            vectors = self.set_encoder.centred_texts(self._embedded(parts))
+            pairs = [(at[first], how, at[second]) for first, how, second in joined.values()]
+            found[list(joined)] = responses.joined(place, parts, vectors, pairs)
         return found
 
     def retrieve(self, vectors: torch.Tensor, count: int) -> list[list[str]]:

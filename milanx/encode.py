@@ -9,7 +9,7 @@ stages and the last feature map, all brought to one grid, so that one pooling se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -285,21 +285,30 @@ def geometry(weights: torch.Tensor) -> torch.Tensor:
 def encode_views(
     encoder: Encoder,
     store: ExemplarStore,
+    views: Iterable[int] | None = None,
     *,
     batch_size: int = 32,
     advance: Callable[[int], None] = lambda n: None,
 ) -> dict[int, np.ndarray]:
     """Encode each distinct view of a store once.
 
+    Args:
+        encoder: what encodes.
+        store: whose views.
+        views: images of those that are wanted; all when None.
+        batch_size: views of a forward pass.
+        advance: told how many more are done.
+
     Returns:
         image index -> dense features float16 [g, g, d].
     """
     features: dict[int, np.ndarray] = {}
-    indices = [int(i) for i in store.view_indices()]
+    wanted = store.view_indices() if views is None else sorted(set(views))
+    indices = [int(i) for i in wanted]
     for start in range(0, len(indices), batch_size):
         batch = indices[start : start + batch_size]
-        views = torch.from_numpy(np.stack([store.view(i) for i in batch]))
-        dense = encoder.dense(views).cpu().numpy().astype(np.float16)
+        pixels = torch.from_numpy(np.stack([store.view(i) for i in batch]))
+        dense = encoder.dense(pixels).cpu().numpy().astype(np.float16)
         features.update(zip(batch, dense, strict=True))
         advance(len(batch))
     return features

@@ -9,6 +9,7 @@ from typing import Any
 from milanx.errors import InputError
 
 LIBRARIES = ("torch", "timm", "transformers", "open_clip_torch", "peft", "numpy", "pillow")
+TRIM_THRESHOLD, MMAP_MAX = -1, -4  # options of glibc's mallopt(3)
 
 
 def pick_device(device: str) -> str:
@@ -32,6 +33,20 @@ def pick_device(device: str) -> str:
             "--device auto takes what is there",
         ) from error
     return device
+
+
+def keep_memory() -> None:
+    """Let glibc keep the memory that is freed, for the next tensor of its size.
+
+    By default it asks the kernel for every large block and hands it back at once; on two CPU cores
+    the clearing of those pages took a third of the time of encoding. Does nothing elsewhere.
+    """
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        adjust = ctypes.CDLL(None).mallopt
+        for option, value in ((MMAP_MAX, 0), (TRIM_THRESHOLD, 2**31 - 1)):
+            adjust(option, value)
 
 
 def versions() -> dict[str, str]:

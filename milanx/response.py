@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from milanx.joining import CONNECTIVES
 from milanx.pixels import shown_texts
 
 if TYPE_CHECKING:
@@ -163,6 +164,8 @@ class Responses:
         units = activations.shape[1]
         self._shown = torch.zeros(units, len(self._known))
         self._parts: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._sources: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        self._total = total
         for inside in _places(sources).values():
             views = seen[inside].float()
             views = views - views.mean(0)
@@ -173,6 +176,7 @@ class Responses:
             share = _standardised(shares[inside].float()).to(values)
             self._shown += EXACT * (values.T @ share / total).cpu()
             self._parts.append((values.T @ views / total, views.T @ views / len(inside)))
+            self._sources.append((views, values, share))
 
     def correlations(
         self, units: Sequence[int], texts: Sequence[str], vectors: torch.Tensor
@@ -198,6 +202,44 @@ class Responses:
             places = [self._known[texts[i]] for i in columns]
             found[:, columns] = self._shown[units][:, places].to(found)
         return found
+
+    def joined(
+        self,
+        unit: int,
+        texts: Sequence[str],
+        vectors: torch.Tensor,
+        pairs: Sequence[tuple[int, str, int]],
+    ) -> torch.Tensor:
+        """Correlate what pairs of texts say together with a unit's activations.
+
+        A view shows "A or B" as much as the one of them that it shows more, "A and B" as much as
+        the other one, "A without B" as much as it shows A and lacks B: the maximum and the minimum
+        of fuzzy sets (Zadeh 1965), of similarities brought to mean 0 and variance 1.
+
+        Args:
+            unit: which.
+            texts: t of them.
+            vectors: of these in the joint space, [t, j].
+            pairs: (place of A, connective, place of B) among the texts.
+
+        Returns:
+            [len(pairs)], correlations as of `correlations`.
+        """
+        found = vectors.new_zeros(len(pairs))
+        first, second = ([pair[i] for pair in pairs] for i in (0, 2))
+        kinds = torch.tensor([CONNECTIVES.index(pair[1]) for pair in pairs], device=vectors.device)
+        columns = [i for i, text in enumerate(texts) if text in self._known]
+        places = [self._known[texts[i]] for i in columns]
+        for views, values, share in self._sources:
+            similar = _standardised(views @ vectors.T)
+            similar[:, columns] = share[:, places]
+            a, b = similar[:, first], similar[:, second]
+            both = torch.minimum(a, torch.where(kinds == CONNECTIVES.index("without"), -b, b))
+            together = torch.where(kinds == CONNECTIVES.index("or"), torch.maximum(a, b), both)
+            found += values[:, unit] @ _standardised(together) / self._total
+        weight = torch.ones(len(texts), device=vectors.device)
+        weight[columns] = EXACT
+        return found * (weight[first] + weight[second]) / 2
 
 
 def _places(sources: Sequence[str]) -> dict[str, list[int]]:

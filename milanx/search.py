@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from milanx.compose import joins
 from milanx.generate import Found, beam_search, nucleus_search
-from milanx.language import encode_texts, log_probabilities, normalise_text, stem
+from milanx.language import normalise_text, stem
+from milanx.scoring import score_texts
 from milanx.search_settings import SearchSettings
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ __all__ = [
 ]
 
 JOINING = frozenset({"and", "or", "without", "of", "with", "on", "in", "a", "an", "the"})
+DIM = 0.12  # a correlation far below this may come about by chance: it counts by its cube
+UNSURE = 2.5  # nats that the likeliest text costs where p(d|E) by itself is no guide any more
 UNITS_AT_ONCE = 48  # units of one beam search: their logits fit in some 50 MB
 
 
@@ -89,8 +93,10 @@ def rerank(
     """Merge texts that are the same after normalisation, and rank what is left.
 
     The rank of a text is its weighted PMI, plus ``settings.agreement`` times its agreement and
-    ``settings.response`` times its response, less ``settings.length_penalty`` times its tokens and
-    ``settings.without`` if it says what is missing.
+    ``settings.response`` times what its response counts (`foretells`), less
+    ``settings.length_penalty`` times its tokens, ``settings.joined`` if it joins two things and
+    ``settings.without`` if it says what is missing. Responses count the less the surer p(d|E) is:
+    in full where its likeliest text costs `UNSURE` nats, by the square of the cost below.
 
     Args:
         found: (text, log p(d|E)), any order.
@@ -123,14 +129,17 @@ def rerank(
     shown = [max(known, key=lambda text: (known[text], text)) for known in spellings.values()]
     alike = _asked("agreement", settings.agreement, agreement, shown)
     foretold = _asked("response", settings.response, response, shown)
+    likelihoods = [_log_sum(known.values()) for known in spellings.values()]
+    doubt = min(1.0, (max(likelihoods) / UNSURE) ** 2)
     ranked = []
-    for text, known, near, r in zip(shown, spellings.values(), alike, foretold, strict=True):
-        likelihood = _log_sum(known.values())
+    for text, known, likelihood, near, r in zip(
+        shown, spellings.values(), likelihoods, alike, foretold, strict=True
+    ):
         unconditioned = _log_sum(before[spelling] for spelling in known)
         pmi = likelihood - settings.lam * unconditioned
-        rank = pmi + settings.agreement * (near or 0.0) + settings.response * (r or 0.0)
-        if "without" in normalise_text(text).split():
-            rank -= settings.without
+        rank = pmi + settings.agreement * (near or 0.0)
+        rank += settings.response * doubt * foretells(r or 0.0)
+        rank -= settings.joined * joins(text) + settings.without * (" without " in text)
         if settings.length_penalty and tokens is not None:
             rank -= settings.length_penalty * tokens[text]
         made = Candidate(text, pmi, likelihood, unconditioned, near, r)
@@ -141,6 +150,11 @@ def rerank(
     first, second = (by_rank, by_likelihood) if plain else (by_likelihood, by_rank)
     kept = first[: settings.candidates]
     return tuple(kept if second[0] in kept else [*kept, second[0]])
+
+
+def foretells(correlation: float) -> float:
+    """Return what a text's correlation with a unit's activations counts in the ranking."""
+    return correlation**3 / (correlation**2 + DIM**2)
 
 
 def _asked(
@@ -214,7 +228,7 @@ def search(
         ]
         if retrieved:
             asked = retrieved[start : start + UNITS_AT_ONCE]
-            named = _with_retrieved(model, tokenizer, part, named, asked, settings)
+            named = _with_retrieved(model, tokenizer, part, named, asked)
         prior([text for found in named for text, _ in found if normalise_text(text)])
         if settings.agreement or settings.response:
             prepare(sorted({text for found in named for text, _ in found}))
@@ -238,25 +252,19 @@ def _with_retrieved(
     prefixes: torch.Tensor,
     named: list[list[tuple[str, float]]],
     asked: Sequence[Sequence[str]],
-    settings: SearchSettings,
 ) -> list[list[tuple[str, float]]]:
     """Add to each unit's texts those of ``asked`` that it lacks, with their log p(d|E)."""
-    import torch
-
-    new: list[tuple[int, str]] = []
-    for unit, (found, texts) in enumerate(zip(named, asked, strict=True)):
+    new: list[list[str]] = []
+    for found, texts in zip(named, asked, strict=True):
         there = {text for text, _ in found}
-        new += [(unit, text) for text in dict.fromkeys(texts) if text not in there]
-    if not new:
+        new.append([text for text in dict.fromkeys(texts) if text not in there])
+    flat = [text for texts in new for text in texts]
+    if not flat:
         return named
-    longest = max(settings.max_tokens, *(_length(tokenizer, text) for _, text in new))
-    ids, mask = encode_texts(tokenizer, [text for _, text in new], longest)
-    rows = torch.tensor([unit for unit, _ in new])
-    scores = log_probabilities(model, ids, mask, prefixes[rows])
-    joined = [list(found) for found in named]
-    for (unit, text), score in zip(new, scores.tolist(), strict=True):
-        joined[unit].append((text, score))
-    return joined
+    ids = dict(zip(flat, tokenizer(flat, add_special_tokens=False)["input_ids"], strict=True))
+    scores = score_texts(model, prefixes, [[ids[text] for text in texts] for texts in new])
+    return [[*found, *zip(texts, row, strict=True)]
+            for found, texts, row in zip(named, new, scores, strict=True)]  # fmt: skip
 
 
 def _length(tokenizer: PreTrainedTokenizerFast, text: str) -> int:

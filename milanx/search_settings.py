@@ -38,6 +38,10 @@ class SearchSettings:
         retrieved: phrases that the critic finds to agree most, and as many that foretell the
             activations best where ``response`` has a weight, that are ranked beside what the
             strategy finds; 0 is none.
+        composed: joined texts a connective, made of the retrieved phrases where two of them foretell
+            the activations better than each does, that are ranked beside the others; 0 is none.
+        joined: nats taken in the ranking from a text that joins two things, which fits by chance
+            more easily than one.
         without: nats taken in the ranking from a text that says what is missing ("A without B"):
             contrast views seldom bear it out.
 
@@ -63,6 +67,8 @@ class SearchSettings:
     agreement: float = 0.0
     response: float = 0.0
     retrieved: int = 0
+    composed: int = 0
+    joined: float = 0.0
     without: float = 0.0
 
     def __post_init__(self) -> None:

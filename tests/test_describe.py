@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from milanx.errors import FormatError, InputError
 from milanx.probes import COLOURS, PixelUnits
 from milanx.report.page import write_page
 from milanx.runs import UNITS, UNITS_VERSION, open_run, units_schema, write_units
-from milanx.search import Candidate
+from milanx.search import DIM, UNSURE, Candidate
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -51,11 +52,17 @@ def test_planted_colours_are_told_apart(run: milanx.Run) -> None:
     assert own > others, texts
 
 
-def _rank(describer: milanx.Describer, c: Candidate) -> float:
+def _ranks(describer: milanx.Describer, candidates: Sequence[Candidate]) -> list[float]:
     how = describer.settings
-    missing = how.without * ("without" in c.text.split())
-    told = how.agreement * (c.agreement or 0.0) + how.response * (c.response or 0.0)
-    return c.pmi + told - missing
+    surest = max(c.log_p_given_exemplars or 0.0 for c in candidates)
+    found = []
+    for c in candidates:
+        words, r = c.text.split(), c.response or 0.0
+        joined = how.joined * bool({"and", "or", "without"} & set(words))
+        told = how.agreement * (c.agreement or 0.0)
+        told += how.response * min(1, surest**2 / UNSURE**2) * r**3 / (r**2 + DIM**2)
+        found.append(c.pmi + told - joined - how.without * ("without" in words))
+    return found
 
 
 def test_table_is_read_without_milanx(run: milanx.Run, describer: milanx.Describer) -> None:
@@ -64,7 +71,7 @@ def test_table_is_read_without_milanx(run: milanx.Run, describer: milanx.Describ
     assert table.num_rows == len(run)
     assert table.column("score").null_count == len(run)
     for row in table.to_pylist():
-        ranks = [_rank(describer, Candidate(**c)) for c in row["candidates"]]
+        ranks = _ranks(describer, [Candidate(**c) for c in row["candidates"]])
         assert ranks[0] == pytest.approx(max(ranks))
         assert row["pmi"] == row["candidates"][0]["pmi"]
         assert row["description"] == row["candidates"][0]["text"]
@@ -78,7 +85,7 @@ def test_a_unit_alone_has_the_text_that_it_has_in_the_layer(
     for unit in (0, 5, 11):
         alone = describer.describe(run.store, units={"units": [(unit, "+")]})[0]
         other = together[unit, "+"]
-        ranks = [_rank(describer, c) for c in other.candidates]
+        ranks = _ranks(describer, other.candidates)
         if len(ranks) < 2 or ranks[0] - ranks[1] > 1e-4:
             assert alone.text == other.text
             assert alone.pmi == pytest.approx(other.pmi, abs=1e-3)

@@ -67,6 +67,32 @@ def test_a_text_that_holds_for_all_neighbours_falls_behind() -> None:
     assert same.correlations([0], NAMES[:1], texts[:1]).isfinite().all()
 
 
+def test_joined_texts_are_fuzzy_sets_of_their_parts() -> None:
+    """What answers to either of two things is foretold by "or", to both by "and", and so on."""
+    rng = np.random.default_rng(0)
+    shows = torch.from_numpy((rng.random((400, 2)) < 0.4).astype(np.float32))
+    a, b = shows.bool().T
+    meanings = torch.stack([a | b, a & b, a & ~b], 1).float()
+    told = Responses(shows, ["a"] * 200 + ["b"] * 200, meanings)
+    texts = torch.eye(2)
+    pairs = [(0, "or", 1), (0, "and", 1), (0, "without", 1), (1, "or", 0)]
+    for unit in range(3):
+        found = told.joined(unit, ["dogs", "trees"], texts, pairs)
+        alone = told.correlations([unit], ["dogs", "trees"], texts)[0]
+        assert int(found[:3].argmax()) == unit
+        assert float(found.max()) > 0.9 * 400 / (400 + NO_OPINION)
+        assert float(found.max()) > float(alone.max()) + 0.05
+        assert float(found[3]) == pytest.approx(float(found[0]))
+
+
+def test_of_joined_texts_what_pixels_tell_counts_less() -> None:
+    shares, seen = torch.rand(40), torch.rand(40, 2)
+    both = torch.maximum(shares - shares.mean(), shares - shares.mean())
+    told = Responses(seen, ["a"] * 40, both[:, None], {"red areas": shares, "red things": shares})
+    pair = told.joined(0, ["red areas", "red things"], torch.rand(2, 2), [(0, "or", 1)])
+    assert float(pair[0]) == pytest.approx(EXACT * 40 / (40 + NO_OPINION), abs=1e-5)
+
+
 def test_few_views_say_little() -> None:
     activations = torch.arange(8.0)[:, None]
     few = Responses(activations.repeat(1, 2), ["a"] * 8, activations)

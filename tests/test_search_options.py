@@ -15,7 +15,15 @@ from milanx.errors import InputError
 from milanx.generate import ban_repeats, draw, largest
 from milanx.language import build_gpt2, log_probabilities, train_tokenizer
 from milanx.prior import Prior
-from milanx.search import Candidate, SearchSettings, beam_search, hypotheses, rerank, search
+from milanx.search import (
+    Candidate,
+    SearchSettings,
+    beam_search,
+    foretells,
+    hypotheses,
+    rerank,
+    search,
+)
 
 WORDS, END = 7, 0
 
@@ -328,6 +336,27 @@ def test_response_and_what_is_missing_take_part_in_the_rank() -> None:
 
     assert first(SearchSettings()) == "dogs without snow"
     assert first(SearchSettings(without=2.0)) == "dogs"
+    assert first(SearchSettings(joined=2.0)) == "dogs"
+    found[1] = ("dogs or snow", -1.0)
+    prior["dogs or snow"] = -3.0
+    assert first(SearchSettings(without=2.0)) == "dogs or snow"
+    assert first(SearchSettings(joined=2.0)) == "dogs"
+
+
+def test_the_surer_p_is_the_less_a_response_counts() -> None:
+    def first(surest: float) -> str:
+        found = [("dogs", surest), ("trees", surest - 3)]
+        return rerank(found, lambda texts: [-3.0] * 2, SearchSettings(response=40.0),
+                      response=lambda texts: [0.2, 0.4])[0].text  # fmt: skip
+
+    assert [first(-0.5), first(-2.5), first(-6.0)] == ["dogs", "trees", "trees"]
+
+
+def test_what_may_be_chance_hardly_counts() -> None:
+    assert foretells(0.0) == 0
+    assert foretells(-0.3) == -foretells(0.3)
+    assert foretells(0.03) < 0.1 * 0.03
+    assert foretells(0.4) > 0.9 * 0.4
 
 
 def test_a_penalty_of_length_prefers_the_shorter() -> None:

@@ -210,11 +210,12 @@ def linear_probe(
     if not path.is_file():
         return None, "the describer's folder holds none"
     tensors, classes = read_probe(path)
-    features = encode_views(describer.encoder, run.store)
+    places = [run.store.units(row["layer"]).index((row["unit"], row["sign"])) for row in rows]
+    shown = np.stack([run.store.images(r["layer"])[p] for r, p in zip(rows, places, strict=True)])
+    features = encode_views(describer.encoder, run.store, shown[shown >= 0].tolist())
     grid, right = describer.encoder.spec.grid, []
     maps = view_maps(features) if tells_shown(describer.encoder) else None
-    for row, wnid in zip(rows, wnids, strict=True):
-        place = run.store.units(row["layer"]).index((row["unit"], row["sign"]))
+    for row, place, wnid in zip(rows, places, wnids, strict=True):
         weights = run.store.mask_weights(row["layer"], [place], (grid, grid))
         images = run.store.images(row["layer"])[[place]]
         pooled, valid = exemplar_features(features, images, weights, maps)

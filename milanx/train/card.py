@@ -59,11 +59,13 @@ excite the unit most.
   phrases and takes part in the ranking
 - p(d): the same GPT-2 with a LoRA of its own, fitted to the same descriptions without condition
   and to what people wrote of units
-- search: beam {search["beam"]}, {search["retrieved"]} phrases that the critic retrieves and as many
-  that foretell the unit's activations best, ranked by weighted PMI with lambda {search["lam"]} plus
-  {search["agreement"]} times the critic's agreement plus {search["response"]} times the correlation
-  of text and activations over all views that the run keeps, beyond the layer's mean unit and the
-  units whose exemplars look most alike, less {search["without"]} for what it says to be missing
+- search: beam {search["beam"]}, {search["retrieved"]} phrases that the critic retrieves, as many
+  that foretell the unit's activations best and {search["composed"]} pairs a connective of these
+  that foretell them better than each does, ranked by weighted PMI with lambda {search["lam"]} plus
+  {search["agreement"]} times the critic's agreement plus {search["response"]} times what the
+  correlation of text and activations counts over all views that the run keeps, beyond the layer's
+  mean unit and the units whose exemplars look most alike, the less the surer p(d|E) is, less
+  {search["joined"]} for two things joined and {search["without"]} for what is said to be missing
 
 ## Data and its terms
 

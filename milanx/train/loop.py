@@ -63,9 +63,9 @@ CORPUS = 7  # raised when the meanings or the table change, so that cached stage
 AGREEMENT = 3  # the same for the critic
 LANGUAGE = 4  # the same for what the language side is built of
 # How a describer searches unless told otherwise. The weights of agreement and response were chosen
-# by P3 on hidden layers, and by P2 on planted units, that are not reported.
-SEARCH = {"beam": 50, "lam": 0.2, "max_tokens": 16, "agreement": 2.5, "response": 150.0,
-          "retrieved": 12, "without": 3.0}  # fmt: skip
+# on hidden layers (P3, readers), planted units (P2) and a model's logits that are not reported.
+SEARCH = {"beam": 50, "lam": 0.2, "max_tokens": 16, "agreement": 1.5, "response": 300.0,
+          "retrieved": 12, "composed": 4, "joined": 2.0, "without": 3.0}  # fmt: skip
 MIN_WORD_COUNT = 3  # rarer words of captions are misspelled more often than not
 
 
