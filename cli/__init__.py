@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import typer
-
-from milanx.environment import keep_memory
 from milanx.cli import (
     bench,
     describe,
@@ -18,6 +16,8 @@ from milanx.cli import (
     study,
     train,
 )
+
+from milanx.environment import keep_memory
 
 app = typer.Typer(
     name="milanx",

@@ -297,9 +297,7 @@ class Describer:
         together = responses.joined(place, parts, vectors, pairs)
         return best_pairs(parts, pairs, alone.tolist(), together.tolist(), count)
 
-    def _responses(
-        self, responses: Responses, place: int, texts: Sequence[str]
-    ) -> torch.Tensor:
+    def _responses(self, responses: Responses, place: int, texts: Sequence[str]) -> torch.Tensor:
         """Return the response of one unit to texts [t], joined ones by what they join."""
         centred = self.set_encoder.centred_texts(self._embedded(texts))
         found = responses.correlations([place], texts, centred)[0]

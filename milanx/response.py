@@ -226,7 +226,7 @@ class Responses:
             [len(pairs)], correlations as of `correlations`.
         """
         found = vectors.new_zeros(len(pairs))
-        first, second = ([pair[i] for pair in pairs] for i in (0, 2))
+        first, second = [pair[0] for pair in pairs], [pair[2] for pair in pairs]
         kinds = torch.tensor([CONNECTIVES.index(pair[1]) for pair in pairs], device=vectors.device)
         columns = [i for i, text in enumerate(texts) if text in self._known]
         places = [self._known[texts[i]] for i in columns]

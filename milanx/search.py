@@ -33,6 +33,7 @@ __all__ = [
 JOINING = frozenset({"and", "or", "without", "of", "with", "on", "in", "a", "an", "the"})
 DIM = 0.12  # a correlation far below this may come about by chance: it counts by its cube
 UNSURE = 2.5  # nats that the likeliest text costs where p(d|E) by itself is no guide any more
+LEAST = 0.3  # what responses count at least, however sure p(d|E) is: many units are surely of dogs
 UNITS_AT_ONCE = 48  # units of one beam search: their logits fit in some 50 MB
 
 
@@ -95,8 +96,8 @@ def rerank(
     The rank of a text is its weighted PMI, plus ``settings.agreement`` times its agreement and
     ``settings.response`` times what its response counts (`foretells`), less
     ``settings.length_penalty`` times its tokens, ``settings.joined`` if it joins two things and
-    ``settings.without`` if it says what is missing. Responses count the less the surer p(d|E) is:
-    in full where its likeliest text costs `UNSURE` nats, by the square of the cost below.
+    ``settings.without`` if it says what is missing. Responses count the less the surer p(d|E) is
+    (`doubt_of`).
 
     Args:
         found: (text, log p(d|E)), any order.
@@ -130,7 +131,7 @@ def rerank(
     alike = _asked("agreement", settings.agreement, agreement, shown)
     foretold = _asked("response", settings.response, response, shown)
     likelihoods = [_log_sum(known.values()) for known in spellings.values()]
-    doubt = min(1.0, (max(likelihoods) / UNSURE) ** 2)
+    doubt = doubt_of(max(likelihoods))
     ranked = []
     for text, known, likelihood, near, r in zip(
         shown, spellings.values(), likelihoods, alike, foretold, strict=True
@@ -150,6 +151,14 @@ def rerank(
     first, second = (by_rank, by_likelihood) if plain else (by_likelihood, by_rank)
     kept = first[: settings.candidates]
     return tuple(kept if second[0] in kept else [*kept, second[0]])
+
+
+def doubt_of(likeliest: float) -> float:
+    """Return what responses count where p(d|E)'s likeliest text has this log p: `LEAST` to 1.
+
+    In full where it costs `UNSURE` nats or more, by the square of the cost below.
+    """
+    return min(1.0, max(LEAST, (likeliest / UNSURE) ** 2))
 
 
 def foretells(correlation: float) -> float:

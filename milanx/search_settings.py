@@ -38,8 +38,9 @@ class SearchSettings:
         retrieved: phrases that the critic finds to agree most, and as many that foretell the
             activations best where ``response`` has a weight, that are ranked beside what the
             strategy finds; 0 is none.
-        composed: joined texts a connective, made of the retrieved phrases where two of them foretell
-            the activations better than each does, that are ranked beside the others; 0 is none.
+        composed: joined texts a connective, made of two retrieved phrases that foretell the
+            activations better together than each does, that are ranked beside the others; 0 is
+            none.
         joined: nats taken in the ranking from a text that joins two things, which fits by chance
             more easily than one.
         without: nats taken in the ranking from a text that says what is missing ("A without B"):

@@ -19,7 +19,7 @@ from milanx.errors import FormatError, InputError
 from milanx.probes import COLOURS, PixelUnits
 from milanx.report.page import write_page
 from milanx.runs import UNITS, UNITS_VERSION, open_run, units_schema, write_units
-from milanx.search import DIM, UNSURE, Candidate
+from milanx.search import DIM, Candidate, doubt_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -60,7 +60,7 @@ def _ranks(describer: milanx.Describer, candidates: Sequence[Candidate]) -> list
         words, r = c.text.split(), c.response or 0.0
         joined = how.joined * bool({"and", "or", "without"} & set(words))
         told = how.agreement * (c.agreement or 0.0)
-        told += how.response * min(1, surest**2 / UNSURE**2) * r**3 / (r**2 + DIM**2)
+        told += how.response * doubt_of(surest) * r**3 / (r**2 + DIM**2)
         found.append(c.pmi + told - joined - how.without * ("without" in words))
     return found
 

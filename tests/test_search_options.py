@@ -19,6 +19,7 @@ from milanx.search import (
     Candidate,
     SearchSettings,
     beam_search,
+    doubt_of,
     foretells,
     hypotheses,
     rerank,
@@ -350,6 +351,7 @@ def test_the_surer_p_is_the_less_a_response_counts() -> None:
                       response=lambda texts: [0.2, 0.4])[0].text  # fmt: skip
 
     assert [first(-0.5), first(-2.5), first(-6.0)] == ["dogs", "trees", "trees"]
+    assert doubt_of(-0.01) == doubt_of(-1.0) < doubt_of(-2.0) < doubt_of(-2.5) == doubt_of(-9.0)
 
 
 def test_what_may_be_chance_hardly_counts() -> None:

@@ -31,12 +31,13 @@ from milanx.evaluate.sheets import (
     top_aside,
     variety,
 )
-from milanx.files import cache_dir, fingerprint, write_json
+from milanx.files import atomic_path, cache_dir, fingerprint, write_json
 from milanx.progress import Reporter, Silent
 from milanx.runs import open_run
 
 if TYPE_CHECKING:
     from milanx.encode import Encoder
+    from milanx.exemplars import ExemplarStore
     from milanx.runs import Run
 
 QUESTIONS, KEY, VERSION = "milanx-questions", "milanx-study-key", 1
@@ -134,11 +135,11 @@ def make(
     probe = _open_probe(run, images, limit)
     target = reload_target(run, weights, device)
     counts, questions = {}, []
+    looks = unit_features(run, chosen, encoder, progress)
     for layer in chosen:
         alive, counts[layer] = _alive(run, layer, texts)
-        features = unit_features(run, layer, encoder, progress)
         place = columns(run.store, layer)
-        features = features[[place[u][0] for u in alive]]
+        features = looks[layer][[place[u][0] for u in alive]]
         questions += draw_questions(layer, alive, features, settings)
     sheets: dict[tuple[str, int], Sheet] = {}
     for layer in chosen:
@@ -221,25 +222,41 @@ def _alive(
 
 
 def unit_features(
-    run: Run, layer: str, encoder: Encoder | None = None, progress: Reporter | None = None
-) -> np.ndarray:
-    """Pool each unit's exemplars under their masks: float32 [rows, d], rows as in the store.
+    run: Run,
+    layers: Sequence[str],
+    encoder: Encoder | None = None,
+    progress: Reporter | None = None,
+) -> dict[str, np.ndarray]:
+    """Pool each unit's exemplars under their masks: layer -> float32 [rows, d], as in the store.
 
     Kept in the cache by the fingerprints of exemplars and encoder.
     """
-    from milanx.encode import MASKED, encode_views, exemplar_features
+    from milanx.encode import encode_views
 
     if encoder is None:
         from milanx.describer import Describer
 
         encoder = Describer.load().encoder
-    store = run.store
-    key = fingerprint(store.fingerprint, encoder.fingerprint(), layer)
-    path = cache_dir("study", f"{key}.npy")
-    if path.is_file():
-        return np.load(path, allow_pickle=False)
-    with (progress or Silent()).stage("encode", len(store.view_indices())) as bar:
-        features = encode_views(encoder, store, advance=bar.advance)
+    store, encoding = run.store, encoder.fingerprint()
+    paths = {layer: cache_dir("study", f"{fingerprint(store.fingerprint, encoding, layer)}.npy")
+             for layer in layers}  # fmt: skip
+    new = [layer for layer, path in paths.items() if not path.is_file()]
+    if new:
+        with (progress or Silent()).stage("encode", len(store.view_indices())) as bar:
+            features = encode_views(encoder, store, advance=bar.advance)
+        for layer in new:
+            paths[layer].parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(paths[layer]) as temporary, temporary.open("wb") as file:
+                np.save(file, _pooled(store, layer, encoder, features), allow_pickle=False)
+    return {layer: np.load(path, allow_pickle=False) for layer, path in paths.items()}
+
+
+def _pooled(
+    store: ExemplarStore, layer: str, encoder: Encoder, features: dict[int, np.ndarray]
+) -> np.ndarray:
+    """Pool the exemplars of a layer's units under their masks: float32 [rows, d]."""
+    from milanx.encode import MASKED, exemplar_features
+
     grid, rows = encoder.spec.grid, list(range(len(store.units(layer))))
     weights = store.mask_weights(layer, rows, (grid, grid))
     parts = []
@@ -248,11 +265,7 @@ def unit_features(
         pooled, valid = exemplar_features(features, store.images(layer)[here], weights[here])
         share = valid.float() / valid.sum(1, keepdim=True).clamp_min(1)
         parts.append((pooled[:, :, MASKED] * share[..., None]).sum(1).numpy())
-    found = np.concatenate(parts).astype(np.float32)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        np.save(file, found, allow_pickle=False)
-    return found
+    return np.concatenate(parts).astype(np.float32)
 
 
 def draw_questions(
