@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import platform
 import re
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -168,3 +171,26 @@ def test_recipes(tmp_path: Path) -> None:
 def test_env_is_json() -> None:
     facts = json.loads(runner.invoke(app, ["env", "--json"]).stdout)
     assert {"milanx", "torch", "device", "cache"} <= facts.keys()
+
+
+def test_memory_that_is_freed_stays_with_the_process() -> None:
+    """A large block that was freed and is asked for again costs the kernel nothing anew."""
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("glibc alone hands large blocks back at once")
+    code = (
+        "import resource, sys\n"
+        "import numpy as np\n"
+        "from milanx.environment import keep_memory\n"
+        "if sys.argv[1] == 'keep': keep_memory()\n"
+        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "np.ones(2**23)\n"
+        "before = faults()\n"
+        "for _ in range(5): np.ones(2**23)\n"
+        "print(faults() - before)\n"
+    )
+    kept, given_back = (
+        int(subprocess.run([sys.executable, "-c", code, how], check=True, capture_output=True,
+                           text=True).stdout)
+        for how in ("keep", "default")
+    )  # fmt: skip
+    assert kept < given_back / 10

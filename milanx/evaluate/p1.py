@@ -303,6 +303,7 @@ def _encoder_head(run: Run, rows: list[dict[str, Any]], wnids: list[str]) -> np.
     from milanx.zoo import load_target
 
     target = load_target("tf_efficientnet_lite1")
+    target.model.to(memory_format=torch.channels_last)
     order = list(accepted_names())
     classes = [order.index(w) for w in wnids]
     shown = sorted({i for row in rows for i in row["images"]})
@@ -313,7 +314,8 @@ def _encoder_head(run: Run, rows: list[dict[str, Any]], wnids: list[str]) -> np.
         views = torch.from_numpy(np.stack([run.store.view(i) for i in batch])).float()
         views = torch.nn.functional.interpolate(views, size, mode="bilinear", antialias=True)
         with torch.inference_mode():
-            out = target.model(target.preprocess.normalise(views.round().to(torch.uint8)))
+            inputs = target.preprocess.normalise(views.round().to(torch.uint8))
+            out = target.model(inputs.contiguous(memory_format=torch.channels_last))
         logits.update(zip(batch, out[:, classes].numpy(), strict=True))
     right = []
     for position, row in enumerate(rows):
