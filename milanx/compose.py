@@ -9,7 +9,7 @@ from milanx.language import normalise_text, stem
 
 
 def joins(text: str) -> bool:
-    """Whether a text holds a connective."""
+    """Whether a text, folded by `milanx.language.normalise_text`, holds a connective."""
     return any(f" {connective} " in text for connective in CONNECTIVES)
 
 

@@ -15,6 +15,7 @@ from milanx.compose import best_pairs, joins, possible_pairs
 from milanx.errors import FormatError, InputError
 from milanx.files import fingerprint, fingerprint_file, read_json
 from milanx.joining import join_features, split
+from milanx.language import normalise_text
 from milanx.progress import Reporter, Silent
 from milanx.response import Responses, layer_responses, see
 from milanx.saved import load_encoder, load_language, load_set_encoder
@@ -288,7 +289,7 @@ class Describer:
         Returns:
             At most ``count`` texts a connective, best first.
         """
-        parts = [text for text in phrases if not joins(text)]
+        parts = [text for text in phrases if not joins(normalise_text(text))]
         pairs = possible_pairs(parts)
         if not pairs:
             return []

@@ -25,6 +25,9 @@ def score_texts(
         model: p(d|E).
         prefixes: [u, p, width].
         texts: of each unit, the token ids of its texts without the end token.
+
+    Returns:
+        Of each unit, a number a text, in their order.
     """
     machine = Incremental(model)
     # The longest first, so that the texts that go on are the first ones.

@@ -133,14 +133,14 @@ def rerank(
     likelihoods = [_log_sum(known.values()) for known in spellings.values()]
     doubt = doubt_of(max(likelihoods))
     ranked = []
-    for text, known, likelihood, near, r in zip(
-        shown, spellings.values(), likelihoods, alike, foretold, strict=True
+    for text, (folded, known), likelihood, near, r in zip(
+        shown, spellings.items(), likelihoods, alike, foretold, strict=True
     ):
         unconditioned = _log_sum(before[spelling] for spelling in known)
         pmi = likelihood - settings.lam * unconditioned
         rank = pmi + settings.agreement * (near or 0.0)
         rank += settings.response * doubt * foretells(r or 0.0)
-        rank -= settings.joined * joins(text) + settings.without * (" without " in text)
+        rank -= settings.joined * joins(folded) + settings.without * (" without " in folded)
         if settings.length_penalty and tokens is not None:
             rank -= settings.length_penalty * tokens[text]
         made = Candidate(text, pmi, likelihood, unconditioned, near, r)
@@ -237,7 +237,7 @@ def search(
         ]
         if retrieved:
             asked = retrieved[start : start + UNITS_AT_ONCE]
-            named = _with_retrieved(model, tokenizer, part, named, asked)
+            named = _with_retrieved(model, tokenizer, part, named, asked, settings)
         prior([text for found in named for text, _ in found if normalise_text(text)])
         if settings.agreement or settings.response:
             prepare(sorted({text for found in named for text, _ in found}))
@@ -261,16 +261,21 @@ def _with_retrieved(
     prefixes: torch.Tensor,
     named: list[list[tuple[str, float]]],
     asked: Sequence[Sequence[str]],
+    settings: SearchSettings,
 ) -> list[list[tuple[str, float]]]:
-    """Add to each unit's texts those of ``asked`` that it lacks, with their log p(d|E)."""
-    new: list[list[str]] = []
-    for found, texts in zip(named, asked, strict=True):
-        there = {text for text, _ in found}
-        new.append([text for text in dict.fromkeys(texts) if text not in there])
-    flat = [text for texts in new for text in texts]
+    """Add to each unit's texts those of ``asked`` that it lacks, with their log p(d|E).
+
+    What is longer than a description may be is left out.
+    """
+    flat = list(dict.fromkeys(text for texts in asked for text in texts))
     if not flat:
         return named
     ids = dict(zip(flat, tokenizer(flat, add_special_tokens=False)["input_ids"], strict=True))
+    new: list[list[str]] = []
+    for found, texts in zip(named, asked, strict=True):
+        there = {text for text, _ in found}
+        new.append([text for text in dict.fromkeys(texts)
+                    if text not in there and len(ids[text]) < settings.max_tokens])  # fmt: skip
     scores = score_texts(model, prefixes, [[ids[text] for text in texts] for texts in new])
     return [[*found, *zip(texts, row, strict=True)]
             for found, texts, row in zip(named, new, scores, strict=True)]  # fmt: skip

@@ -39,8 +39,8 @@ class SearchSettings:
             activations best where ``response`` has a weight, that are ranked beside what the
             strategy finds; 0 is none.
         composed: joined texts a connective, made of two retrieved phrases that foretell the
-            activations better together than each does, that are ranked beside the others; 0 is
-            none.
+            activations better together than each does, that are ranked beside the others where
+            ``response`` has a weight; 0 is none.
         joined: nats taken in the ranking from a text that joins two things, which fits by chance
             more easily than one.
         without: nats taken in the ranking from a text that says what is missing ("A without B"):

@@ -87,8 +87,7 @@ def test_joined_texts_are_fuzzy_sets_of_their_parts() -> None:
 
 def test_of_joined_texts_what_pixels_tell_counts_less() -> None:
     shares, seen = torch.rand(40), torch.rand(40, 2)
-    both = torch.maximum(shares - shares.mean(), shares - shares.mean())
-    told = Responses(seen, ["a"] * 40, both[:, None], {"red areas": shares, "red things": shares})
+    told = Responses(seen, ["a"] * 40, shares[:, None], {"red areas": shares, "red things": shares})
     pair = told.joined(0, ["red areas", "red things"], torch.rand(2, 2), [(0, "or", 1)])
     assert float(pair[0]) == pytest.approx(EXACT * 40 / (40 + NO_OPINION), abs=1e-5)
 

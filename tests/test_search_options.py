@@ -396,6 +396,18 @@ def test_search_asks_the_agreement_of_the_right_unit(
             assert c.agreement == pytest.approx(((row + 1) * len(c.text) % 7) / 7)
 
 
+def test_retrieved_texts_are_ranked_unless_they_are_too_long() -> None:
+    tokenizer = train_tokenizer(["red dogs", "blue sky over water"] * 4, 300)
+    torch.manual_seed(1)
+    model = build_gpt2(len(tokenizer), layers=1, width=16, heads=2, positions=16).eval()
+    short, long = "red dogs", " or ".join(["blue sky over water"] * 8)
+    how = SearchSettings(beam=3, max_tokens=8, candidates=99)
+    made = search(model, Prior(model, tokenizer), tokenizer, torch.randn(2, 2, 16), how,
+                  retrieved=[[short, long], [long]])  # fmt: skip
+    assert short in {c.text for c in made[0]}
+    assert not any(c.text == long for row in made for c in row)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
