@@ -107,7 +107,7 @@ class Describer:
         words = read_json(root / "words.json", "milanx words", 1)
         self.words = frozenset(words["words"])
         self.vocabulary: list[str] = words["vocabulary"]
-        self._whole = frozenset(self.vocabulary)
+        self._place = {text: i for i, text in enumerate(self.vocabulary)}
         self._vectors: dict[str, torch.Tensor] = {}
 
     @classmethod
@@ -251,7 +251,7 @@ class Describer:
                 advance=advance,
                 agreement=agreement,
                 response=response,
-                prepare=self._told,
+                prepare=self._prepare,
                 retrieved=self._retrieved(vectors, told.responses, alive, settings),
             )
             texts = dict(zip(alive, ranked, strict=True))
@@ -293,22 +293,21 @@ class Describer:
         pairs = possible_pairs(parts)
         if not pairs:
             return []
-        vectors = self.set_encoder.centred_texts(self._embedded(parts))
+        vectors = self._centred(parts)
         alone = responses.correlations([place], parts, vectors)[0]
         together = responses.joined(place, parts, vectors, pairs)
         return best_pairs(parts, pairs, alone.tolist(), together.tolist(), count)
 
     def _responses(self, responses: Responses, place: int, texts: Sequence[str]) -> torch.Tensor:
         """Return the response of one unit to texts [t], joined ones by what they join."""
-        centred = self.set_encoder.centred_texts(self._embedded(texts))
-        found = responses.correlations([place], texts, centred)[0]
-        divided = {i: split(text, self._whole) for i, text in enumerate(texts)}
+        found = responses.correlations([place], texts, self._centred(texts))[0]
+        divided = {i: split(text, self._place) for i, text in enumerate(texts)}
         joined = {i: parts for i, parts in divided.items() if parts}
         if joined:
             parts = sorted({part for first, _, second in joined.values()
                             for part in (first, second)})  # fmt: skip
             at = {part: i for i, part in enumerate(parts)}
-            vectors = self.set_encoder.centred_texts(self._embedded(parts))
+            vectors = self._centred(parts)
             pairs = [(at[first], how, at[second]) for first, how, second in joined.values()]
             found[list(joined)] = responses.joined(place, parts, vectors, pairs)
         return found
@@ -325,6 +324,23 @@ class Describer:
         nearest = self.set_encoder.word_scores(vectors).topk(min(count, len(self.vocabulary)))
         return [[self.vocabulary[i] for i in row] for row in nearest.indices.tolist()]
 
+    def _prepare(self, texts: Sequence[str]) -> None:
+        """Embed texts and what they join, all of them together."""
+        divided = (split(text, self._place) for text in texts)
+        parts = {part for found in divided if found for part in (found[0], found[2])}
+        self._embedded(list({*texts, *parts.difference(self._place)}))
+
+    def _centred(self, texts: Sequence[str]) -> torch.Tensor:
+        """Return texts' vectors as responses compare them: centred unit rows [t, j]."""
+        found = self.set_encoder.vocabulary.new_zeros(len(texts), self.set_encoder.spec.joint)
+        known = [i for i, text in enumerate(texts) if text in self._place]
+        others = [i for i, text in enumerate(texts) if text not in self._place]
+        found[known] = self.set_encoder.vocabulary[[self._place[texts[i]] for i in known]]
+        if others:
+            embedded = self._embedded([texts[i] for i in others])
+            found[others] = self.set_encoder.centred_texts(embedded)
+        return found
+
     def _embedded(self, texts: Sequence[str]) -> torch.Tensor:
         """Return the joint space's vectors of texts [t, j]; each distinct text once."""
         new = [text for text in texts if text not in self._vectors]
@@ -336,7 +352,7 @@ class Describer:
         """Return what the critic is told of texts [t, 2 j + 3]."""
         embedded = self._embedded(texts)
         return self.set_encoder.told_texts(
-            embedded, join_features(texts, self._embedded, self._whole)
+            embedded, join_features(texts, self._embedded, self._place)
         )
 
     def search_defaults(self, **changes: Any) -> SearchSettings:
