@@ -237,7 +237,7 @@ def search(
         ]
         if retrieved:
             asked = retrieved[start : start + UNITS_AT_ONCE]
-            named = _with_retrieved(model, tokenizer, part, named, asked, settings)
+            named = _with_retrieved(model, tokenizer, part, named, asked)
         prior([text for found in named for text, _ in found if normalise_text(text)])
         if settings.agreement or settings.response:
             prepare(sorted({text for found in named for text, _ in found}))
@@ -261,21 +261,21 @@ def _with_retrieved(
     prefixes: torch.Tensor,
     named: list[list[tuple[str, float]]],
     asked: Sequence[Sequence[str]],
-    settings: SearchSettings,
 ) -> list[list[tuple[str, float]]]:
     """Add to each unit's texts those of ``asked`` that it lacks, with their log p(d|E).
 
-    What is longer than a description may be is left out.
+    What the model has no positions for is left out.
     """
     flat = list(dict.fromkeys(text for texts in asked for text in texts))
     if not flat:
         return named
     ids = dict(zip(flat, tokenizer(flat, add_special_tokens=False)["input_ids"], strict=True))
+    room = model.config.n_positions - prefixes.shape[1] - 1  # behind prefix and beginning token
     new: list[list[str]] = []
     for found, texts in zip(named, asked, strict=True):
         there = {text for text, _ in found}
         new.append([text for text in dict.fromkeys(texts)
-                    if text not in there and len(ids[text]) < settings.max_tokens])  # fmt: skip
+                    if text not in there and len(ids[text]) <= room])  # fmt: skip
     scores = score_texts(model, prefixes, [[ids[text] for text in texts] for texts in new])
     return [[*found, *zip(texts, row, strict=True)]
             for found, texts, row in zip(named, new, scores, strict=True)]  # fmt: skip

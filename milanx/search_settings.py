@@ -15,7 +15,8 @@ class SearchSettings:
 
     Attributes:
         beam: hypotheses kept.
-        max_tokens: of a description, its end token included.
+        max_tokens: of a text that is searched, its end token included; retrieved ones may be
+            longer.
         lam: lambda of log p(d|E) - lambda log p(d).
         candidates: how many are kept beside the description.
         method: ``pmi``, or ``argmax`` for log p(d|E) alone.

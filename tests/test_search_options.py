@@ -396,7 +396,7 @@ def test_search_asks_the_agreement_of_the_right_unit(
             assert c.agreement == pytest.approx(((row + 1) * len(c.text) % 7) / 7)
 
 
-def test_retrieved_texts_are_ranked_unless_they_are_too_long() -> None:
+def test_retrieved_texts_are_ranked_where_the_model_can_read_them() -> None:
     tokenizer = train_tokenizer(["red dogs", "blue sky over water"] * 4, 300)
     torch.manual_seed(1)
     model = build_gpt2(len(tokenizer), layers=1, width=16, heads=2, positions=16).eval()
