@@ -114,7 +114,10 @@ def extract(
     if _finished(out, key):
         return ExemplarStore.open(out)
     exemplars = images.split(settings.aside, settings.seed)
-    job = Pass(infos, out, settings, key, len(images), exemplars, units, process.process_index)
+    counts_on = device if torch.device(device).type == "cuda" else "cpu"
+    job = Pass(
+        infos, out, settings, key, len(images), exemplars, units, process.process_index, counts_on
+    )
     with explained(out), _interruptible(job):
         if process.is_main_process:
             _prepare(job, process.num_processes)

@@ -176,8 +176,9 @@ def log_probabilities(
         batch_tokens: tokens of one forward pass.
 
     Returns:
-        float32 [n].
+        float32 [n], on the CPU.
     """
+    device = model.get_input_embeddings().weight.device
     lengths = mask.sum(1)
     order = torch.argsort(lengths, stable=True)
     out = torch.empty(len(ids), dtype=torch.float32)
@@ -188,16 +189,16 @@ def log_probabilities(
         size = max(1, batch_tokens // (int(lengths[order[start]]) + extra))
         rows = order[start : start + size]
         longest = int(lengths[rows].max())
-        here, where = ids[rows, :longest], mask[rows, :longest]
-        begin = torch.full((len(rows), 1), model.config.bos_token_id, dtype=ids.dtype)
+        here, where = ids[rows, :longest].to(device), mask[rows, :longest].to(device)
+        begin = here.new_full((len(rows), 1), model.config.bos_token_id)
         embedded = model.get_input_embeddings()(torch.cat([begin, here[:, :-1]], dim=1))
         skip = 0
         if prefix is not None:
             skip = prefix.shape[1]
-            embedded = torch.cat([prefix[rows].to(embedded), embedded], dim=1)
+            embedded = torch.cat([prefix[rows.to(prefix.device)].to(embedded), embedded], dim=1)
         logits = model(inputs_embeds=embedded).logits[:, skip:].float()
         chosen = logits.gather(2, here[..., None]).squeeze(2) - logits.logsumexp(2)
-        out[rows] = (chosen * where).sum(1)
+        out[rows] = (chosen * where).sum(1).cpu()
         start += len(rows)
     return out
 

@@ -63,6 +63,8 @@ class Pass:
         count: images in all.
         exemplars: bool [count], which may become exemplars.
         units: the units of each layer that are kept; all where a layer is absent.
+        rank: which process this is.
+        device: where the statistics are counted.
     """
 
     def __init__(
@@ -75,22 +77,27 @@ class Pass:
         exemplars: np.ndarray,
         units: dict[str, list[int]],
         rank: int = 0,
+        device: str = "cpu",
     ) -> None:
         self.infos, self.out, self.settings, self.key = list(infos), out, settings, key
-        self.count, self.rank = count, rank
+        self.count, self.rank, self.device = count, rank, device
         self.exemplars = torch.from_numpy(exemplars)
         self.chosen = {i.name: units.get(i.name, list(range(i.units))) for i in infos}
-        self.statistics = {
-            i.name: LayerStatistics(
-                len(self.chosen[i.name]), i.map_size, settings.k, settings.signs
-            )
-            for i in infos
-        }
+        self.statistics = self._nothing_yet()
         self.work = out / WORK
         self.whole = True
         self.done = 0  # batches of this process's part that are in the statistics
         self._written = time.monotonic()
         self.arrays: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+
+    def _nothing_yet(self) -> dict[str, LayerStatistics]:
+        settings = self.settings
+        return {
+            i.name: LayerStatistics(
+                len(self.chosen[i.name]), i.map_size, settings.k, settings.signs, self.device
+            )
+            for i in self.infos
+        }
 
     def open_arrays(self) -> None:
         """Open max.npy and mean.npy of every layer [images, units], making them if need be."""
@@ -166,12 +173,7 @@ class Pass:
     def merge_from(self, ranks: int) -> None:
         """Merge the checkpoints of the other processes into this one's statistics."""
         for rank in range(1, ranks):
-            others = {
-                i.name: LayerStatistics(
-                    len(self.chosen[i.name]), i.map_size, self.settings.k, self.settings.signs
-                )
-                for i in self.infos
-            }
+            others = self._nothing_yet()
             self._load(self.work / f"state-{rank}.safetensors", others)
             for name, statistics in self.statistics.items():
                 statistics.merge(others[name])
@@ -189,24 +191,25 @@ class Pass:
 
     def _write_layer(self, record: LayerRecord) -> np.ndarray:
         statistics, settings = self.statistics[record.name], self.settings
-        histogram = statistics.histogram
+        histogram, state = statistics.histogram, statistics.state_dict()
         mean, deviation = histogram.mean_and_deviation()
         median = histogram.quantile(0.5)
         stats = {
             "quantile": histogram.quantile(settings.quantile),
             "low_quantile": histogram.quantile(1 - settings.quantile),
             "median": median, "mean": mean, "deviation": deviation,
-            "maximum": histogram.largest,
-            "minimum": _lowest(histogram.counts),
+            "maximum": state["largest"],
+            "minimum": _lowest(state["counts"]),
         }  # fmt: skip
         units, images, activations, maps = [], [], [], []
-        for sign, top in statistics.top.items():
+        for sign in statistics.top:
             units += [(unit, sign) for unit in self.chosen[record.name]]
-            there = torch.isfinite(top.values)
-            value = top.values if sign == "+" else median[:, None] + top.values
-            images.append(torch.where(there, top.images, -1))
+            best = state[f"{sign}.values"]
+            there = torch.isfinite(best)
+            value = best if sign == "+" else median[:, None] + best
+            images.append(torch.where(there, state[f"{sign}.images"], -1))
             activations.append(torch.where(there, value, torch.nan))
-            maps.append(top.maps)
+            maps.append(state[f"{sign}.maps"])
         together = torch.cat(images).numpy()
         repeated = {k: v.repeat(len(statistics.top)).numpy() for k, v in stats.items()}
         write_layer(

@@ -32,11 +32,12 @@ class Histogram:
     Args:
         units: u.
         positions: h * w of a map.
+        device: where it counts, which is where the maps are.
     """
 
     def __init__(self, units: int, positions: int, device: torch.device | str = "cpu") -> None:
         self.counts = torch.zeros(units, BINS, dtype=torch.int32, device=device)
-        self.largest = torch.full((units,), -torch.inf)
+        self.largest = torch.full((units,), -torch.inf, device=device)
         self.subset: torch.Tensor | None = None
         if positions > MAX_POSITIONS:
             generator = torch.Generator().manual_seed(positions)
@@ -49,7 +50,7 @@ class Histogram:
         if not len(maps):
             return
         top = maps.amax((0, 2, 3)) if largest is None else largest
-        self.largest = torch.maximum(self.largest, top.float().cpu())
+        self.largest = torch.maximum(self.largest, top.float())
         rows = maps.permute(0, 2, 3, 1).flatten(1, 2)  # [b, h * w, u]
         if self.subset is not None:
             rows = rows[:, self.subset]
@@ -67,7 +68,7 @@ class Histogram:
     def quantile(self, q: float) -> torch.Tensor:
         """Return the q-quantile of each unit, float32 [u].
 
-        Linear inside a bin, and never above the largest value that was seen.
+        Linear inside a bin, and never above the largest value that was seen. On the CPU.
 
         Raises:
             ValueError: nothing was counted.
@@ -83,7 +84,7 @@ class Histogram:
         share = ((wanted - before) / inside.clamp_min(1)).clamp(0, 1)
         low, high = _bounds(place)
         found = (low + share * (high - low)).squeeze(1).float()
-        return torch.minimum(found, self.largest)
+        return torch.minimum(found, self.largest.cpu())
 
     def mean_and_deviation(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return mean and standard deviation of each unit, float32 [u], from the bins' middles."""
@@ -119,14 +120,17 @@ class TopK:
         units: u.
         k: how many.
         map_size: (h, w).
+        device: where the maps are.
     """
 
-    def __init__(self, units: int, k: int, map_size: tuple[int, int]) -> None:
+    def __init__(
+        self, units: int, k: int, map_size: tuple[int, int], device: torch.device | str = "cpu"
+    ) -> None:
         self.k = k
-        self.values = torch.full((units, k), -torch.inf)
-        self.means = torch.full((units, k), -torch.inf)
-        self.images = torch.full((units, k), torch.iinfo(torch.int64).max)
-        self.maps = torch.zeros(units, k, *map_size, dtype=torch.float16)
+        self.values = torch.full((units, k), -torch.inf, device=device)
+        self.means = torch.full((units, k), -torch.inf, device=device)
+        self.images = torch.full((units, k), torch.iinfo(torch.int64).max, device=device)
+        self.maps = torch.zeros(units, k, *map_size, dtype=torch.float16, device=device)
 
     def update(
         self, maps: torch.Tensor, values: torch.Tensor, means: torch.Tensor, images: torch.Tensor
@@ -172,7 +176,7 @@ class TopK:
         ]
         order = _best(*pool)[:, : self.k]
         maps = torch.cat([self.maps, other.maps], 1)
-        self.maps = maps[torch.arange(len(maps))[:, None], order]
+        self.maps = maps[torch.arange(len(maps), device=maps.device)[:, None], order]
         self.values, self.means, self.images = (part.gather(1, order) for part in pool)
 
 
@@ -191,13 +195,20 @@ class LayerStatistics:
         map_size: (h, w).
         k: exemplars a unit.
         signs: ``+``, ``-`` or both.
+        device: where it counts; what is counted stays there until `state_dict`.
     """
 
     def __init__(
-        self, units: int, map_size: tuple[int, int], k: int, signs: tuple[str, ...]
+        self,
+        units: int,
+        map_size: tuple[int, int],
+        k: int,
+        signs: tuple[str, ...],
+        device: torch.device | str = "cpu",
     ) -> None:
-        self.histogram = Histogram(units, map_size[0] * map_size[1])
-        self.top = {sign: TopK(units, k, map_size) for sign in signs}
+        self.device = torch.device(device)
+        self.histogram = Histogram(units, map_size[0] * map_size[1], device)
+        self.top = {sign: TopK(units, k, map_size, device) for sign in signs}
 
     def update(
         self, maps: torch.Tensor, images: torch.Tensor, eligible: torch.Tensor
@@ -210,22 +221,24 @@ class LayerStatistics:
             eligible: bool [b]; the others count for nothing but what is returned.
 
         Returns:
-            Spatial maximum and mean of every image, float32 [b, u] each.
+            Spatial maximum and mean of every image, float32 [b, u] each, on the CPU.
         """
-        maximum = maps.amax((2, 3)).float().cpu()
-        mean = maps.float().mean((2, 3)).cpu()
+        maps = maps.to(self.device)
+        maximum = maps.amax((2, 3)).float()
+        mean = maps.float().mean((2, 3))
         if not bool(eligible.any()):
-            return maximum, mean
+            return maximum.cpu(), mean.cpu()
         every = bool(eligible.all())
-        chosen = maps if every else maps[eligible.to(maps.device)]
-        self.histogram.update(chosen.cpu(), maximum[eligible].amax(0))
+        images, eligible = images.to(self.device), eligible.to(self.device)
+        chosen = maps if every else maps[eligible]
+        self.histogram.update(chosen, maximum[eligible].amax(0))
         rows = images[eligible]
         if "+" in self.top:
             self.top["+"].update(chosen, maximum[eligible], mean[eligible], rows)
         if "-" in self.top:
-            lowest = maps.amin((2, 3)).float().cpu()
+            lowest = maps.amin((2, 3)).float()
             self.top["-"].update(chosen, -lowest[eligible], -mean[eligible], rows)
-        return maximum, mean
+        return maximum.cpu(), mean.cpu()
 
     def merge(self, other: LayerStatistics) -> None:
         """Take the statistics of other images in."""
@@ -234,16 +247,17 @@ class LayerStatistics:
             top.merge(other.top[sign])
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Return everything that was counted."""
+        """Return everything that was counted, on the CPU."""
         state = {"counts": self.histogram.counts, "largest": self.histogram.largest}
         for sign, top in self.top.items():
             for name in ("values", "means", "images", "maps"):
                 state[f"{sign}.{name}"] = getattr(top, name)
-        return state
+        return {name: value.cpu() for name, value in state.items()}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Take over what `state_dict` gave."""
-        self.histogram.counts, self.histogram.largest = state["counts"], state["largest"]
+        here = {name: value.to(self.device) for name, value in state.items()}
+        self.histogram.counts, self.histogram.largest = here["counts"], here["largest"]
         for sign, top in self.top.items():
             for name in ("values", "means", "images", "maps"):
-                setattr(top, name, state[f"{sign}.{name}"])
+                setattr(top, name, here[f"{sign}.{name}"])

@@ -60,12 +60,13 @@ class Texts:
 
 def read_table(set_encoder: SetEncoder, table: Table) -> Table:
     """Return the table with read features in place of pooled ones, in memory."""
+    device = set_encoder.mean.device
 
     def read(rows: np.ndarray) -> np.ndarray:
-        parts = [
-            set_encoder.read(torch.from_numpy(rows[i : i + ROWS_AT_ONCE].astype(np.float32))).half()
-            for i in range(0, len(rows), ROWS_AT_ONCE)
-        ]
+        parts = []
+        for i in range(0, len(rows), ROWS_AT_ONCE):
+            pooled = torch.from_numpy(rows[i : i + ROWS_AT_ONCE].astype(np.float32)).to(device)
+            parts.append(set_encoder.read(pooled).half().cpu())
         return torch.cat(parts).numpy()
 
     made = copy.copy(table)
@@ -82,7 +83,7 @@ def all_texts(set_encoder: SetEncoder, encoder: Encoder, corpus: Corpus) -> Text
     single = encoder.texts(texts)
     many = encoder.texts([plural(t) for t in texts]) if corpus.varied else single
     both = torch.stack([single, many], 1)
-    log = torch.tensor([math.log(frequencies[t]) for t in texts])
+    log = torch.tensor([math.log(frequencies[t]) for t in texts], device=both.device)
     whole = frozenset(corpus.vocabulary())
     joins = join_features(texts, encoder.texts, whole)[:, None].expand(-1, 2, -1)
     return Texts(texts, set_encoder.told_texts(both, joins), log, whole)
@@ -90,6 +91,7 @@ def all_texts(set_encoder: SetEncoder, encoder: Encoder, corpus: Corpus) -> Text
 
 def scores(set_encoder: SetEncoder, evidence: Evidence, texts: torch.Tensor) -> torch.Tensor:
     """Agreement of units, given by read features, and told texts [t, 2 j + 3]: [u, t]."""
+    evidence = evidence.to(texts.device)
     inputs = set_encoder.critic_inputs(evidence, evidence.features, evidence.contrast)
     found: torch.Tensor = set_encoder.critic(*inputs, texts)
     return found
@@ -143,7 +145,8 @@ def train_critic(
 ) -> dict[str, Any]:
     """Fit ``set_encoder.critic`` in place; the other parts must know the usual values.
 
-    The weights that are kept are those of the least loss on the check.
+    It is trained where ``encoder`` is, and is on the CPU afterwards. The weights that are kept are
+    those of the least loss on the check.
 
     Args:
         set_encoder: whose critic is trained.
@@ -159,6 +162,7 @@ def train_critic(
         the share of the units whose first text is right, by kind of meaning.
     """
     torch.manual_seed(seed)
+    set_encoder.to(encoder.device)
     critic = set_encoder.critic.requires_grad_(True)
     critic.train()
     read = read_table(set_encoder, corpus.table)
@@ -185,9 +189,9 @@ def train_critic(
             joins = join_features(list(composed), encoder.texts, known.whole)
             vectors.append(set_encoder.told_texts(encoder.texts(list(composed)), joins))
             log = math.log(COMPOSED / len(composed))
-            frequency.append(torch.full((len(composed),), log))
+            frequency.append(known.frequency.new_full((len(composed),), log))
         logits = scores(set_encoder, corpus.evidence(units), torch.cat(vectors))
-        share = targets(units, place, composed)
+        share = targets(units, place, composed).to(logits)
         loss = -(share * (logits + torch.cat(frequency)).log_softmax(1)).sum(1).mean()
         optimiser.zero_grad()
         loss.backward()
@@ -198,7 +202,10 @@ def train_critic(
             checked.take(step + 1)
     critic.eval().requires_grad_(False)
     facts: dict[str, Any] = {"loss": round(float(np.mean(losses[-50:])), 4)}
-    return facts | checked.finish() if checked else facts
+    if checked:
+        facts |= checked.finish()
+    set_encoder.cpu()
+    return facts
 
 
 class _Check:
@@ -216,7 +223,7 @@ class _Check:
         self.units = [check.unit(rng) for _ in range(CHECKED)]
         self.evidence = check.evidence(self.units)
         self.set_encoder, self.known = set_encoder, known
-        self.share = targets(self.units, known.place, {})
+        self.share = targets(self.units, known.place, {}).to(known.frequency)
         self.history: list[list[float]] = []
         self.best: dict[str, torch.Tensor] = {}
 
@@ -242,7 +249,7 @@ class _Check:
         if self.best:
             self.set_encoder.critic.load_state_dict(self.best)
         first = (self._logits() + FREQUENCY * self.known.frequency).argmax(1)
-        right = (self.share[torch.arange(len(self.units)), first] > 0).float()
+        right = (self.share.gather(1, first[:, None])[:, 0] > 0).float().cpu()
         kinds = np.array([u.kind if len(u.senses) == 1 else "two senses" for u in self.units])
         by_kind = {
             str(kind): [round(float(right[kinds == kind].mean()), 3), int((kinds == kind).sum())]

@@ -92,12 +92,15 @@ def train_projection(
     seed: int,
     advance: Callable[[int, float], None] = lambda step, loss: None,
 ) -> None:
-    """Fit ``encoder.projection`` in place, from new weights."""
+    """Fit ``encoder.projection`` in place, from new weights, where the encoder is."""
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     projection: Projection = encoder.projection
     projection.reset()
-    sample = pairs.features[:: max(1, len(pairs.features) // 4000)].float()
+    everything, embeddings = (
+        part.to(encoder.device) for part in (pairs.features, pairs.embeddings)
+    )
+    sample = everything[:: max(1, len(everything) // 4000)].float()
     projection.mean.copy_(sample.mean(0))
     projection.scale.copy_(1 / sample.std(0).clamp_min(1e-3))
     projection.requires_grad_(True).train()
@@ -114,11 +117,11 @@ def train_projection(
             for kind, share in BATCH_SHARES.items() if len(by_kind[kind])
         ])  # fmt: skip
         chosen = torch.tensor([int(rng.choice(pairs.texts[row])) for row in rows])
-        features = pairs.features[torch.from_numpy(rows)].float()
+        features = everything[torch.from_numpy(rows)].float()
         features = features * (torch.rand_like(features) > 0.1)  # feature dropout
         image = F.normalize(projection(features), dim=-1)
-        logits = image @ pairs.embeddings[chosen].T / settings.temperature
-        target = (chosen[:, None] == chosen[None]).float()
+        logits = image @ embeddings[chosen].T / settings.temperature
+        target = (chosen[:, None] == chosen[None]).to(logits)
         loss = (
             -(
                 (target / target.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1).mean()
@@ -171,7 +174,7 @@ def recall(encoder: Encoder, photos: PhotoFeatures, held: np.ndarray) -> dict[st
     if not indices:
         return {}
     whole = np.stack([photos.dense[i].astype(np.float32).mean(0) for i in indices])
-    image = encoder.joint(torch.from_numpy(whole))
+    image = encoder.joint(torch.from_numpy(whole).to(encoder.device))
     text = encoder.texts([photos.photos[i].captions[0] for i in indices])
     scores = image @ text.T
     rank = (scores > scores.diag()[:, None]).sum(1)

@@ -132,7 +132,7 @@ def new_set_encoder(
     )  # fmt: skip
     set_encoder = SetEncoder(spec)
     sample = corpus.batch(SAMPLE, step_rng(recipe.seed, 0, 0)).evidence
-    set_encoder.learn_usual(sample, encoder.texts(vocabulary))
+    set_encoder.learn_usual(sample, encoder.texts(vocabulary).cpu())
     often = corpus.frequencies()
     set_encoder.frequency.copy_(torch.tensor([often.get(t, min(often.values()))
                                               for t in vocabulary]).log())  # fmt: skip

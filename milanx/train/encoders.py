@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
-
-import torch
+from typing import cast
 
 from milanx.encode import Encoder, EncoderSpec
 from milanx.errors import InputError
@@ -80,13 +76,3 @@ def build_encoder(settings: EncoderSettings) -> Encoder:
             "choose a model with smaller patches or larger views",
         )
     return cast(Encoder, made)
-
-
-@contextlib.contextmanager
-def on_device(encoder: Any, device: torch.device) -> Iterator[None]:
-    """Have the encoder on a device for a while; elsewhere in training it is on the CPU."""
-    encoder.to(device)
-    try:
-        yield
-    finally:
-        encoder.to("cpu")

@@ -67,11 +67,11 @@ def embed(
     windows = np.empty((len(photos), across**2 + 1, encoder.spec.joint), np.float16)
     for start in range(0, len(photos), PHOTOS_AT_ONCE):
         last = photos.dense[start : start + PHOTOS_AT_ONCE, :, :channels]
-        dense = torch.from_numpy(np.ascontiguousarray(last)).float()
+        dense = torch.from_numpy(np.ascontiguousarray(last)).to(encoder.device).float()
         maps = dense.transpose(1, 2).unflatten(2, (grid, grid))
         pooled = F.avg_pool2d(maps, WINDOW, STRIDE, ceil_mode=True).flatten(2).transpose(1, 2)
         both = torch.cat([dense, pooled, dense.mean(1, keepdim=True)], 1)
-        joint = encoder.joint(both).half().numpy()
+        joint = encoder.joint(both).half().cpu().numpy()
         cells[start : start + len(dense)] = joint[:, : grid**2]
         windows[start : start + len(dense)] = joint[:, grid**2 :]
         advance(len(dense))
@@ -82,8 +82,8 @@ def _best_windows(space: Space, texts: torch.Tensor) -> np.ndarray:
     """Largest similarity of each text [t, j] to any window of each view, float32 [n, t]."""
     found = np.empty((len(space.windows), len(texts)), np.float32)
     for start in range(0, len(found), PHOTOS_AT_ONCE):
-        part = torch.from_numpy(space.windows[start : start + PHOTOS_AT_ONCE]).float()
-        found[start : start + len(part)] = (part @ texts.T).amax(1).numpy()
+        part = torch.from_numpy(space.windows[start : start + PHOTOS_AT_ONCE]).to(texts)
+        found[start : start + len(part)] = (part @ texts.T).amax(1).cpu().numpy()
     return found
 
 
@@ -91,7 +91,7 @@ def _phrase_maps(
     space: Space, text: torch.Tensor, rows: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """Similarity of a text [j] to the cells of views ``rows``, cut at a drawn quantile: grids."""
-    maps = space.cells[rows].astype(np.float32) @ text.numpy()
+    maps = space.cells[rows].astype(np.float32) @ text.cpu().numpy()
     low = np.quantile(maps, rng.uniform(0.55, 0.9, len(rows)), axis=1).diagonal()[:, None]
     high = maps.max(1, keepdims=True)
     return (255 * np.clip(1.5 * (maps - low) / (high - low + 1e-6), 0, 1)).astype(np.uint8)
@@ -187,11 +187,11 @@ def channel_meanings(
     order = np.argsort(-peaks, axis=0)[:CHANNEL_PHOTOS]
     cells = shown_cells(photos, usable)
     shares = np.stack([shown.mean(1) for shown in cells.values()], 1).astype(np.float32)
-    texts = encoder.texts(vocabulary)
+    texts = encoder.texts(vocabulary).cpu()
     sources = np.array([photos.photos[i].source for i in usable])
     scores = correlations(peaks, shares, space.windows[usable, -1], texts, sources)
     labels = [*(texts_[0] for texts_ in cells), *vocabulary]
-    vectors = torch.cat([encoder.texts(labels[: len(cells)]), texts])
+    vectors = torch.cat([encoder.texts(labels[: len(cells)]).cpu(), texts])
     found = []
     for c, row in enumerate(scores):
         rows = usable[order[:, c]]

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
 from safetensors.torch import load_file, save_file
 
 from milanx.files import atomic_path, write_json, write_text
@@ -36,7 +37,7 @@ from milanx.train.describing import (
     train_decoder,
     train_prior,
 )
-from milanx.train.encoders import base_fingerprint, build_encoder, on_device, resolved
+from milanx.train.encoders import base_fingerprint, build_encoder, resolved
 from milanx.train.grounded import channel_meanings, embed, locate, phrase_meanings
 from milanx.train.joined import attributes, joined_meanings
 from milanx.train.meanings import (
@@ -101,17 +102,16 @@ def train(
     progress = progress or Silent()
     if settings.kind == "simulator":
         return train_simulator(settings, out, progress)
-    accelerator = Accelerator(mixed_precision=settings.precision, cpu=not torch.cuda.is_available())
+    accelerator = _accelerator(settings.precision)
     torch.manual_seed(settings.seed)
     settings = resolved(settings)
-    encoder = build_encoder(settings.encoder)
+    encoder = build_encoder(settings.encoder).to(accelerator.device)
     annotated, photos = None, PhotoFeatures.none()
     if settings.data.milannotations:
         annotated = load_units(settings.data, settings.seed, progress.say)
     else:
         with (
             accelerator.main_process_first(),
-            on_device(encoder, accelerator.device),
             progress.stage("encode photos", None) as bar,
         ):
             photos = photo_features(
@@ -202,6 +202,13 @@ def train(
     return out
 
 
+def _accelerator(precision: str) -> Accelerator:
+    """Make the accelerator; a lone process forgets what an earlier training or pass settled."""
+    if not PartialState._shared_state or PartialState().num_processes == 1:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
+
+
 def _sources(recipe: Recipe) -> list[PhotoSource]:
     root = Path(recipe.data.root)
     return [PhotoSource(root / p.file, p.per_class, p.views, p.text) for p in recipe.data.photos]
@@ -216,10 +223,9 @@ def _make_table(
     folder, where they were trained.
     """
     if stages.annotated:
-        with on_device(stages.encoder, stages.accelerator.device):
-            return build_annotated_table(
-                stages.encoder, stages.annotated, stages.recipe.data.checked, folder, advance
-            )
+        return build_annotated_table(
+            stages.encoder, stages.annotated, stages.recipe.data.checked, folder, advance
+        )
     photos, keep, encoder, seed = stages.photos, stages.keep, stages.encoder, stages.recipe.seed
     space = embed(encoder, photos)
     named = locate(encoder, space, named_meanings(photos, keep), seed)

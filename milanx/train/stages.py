@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 
 from milanx.encode import Encoder
@@ -92,6 +93,9 @@ class Stages:
             tracker = None
             if self.tracker and total and main:
                 tracker = open_tracker(self.tracker, self.logs, name, asdict(self.recipe))
+            device = self.accelerator.device
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
             with contextlib.ExitStack() as stack:
                 own = Path(tempfile.mkdtemp()) / folder.name
                 temporary = stack.enter_context(atomic_path(folder) if main else _scratch(own))
@@ -101,6 +105,9 @@ class Stages:
                     desk = Desk(self.recipe, self.accelerator, checkpoint, tracker, pace)
                     facts = work(temporary, desk)
                 facts["seconds"] = round(time.monotonic() - started, 1)
+                if device.type == "cuda":
+                    peak = torch.cuda.max_memory_allocated(device)
+                    facts["gpu_memory_mib"] = round(peak / 2**20)
                 write_json(temporary / "stage.json", "milanx training stage", 1, {"facts": facts})
             if tracker:
                 tracker.finish()

@@ -197,10 +197,10 @@ def joint_features(
 ) -> np.ndarray:
     """Bring pooled features [n, d], or some rows of them, to the joint space: float16 [n, j]."""
     rows = np.arange(len(features)) if rows is None else rows
-    found = [
-        encoder.joint(torch.from_numpy(features[rows[i : i + size]].astype(np.float32))).half()
-        for i in range(0, len(rows), size)
-    ]
+    found = []
+    for i in range(0, len(rows), size):
+        pooled = torch.from_numpy(features[rows[i : i + size]].astype(np.float32))
+        found.append(encoder.joint(pooled.to(encoder.device)).half().cpu())
     return torch.cat(found).numpy()
 
 

@@ -155,7 +155,7 @@ def _encoder() -> Any:
     """An encoder whose joint space is the first four channels of its features."""
     spec = SimpleNamespace(grid=8, joint=4, pixel_channels=10)
     return SimpleNamespace(
-        spec=spec, width=16, last_channels=6,
+        spec=spec, width=16, last_channels=6, device=torch.device("cpu"),
         joint=lambda x: torch.nn.functional.normalize(x[..., :4], dim=-1),
         texts=lambda texts: torch.nn.functional.normalize(
             torch.tensor([[len(t) % 3 + 0.1, t.count("a"), t.count("e"), 1.0] for t in texts]),
