@@ -229,8 +229,7 @@ def _example(target: Target) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     size = target.preprocess.size
     views = torch.randint(0, 256, (1, 3, *size), generator=generator, dtype=torch.uint8)
-    parameter = next(target.model.parameters(), torch.zeros(1))
-    return target.preprocess.normalise(views).to(parameter.device, parameter.dtype)
+    return target.inputs(views)
 
 
 def _patch_grid(

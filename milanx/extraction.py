@@ -51,10 +51,9 @@ def estimate(
     target: Target, infos: Sequence[LayerInfo], images: ProbeImages, settings: ExtractSettings
 ) -> Estimate:
     """Estimate time, disk and memory of a pass, from one forward pass of a few images."""
-    device = next(target.model.parameters(), torch.zeros(1)).device
     count = min(TRIAL_IMAGES, len(images))
     views = torch.zeros(count, 3, *target.preprocess.size, dtype=torch.uint8)
-    inputs = _inputs(target, views, device)
+    inputs = _inputs(target, views)
     with Capture(target, infos) as capture:
         capture.run(inputs)
         started = time.monotonic()
@@ -68,10 +67,8 @@ def estimate(
     return Estimate(1.3 * forward * len(images), disk, memory)
 
 
-def _inputs(target: Target, views: torch.Tensor, device: torch.device) -> torch.Tensor:
-    parameter = next(target.model.parameters(), torch.zeros(1))
-    inputs = target.preprocess.normalise(views.to(device)).to(parameter.dtype)
-    return inputs.contiguous(memory_format=torch.channels_last)
+def _inputs(target: Target, views: torch.Tensor) -> torch.Tensor:
+    return target.inputs(views).contiguous(memory_format=torch.channels_last)
 
 
 def extract(
@@ -126,7 +123,7 @@ def extract(
         if not process.is_main_process:
             job.open_arrays()
         job.resume()
-        _run(job, target, images, process.process_index, process.num_processes, progress, device)
+        _run(job, target, images, process.process_index, process.num_processes, progress)
         if process.num_processes > 1:
             job.checkpoint()
             process.wait_for_everyone()
@@ -185,7 +182,6 @@ def _run(
     rank: int,
     ranks: int,
     progress: Callable[[int, int], None] | None,
-    device: str,
 ) -> None:
     """Run this process's part of the batches, from where the job stands."""
     size = job.settings.batch
@@ -203,7 +199,7 @@ def _run(
     stream = images.iterate(todo, target.preprocess, size, job.settings.workers)
     with Capture(target, job.infos) as capture:
         for views, indices in stream:
-            maps = capture.run(_inputs(target, views, torch.device(device)))
+            maps = capture.run(_inputs(target, views))
             job.take(indices, maps)
             done += len(indices)
             if progress:

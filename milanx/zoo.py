@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -106,6 +107,12 @@ class Target:
     fingerprint: str
     weights: str
     random: bool = False
+
+    def inputs(self, views: torch.Tensor) -> torch.Tensor:
+        """Turn ``views`` uint8 [b, 3, H, W] into what the model takes, where it is."""
+        held = itertools.chain(self.model.parameters(), self.model.buffers())
+        like = next((t for t in held if t.is_floating_point()), torch.zeros(0))
+        return self.preprocess.normalise(views.to(like.device)).to(like.dtype)
 
 
 def check_installation() -> None:

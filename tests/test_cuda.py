@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ def test_texts_are_the_same(tmp_path: Path, method: str) -> None:
             PixelUnits(), layers=["units"], images="builtin:probe", limit=150, method=method,
             out=tmp_path / device, device=device,
         )  # fmt: skip
-        texts.append([row["text"] for row in run.rows])
+        texts.append([row["description"] for row in run.rows])
     assert np.mean([a == b for a, b in zip(*texts, strict=True)]) >= 0.85, texts
 
 
@@ -72,9 +73,11 @@ def test_training_in_half_precision_gives_a_describer(tmp_path: Path, precision:
     photos = noise(60)
     names = [["grass", "lake", "wall"][i % 3] for i in range(60)]
     (tmp_path / "data").mkdir()
+    with gzip.open(tmp_path / "data" / "captions.txt.gz", "wt") as file:
+        file.writelines(f"{a} near {b} number {i}\n" for i in range(30) for a in names[:3]
+                        for b in ("a dog", "some people"))  # fmt: skip
     write_parquet(tmp_path / "data" / "photos.parquet", photos, name=names)
-    chosen = [f"data.root={tmp_path / 'data'}", "data.sentences=''", "data.descriptions=''",
-              f"precision={precision}"]  # fmt: skip
+    chosen = [f"data.root={tmp_path / 'data'}", "data.descriptions=''", f"precision={precision}"]
     out = train("smoke", chosen, out=tmp_path / "made")
     describer = milanx.Describer.load(out, "cuda")
     assert len(describer.prior(["grass", "a lake"])) == 2

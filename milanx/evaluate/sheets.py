@@ -175,12 +175,10 @@ def _maps(
             asking.setdefault(image, []).append(unit)
     maps: dict[tuple[int, int], np.ndarray] = {}
     views: dict[int, np.ndarray] = {}
-    parameter = next(target.model.parameters(), torch.zeros(1))
     with Capture(target, [info]) as capture:
         stream = images.iterate(sorted(asking), target.preprocess, batch_size)
         for batch, indices in stream:
-            inputs = target.preprocess.normalise(batch.to(parameter.device)).to(parameter.dtype)
-            out = capture.run(inputs)[layer].float().cpu().numpy()
+            out = capture.run(target.inputs(batch))[layer].float().cpu().numpy()
             for number, image in enumerate(indices.tolist()):
                 views[image] = batch[number].numpy()
                 for unit in asking[image]:

@@ -54,13 +54,15 @@ def load_4bit(
     """Read a causal language model with the weights of its linear maps in 4 bits.
 
     The format is nf4 with double quantisation (Dettmers et al. 2023, "QLoRA"): about 4.1 bits a
-    weight. Embeddings, norms, biases and the output map stay as they are. Nothing of it is
-    trained; `lora_on_4bit` puts an adapter on it.
+    weight. Embeddings, norms, biases and the output map are in float32, so that the model can be
+    used within autocast and without. Nothing of it is trained; `lora_on_4bit` puts an adapter on
+    it.
 
     Args:
         source: a folder, or a name on the Hub.
         device: where it will be used.
-        dtype: of computing; float32 on a CPU, else bfloat16, where the device has none float16.
+        dtype: of the linear maps' products; float32 on a CPU, else bfloat16, or float16 where the
+            device has none.
 
     Raises:
         InputError: bitsandbytes is not installed, or cannot do it on this device.
@@ -81,7 +83,7 @@ def load_4bit(
     )
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            str(source), quantization_config=config, device_map={"": device}, dtype=dtype
+            str(source), quantization_config=config, device_map={"": device}, dtype=torch.float32
         )
     except (OSError, ValueError) as error:  # no such file or name; a folder of something else
         raise MissingWeights(
@@ -89,6 +91,11 @@ def load_4bit(
             str(error).splitlines()[0],
             "give a folder that save_pretrained wrote, or a name on the Hub",
         ) from error
+    for module in model.modules():
+        # bitsandbytes' layout for CPUs with AVX512-BF16 is taken at the first look without
+        # gradients, such as a check in the midst of training, and has no gradients afterwards.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     return model.requires_grad_(False).eval()
 
 

@@ -106,6 +106,14 @@ def test_adamw8bit_resumes_exactly(folder: Path, tmp_path: Path) -> None:
     assert found.losses[-1] < found.losses[0]
 
 
+def test_products_in_half_precision_need_no_autocast(folder: Path) -> None:
+    needs_bitsandbytes()
+    base = load_4bit(folder, dtype=torch.bfloat16)
+    with torch.no_grad():
+        logits = base(inputs_embeds=torch.randn(1, 3, 64)).logits
+    assert logits.dtype == torch.float32 and bool(logits.isfinite().all())
+
+
 def test_lora_learns_on_a_base_of_4_bits(folder: Path) -> None:
     needs_bitsandbytes()
     base = load_4bit(folder)
