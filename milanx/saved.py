@@ -74,7 +74,8 @@ def load_language(root: Path, content: dict[str, Any], device: str) -> tuple[Any
     from milanx.decode import load_merged
     from milanx.prior import Prior
 
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    for name in ("transformers", "bitsandbytes"):  # peft imports the latter where it is installed
+        logging.getLogger(name).setLevel(logging.ERROR)
     base = content.get("base") or str(root / "base")
     decoder = load_merged(base, str(root / "decoder")).to(device)
     unconditioned = load_merged(base, str(root / "prior")).to(device)
