@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from milanx.encode import Encoder
     from milanx.exemplars import ExemplarStore
 
-NO_OPINION = 200  # views that tell nothing, which are counted beside the real ones
+NO_OPINION = 200  # photographs that tell nothing, which are counted beside the real ones
 # The joint space sees what a text names but dimly, and its correlations are the smaller for it;
 # what is read off pixels is exact. This share of the latter counts beside the former.
 EXACT = 0.4
@@ -59,11 +59,13 @@ class Views:
         joint: [n, j], whole views in the joint space.
         sources: [n], names of where they come from.
         shown: what pixels tell -> [n], how much of each view shows it.
+        photographs: how many there are; several views of one are told by their group.
     """
 
     joint: torch.Tensor
     sources: list[str]
     shown: dict[str, torch.Tensor]
+    photographs: int
 
 
 @torch.inference_mode()
@@ -89,8 +91,10 @@ def see(
         for texts, share in zip(shown_texts(), torch.from_numpy(shares).float().T, strict=True):
             shown |= dict.fromkeys(texts, share)
     table = store.image_table()
-    sources = [str(table[int(i)]["source"]) for i in store.view_indices()]
-    return Views(encoder.joint(whole.to(encoder.device)), sources, shown)
+    rows = [table[int(i)] for i in store.view_indices()]
+    sources = [str(row["source"]) for row in rows]
+    groups = {row.get("group") or row["index"] for row in rows}
+    return Views(encoder.joint(whole.to(encoder.device)), sources, shown, len(groups))
 
 
 def layer_responses(
@@ -114,7 +118,7 @@ def layer_responses(
     own = stored_activations(store, layer, rows)
     place = {row: i for i, row in enumerate(alive)}
     near = most_alike(looks, [place.get(row, 0) for row in rows])
-    return Responses(views.joint, views.sources, own, views.shown, others, near)
+    return Responses(views.joint, views.sources, own, views.shown, others, near, views.photographs)
 
 
 def most_alike(looks: torch.Tensor, units: Sequence[int], count: int = NEAR) -> torch.Tensor:
@@ -147,6 +151,8 @@ class Responses:
         near: int64 [u, k], places among the others of the units whose exemplars look most alike
             (`most_alike`), whose mean counts for `NEAR_SHARE`: a text that holds for all of them
             does not tell the unit from them.
+        photographs: how many of the views are of different ones; all when None. A thousand cuts
+            of twenty photographs tell no more than twenty.
     """
 
     def __init__(
@@ -157,8 +163,9 @@ class Responses:
         shown: Mapping[str, torch.Tensor] | None = None,
         others: torch.Tensor | None = None,
         near: torch.Tensor | None = None,
+        photographs: int | None = None,
     ) -> None:
-        total = len(seen) + NO_OPINION
+        total = len(seen) * (1 + NO_OPINION / max(1, photographs or len(seen)))
         shares = torch.stack([*shown.values()], 1) if shown else seen.new_zeros(len(seen), 0)
         self._known = {text: column for column, text in enumerate(shown or {})}
         units = activations.shape[1]
@@ -190,7 +197,7 @@ class Responses:
 
         Returns:
             [len(units), t], Pearson correlations within each source, less those of the others'
-            means, shrunk by `NO_OPINION` views: few views say little. Those of texts that
+            means, shrunk by `NO_OPINION` photographs: few say little. Those of texts that
             pixels tell are weighted by `EXACT`.
         """
         found = vectors.new_zeros(len(units), len(texts))

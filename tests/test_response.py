@@ -113,3 +113,13 @@ def test_few_views_say_little() -> None:
 def test_stems_of_regular_plurals_agree(one: str, many: str) -> None:
     assert stem(one) == stem(many)
     assert stem(one) != stem("dog")
+
+
+def test_cuts_of_one_photograph_count_as_one() -> None:
+    torch.manual_seed(0)
+    activations = torch.rand(400, 1)
+    apart = Responses(activations.repeat(1, 2), ["a"] * 400, activations)
+    alike = Responses(activations.repeat(1, 2), ["a"] * 400, activations, photographs=10)
+    r = [told.correlations([0], NAMES[:2], torch.eye(2))[0, 0] for told in (apart, alike)]
+    assert float(r[0]) == pytest.approx(400 / 600, abs=1e-3)
+    assert float(r[1]) == pytest.approx(10 / 210, abs=1e-3)
