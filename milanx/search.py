@@ -109,8 +109,9 @@ def rerank(
 
     Returns:
         At least the best by rank, best first by the settings' method (``argmax`` is
-        log p(d|E) alone); beside the best ``candidates`` of that method the likeliest by
-        log p(d|E) is always among them.
+        log p(d|E) alone), joined texts that repeat what stands before them behind all others;
+        beside the best ``candidates`` of that method the likeliest by log p(d|E) is always among
+        them.
 
     Raises:
         ValueError: a weight without what it weighs.
@@ -149,8 +150,27 @@ def rerank(
     by_likelihood = [c for _, _, c in sorted(ranked, key=lambda r: (-r[1], r[2].text))]
     plain = settings.method == "pmi"
     first, second = (by_rank, by_likelihood) if plain else (by_likelihood, by_rank)
-    kept = first[: settings.candidates]
+    kept = _varied(first)[: settings.candidates]
     return tuple(kept if second[0] in kept else [*kept, second[0]])
+
+
+def _varied(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Put joined texts that repeat a word of what stands before them behind all others.
+
+    Who asks for the next best wants another thing, not "dogs or cats" and "dogs or cars" after
+    "dogs". The first stays first.
+    """
+    kept: list[Candidate] = []
+    behind: list[Candidate] = []
+    said: set[str] = set()
+    for candidate in candidates:
+        folded = normalise_text(candidate.text)
+        words = {stem(word) for word in folded.split() if word not in JOINING}
+        repeats = bool(kept) and joins(folded) and bool(words & said)
+        (behind if repeats else kept).append(candidate)
+        if not repeats:
+            said |= words
+    return kept + behind
 
 
 def doubt_of(likeliest: float) -> float:

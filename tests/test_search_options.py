@@ -423,3 +423,13 @@ def test_settings_that_no_search_can_have(changes: dict, said: str) -> None:
     with pytest.raises(InputError, match=said) as caught:
         SearchSettings(**changes)
     assert caught.value.ways_out
+
+
+def test_joins_that_repeat_come_behind_other_things() -> None:
+    texts = ["dogs", "dog or cats", "dogs and cars", "lamps", "tents or ropes", "cats"]
+    found = [(text, -1.0 - i) for i, text in enumerate(texts)]
+    how = SearchSettings(lam=0, agreement=0, response=0, joined=0, candidates=5)
+    made = [c.text for c in rerank(found, lambda texts: [-1.0] * len(texts), how)]
+    assert made == ["dogs", "lamps", "tents or ropes", "cats", "dog or cats"]
+    first = rerank(found[1:3], lambda texts: [-1.0] * len(texts), how)
+    assert [c.text for c in first] == ["dog or cats", "dogs and cars"]
