@@ -92,7 +92,7 @@ def see(
             shown |= dict.fromkeys(texts, share)
     table = store.image_table()
     rows = [table[int(i)] for i in store.view_indices()]
-    sources = [str(row["source"]) for row in rows]
+    sources = [str(row.get("source") or "") for row in rows]
     groups = {row.get("group") or row["index"] for row in rows}
     return Views(encoder.joint(whole.to(encoder.device)), sources, shown, len(groups))
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from milanx.describer import Description
+from milanx.describer import Describer, Description
 from milanx.errors import InputError
 from milanx.evaluate import kin, p1
 from milanx.evaluate.names import ClassNamer, accepted_kin, accepted_names, wnid_of
@@ -129,3 +129,11 @@ def test_linear_probe_reads_classes_off_pooled_features(tmp_path: Path) -> None:
     pooled = flat.reshape(2, 4) + torch.tensor([1.0, -1.0])[:, None, None]
     assert p1.probe_class(pooled, read, classes) == CLASSES[1]
     assert p1.probe_class(mean.reshape(1, 2, 4), read, classes) == CLASSES[2]
+
+
+def test_kin_of_planted_classes_that_training_held_out(tmp_path: Path) -> None:
+    names = [["n02099601", "n01443537"][i % 2] for i in range(24)]  # one of them is held out
+    photos = write_parquet(tmp_path / "photos.parquet", noise(24), wnid=names)
+    report = kin.evaluate(Describer.load(), [photos], each=1)
+    assert [unit["class"] for unit in report["units"]] == ["n01443537"]
+    assert report["units"][0]["description"]
