@@ -64,7 +64,8 @@ excite the unit most.
   that foretell them better than each does, ranked by weighted PMI with lambda {search["lam"]} plus
   {search["agreement"]} times the critic's agreement plus {search["response"]} times what the
   correlation of text and activations counts over all views that the run keeps, beyond the layer's
-  mean unit and the units whose exemplars look most alike, the less the surer p(d|E) is, less
+  mean unit and the units whose exemplars look most alike, the less the surer p(d|E) is and the
+  fewer photographs they show, less
   {search["joined"]} for two things joined and {search["without"]} for what is said to be missing
 
 ## Data and its terms
