@@ -13,17 +13,14 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors.numpy import load_file, save_file
-from torch.nn import functional as F
 
 from milanx.errors import FormatError, InputError, did_you_mean
 from milanx.files import read_json, read_table, write_json, write_table
+from milanx.masks import LayerRecord, make_masks, mask_shares
 
 FORMAT, VERSION = "milanx-exemplars", 1
 WEBP_QUALITY = 95
 UNITS_AT_ONCE = 8  # units whose masks are in memory at a time
-SATURATED = (
-    1e-3  # float16 maps of a saturated unit hold its maximum to half a unit in the last place
-)
 
 
 @dataclass(frozen=True)
@@ -47,17 +44,6 @@ class ExemplarSet:
     activations: np.ndarray
     views: np.ndarray
     masks: np.ndarray
-
-
-@dataclass(frozen=True)
-class LayerRecord:
-    """What the store must know of a layer to make masks."""
-
-    name: str
-    kind: str
-    map_size: tuple[int, int]
-    rectified: bool
-    upper: float | None
 
 
 class ExemplarStore:
@@ -245,86 +231,6 @@ class ExemplarStore:
             np.stack(views) if views else np.zeros((0, 3, *self.view_size), np.uint8),
             self.masks(layer, [row])[0].numpy()[kept],
         )  # fmt: skip
-
-
-def make_masks(
-    maps: torch.Tensor,
-    stats: dict[str, np.ndarray],
-    signs: Sequence[str],
-    record: LayerRecord,
-    view_size: tuple[int, int],
-) -> torch.Tensor:
-    """Make masks from maps.
-
-    A map is upsampled bilinearly to the view (``align_corners=False``); the mask is where it lies
-    strictly above the unit's quantile and, after a rectifier, above zero. Where the quantile is
-    the unit's maximum, as in saturating units, it is where the map reaches it. A mask that would
-    be empty is the peak of its map. Vectors and logits have the whole view.
-
-    Args:
-        maps: float32 [r, k, h, w].
-        stats: quantile, low_quantile, median, maximum and minimum, float32 [r].
-        signs: of each row; ``-`` turns the map around its median.
-        record: the layer.
-        view_size: (H, W).
-
-    Returns:
-        bool [r, k, H, W].
-    """
-    rows, k = maps.shape[:2]
-    if tuple(record.map_size) == (1, 1):
-        return torch.ones(rows, k, *view_size, dtype=torch.bool)
-    turned, threshold, saturated = _above(maps, stats, signs, record)
-    up = F.interpolate(turned, view_size, mode="bilinear", align_corners=False)
-    limit = threshold[:, None, None, None]
-    reached = saturated[:, None, None, None] & (up > 0) & (up >= limit * (1 - SATURATED))
-    masks = (up > limit) | reached
-    empty = ~masks.flatten(2).any(2)
-    peak = up >= up.flatten(2).amax(2)[..., None, None]
-    return torch.where(empty[..., None, None], peak, masks)
-
-
-def _above(
-    maps: torch.Tensor, stats: dict[str, np.ndarray], signs: Sequence[str], record: LayerRecord
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return maps turned by their sign, the threshold of each row, and which rows are saturated."""
-    flip = torch.tensor([s == "-" for s in signs])
-    column = {n: torch.from_numpy(np.ascontiguousarray(v)).float() for n, v in stats.items()}
-    threshold = torch.where(flip, column["median"] - column["low_quantile"], column["quantile"])
-    top = torch.where(flip, column["median"] - column["minimum"], column["maximum"])
-    turned = torch.where(
-        flip[:, None, None, None], column["median"][:, None, None, None] - maps, maps
-    )
-    if record.rectified:
-        threshold = torch.where(flip, threshold, threshold.clamp_min(0))
-    return turned, threshold, threshold >= top * (1 - SATURATED)
-
-
-def mask_shares(
-    maps: torch.Tensor,
-    stats: dict[str, np.ndarray],
-    signs: Sequence[str],
-    record: LayerRecord,
-    view_size: tuple[int, int],
-    size: tuple[int, int],
-) -> torch.Tensor:
-    """Return the share of each cell of a grid that `make_masks` covers, float32 [r, k, *size].
-
-    The usual mask, above a threshold, is made in place of its map and never kept; those of
-    saturated units and those that would be empty are made anew.
-    """
-    if tuple(record.map_size) == (1, 1):
-        return torch.ones(*maps.shape[:2], *size)
-    turned, threshold, saturated = _above(maps, stats, signs, record)
-    up = F.interpolate(turned, view_size, mode="bilinear", align_corners=False)
-    shares = F.adaptive_avg_pool2d(up.gt_(threshold[:, None, None, None]), size)
-    empty = (shares.flatten(2).amax(2) <= 0).any(1)
-    rest = (saturated | empty).nonzero().flatten().tolist()
-    if rest:
-        some = {name: column[rest] for name, column in stats.items()}
-        masks = make_masks(maps[rest], some, [signs[i] for i in rest], record, view_size)
-        shares[rest] = F.adaptive_avg_pool2d(masks.float(), size)
-    return shares
 
 
 def write_layer(

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from milanx.exemplars import LayerRecord, write_index, write_layer
+from milanx.exemplars import write_index, write_layer
 from milanx.files import atomic_path
+from milanx.masks import LayerRecord
 from milanx.stats import LayerStatistics
 from milanx.units import LayerInfo
 

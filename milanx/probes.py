@@ -20,12 +20,12 @@ from milanx.exemplars import (
     FORMAT,
     VERSION,
     ExemplarStore,
-    LayerRecord,
     write_index,
     write_layer,
     write_views,
 )
 from milanx.files import atomic_path, fingerprint, write_table
+from milanx.masks import LayerRecord
 from milanx.zoo import Preprocess
 
 MAP = 14  # side of the maps of planted units

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from milanx.concepts import ConceptSettings, describe_concepts, load_concepts, soft_wpmi
 from milanx.errors import InputError
-from milanx.exemplars import ExemplarStore, LayerRecord, write_index, write_layer, write_views
+from milanx.exemplars import ExemplarStore, write_index, write_layer, write_views
+from milanx.masks import LayerRecord
 from milanx.runs import units_schema, write_units
 
 SIDE, K = 32, 4

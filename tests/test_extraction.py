@@ -105,7 +105,7 @@ def test_store_content(photos: Path, tmp_path: Path) -> None:
 
 
 def test_saturated_units_have_masks_where_they_saturate() -> None:
-    from milanx.exemplars import LayerRecord, make_masks
+    from milanx.masks import LayerRecord, make_masks
 
     maps = torch.zeros(1, 2, 4, 4)
     maps[0, 0, :2] = 6.0
@@ -250,3 +250,27 @@ def test_a_file_where_the_run_should_be(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="is a file"):
         run(photos, tmp_path / "file")
+
+
+@pytest.mark.parametrize("sign", ["+", "-"])
+def test_shares_of_cells_are_those_of_the_masks(sign: str) -> None:
+    from milanx.masks import LayerRecord, make_masks, mask_shares
+
+    maps = torch.randn(5, 4, 7, 7, generator=torch.Generator().manual_seed(0)).clamp_min(0)
+    maps[1] = 0  # nothing above its quantile
+    maps[2, 3] = 0.01  # one exemplar far below it
+    maps[3] = maps[3].clamp_max(0.5)  # saturated
+    flat = maps.flatten(1)
+    stats = {
+        "quantile": flat.quantile(0.9, 1),
+        "low_quantile": flat.quantile(0.1, 1),
+        "median": flat.median(1).values,
+        "maximum": flat.amax(1),
+        "minimum": flat.amin(1),
+    }
+    columns = {name: column.numpy() for name, column in stats.items()}  # fmt: skip
+    record = LayerRecord("l", "conv", (7, 7), True, None)
+    masks = make_masks(maps, columns, [sign] * 5, record, (56, 56))
+    plain = masks.unflatten(3, (8, 7)).unflatten(2, (8, 7)).float().mean((3, 5))
+    shares = mask_shares(maps, columns, [sign] * 5, record, (56, 56), (8, 8))
+    torch.testing.assert_close(shares, plain)

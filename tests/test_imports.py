@@ -14,7 +14,7 @@ ROOT = Path(milanx.__file__).parent
 FLOORS = [
     {"errors", "environment", "fetch", "files", "joining", "progress", "splits"},
     {"zoo", "weights", "images", "scenes", "sources"},
-    {"units", "stats"},
+    {"units", "stats", "masks"},
     {"discover", "capture"},
     {"exemplars", "passes", "extraction"},
     {"probes"},

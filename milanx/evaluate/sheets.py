@@ -142,7 +142,7 @@ def aside_sheets(
     Returns:
         unit -> its sheet; masks by the unit's quantile over the exemplars' share of the images.
     """
-    from milanx.exemplars import make_masks
+    from milanx.masks import make_masks
 
     maps, views = _maps(run, layer, wanted, target, images, batch_size, advance)
     store, place = run.store, columns(run.store, layer)
