@@ -44,7 +44,7 @@ Dtype = Annotated[str, typer.Option(help="Of the target: float32, bfloat16 or fl
 BatchSize = Annotated[int | None, typer.Option("--batch-size", "-b", min=1, help="Images a step.")]
 Seed = Annotated[int, typer.Option(help="Of the split into exemplars and kept aside.")]
 Workers = Annotated[int, typer.Option("--workers", "-j", min=1, help="Decoding threads.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run of other inputs.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what milanx wrote there.")]
 Json = Annotated[bool, typer.Option("--json", help="One json document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Traceback of an error.")]

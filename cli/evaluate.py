@@ -38,6 +38,7 @@ def evaluate(
         Path | None, typer.Option(help="For p3: texts, one a line, for the upper row.")
     ] = None,
     seed: c.Seed = 0,
+    overwrite: c.Overwrite = False,
     as_json: c.Json = False,
     quiet: c.Quiet = False,
     debug: c.Debug = False,
@@ -56,7 +57,7 @@ def evaluate(
     reports = run_protocols(
         run, protocol.split(","), images=images or (), describer=describer, count=units,
         simulator=simulator, against=against or (), unseen=unseen or (),
-        vocabulary=vocabulary, seed=seed,
+        vocabulary=vocabulary, seed=seed, overwrite=overwrite,
         progress=c.reporter(quiet, as_json),
     )  # fmt: skip
     if as_json:

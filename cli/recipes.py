@@ -43,13 +43,13 @@ def show(name: Name, debug: c.Debug = False) -> None:
 def cp(
     name: Name,
     target: Annotated[Path, typer.Argument(help="The new file, or a folder for it.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file.")] = False,
+    overwrite: c.Overwrite = False,
     debug: c.Debug = False,
 ) -> None:
     """Copy a recipe to change it."""
-    from milanx.errors import InputError
+    from milanx.errors import InputError, MilanxError
     from milanx.files import write_text
-    from milanx.train.recipe import recipe_path
+    from milanx.train.recipe import load_recipe, recipe_path
 
     source = recipe_path(name)
     if target.is_dir():
@@ -58,6 +58,14 @@ def cp(
         raise InputError(
             f"{target} is there already", "it would be lost", "--overwrite replaces it"
         )
+    if target.exists():
+        try:
+            load_recipe(target)
+        except (MilanxError, ValueError, TypeError) as error:  # no text, no mapping
+            raise InputError(
+                f"{target} is not overwritten", "it is no recipe that milanx reads",
+                "choose another name, or move it to another place",
+            ) from error  # fmt: skip
     write_text(target, source.read_text(encoding="utf-8"))
     typer.echo(str(target))
 

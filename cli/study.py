@@ -37,6 +37,7 @@ def make(
     weights: c.Weights = None,
     device: c.Device = "auto",
     seed: c.Seed = 0,
+    overwrite: c.Overwrite = False,
     quiet: c.Quiet = False,
     debug: c.Debug = False,
 ) -> None:
@@ -54,7 +55,8 @@ def make(
     )  # fmt: skip
     counts = p4.make(
         opened, out, layers=layer, images=images, limit=limit, against=others, weights=weights,
-        settings=settings, device=pick_device(device), progress=c.reporter(quiet),
+        settings=settings, device=pick_device(device), overwrite=overwrite,
+        progress=c.reporter(quiet),
     )  # fmt: skip
     for name, count in counts.items():
         typer.echo(f"{out / f'questions-{name}.json'}: {count} questions")

@@ -22,6 +22,7 @@ def train(
         str | None,
         typer.Option(help="Write figures: jsonl, tensorboard, trackio or wandb; beside --out."),
     ] = None,
+    overwrite: c.Overwrite = False,
     quiet: c.Quiet = False,
     debug: c.Debug = False,
 ) -> None:
@@ -30,6 +31,7 @@ def train(
     from milanx.train.loop import train as run_training
 
     made = run_training(
-        recipe, overrides or [], out=out, tracker=tracker, progress=c.reporter(quiet)
-    )
+        recipe, overrides or [], out=out, tracker=tracker, overwrite=overwrite,
+        progress=c.reporter(quiet),
+    )  # fmt: skip
     typer.echo(str(made))

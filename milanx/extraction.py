@@ -7,7 +7,6 @@ contiguous part of the batches and the first one merges what they counted.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,9 +19,10 @@ import torch
 from milanx.capture import Capture
 from milanx.errors import InputError, Interrupted, MilanxError
 from milanx.exemplars import FORMAT, VERSION, ExemplarStore, read_fingerprint, write_views
-from milanx.files import explained, fingerprint, read_json, write_json, write_table
+from milanx.files import atomic_path, explained, fingerprint, read_json, write_json, write_table
 from milanx.images import ProbeImages
 from milanx.passes import ExtractSettings, Pass
+from milanx.replacing import OTHER, OVERWRITE, RUN, WORK, check_content, check_place, discard
 from milanx.stats import BINS
 from milanx.units import LayerInfo
 from milanx.zoo import Preprocess, Target
@@ -98,7 +98,7 @@ def extract(
         The store.
 
     Raises:
-        InputError: a folder that holds another run, or cannot be written.
+        InputError: a folder that holds another run or is none, or that cannot be written.
         Interrupted: ended by Ctrl-C; a checkpoint was written.
     """
     from accelerate import PartialState
@@ -106,6 +106,7 @@ def extract(
     settings = settings or ExtractSettings()
     units = units or {}
     process = PartialState(cpu=device == "cpu")
+    check_place(out, RUN, resumes=True)
     key = fingerprint(FORMAT, VERSION, target.fingerprint, images.fingerprint,
                       [asdict(i) for i in infos], _lasting(settings), units)  # fmt: skip
     if _finished(out, key):
@@ -160,19 +161,29 @@ def _finished(out: Path, key: str) -> bool:
 
 
 def _prepare(job: Pass, processes: int) -> None:
-    """Make the work folder, or keep it if it belongs to the same unfinished pass."""
+    """Make the work folder, or keep it if it belongs to the same unfinished pass.
+
+    Raises:
+        InputError: the work folder or the place of the exemplars holds what must not be replaced.
+    """
+    if (job.out / "exemplars").exists():
+        raise InputError(
+            f"{job.out / 'exemplars'} is there already",
+            "it holds no index.json that this milanx reads",
+            [OTHER, OVERWRITE],
+        )
     shape = {"key": job.key, "batch": job.settings.batch, "processes": processes}
     path = job.work / "pass.json"
     try:
         same = all(read_json(path, "milanx-pass", 1).get(k) == v for k, v in shape.items())
     except MilanxError:
         same = False
-    if not same:
-        if job.out.exists() and not job.out.is_dir():
-            raise InputError(f"{job.out} is a file", "a run is a folder", "choose another --out")
-        shutil.rmtree(job.work, ignore_errors=True)
-        job.work.mkdir(parents=True)
-        write_json(path, "milanx-pass", 1, shape)
+    if same:
+        check_content(job.work, WORK)
+    else:
+        with atomic_path(job.work, WORK) as temporary:
+            temporary.mkdir()
+            write_json(temporary / "pass.json", "milanx-pass", 1, shape)
 
 
 def _run(
@@ -246,7 +257,6 @@ def _publish(job: Pass) -> None:
     job.arrays.clear()
     for name in ("views.parquet", "images.parquet"):
         (job.work / name).replace(job.out / name)
-    shutil.rmtree(job.out / "exemplars", ignore_errors=True)
     (job.out / "units.parquet").unlink(missing_ok=True)
     (job.work / "exemplars").rename(job.out / "exemplars")
-    shutil.rmtree(job.work, ignore_errors=True)
+    discard(job.work, WORK)

@@ -7,13 +7,13 @@ import errno
 import hashlib
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from milanx.errors import FormatError, InputError
+from milanx.replacing import OTHER, Kind, beside, discard
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,6 +26,8 @@ REASONS = {
     errno.EPERM: ("writing there is not permitted", "change its permissions or use --out"),
     errno.ENOENT: ("the folder above it is not there and cannot be made", "choose another --out"),
     errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another --out"),
+    errno.EEXIST: ("a part of the path is a file, not a folder", "choose another --out"),
+    errno.EISDIR: ("a folder has that name", "choose another --out"),
 }
 
 
@@ -62,22 +64,29 @@ def explained(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, replaces: Kind | None = None) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it takes its name, else it is removed.
 
-    Works for a file and for a folder that the caller makes at the temporary path (an existing
-    folder of that name is replaced). Readers see the old content or the new, never a half.
+    Works for a file, which replaces one of that name, and for a folder that the caller makes at
+    the temporary path. Readers see the old content or the new, never a half.
+
+    Args:
+        path: the file or folder.
+        replaces: the kind of folder that may be there and is replaced; none may when None.
 
     Raises:
-        InputError: the place cannot be written (full, read-only, not permitted).
+        InputError: the place cannot be written (full, read-only, not permitted), it is a link, or
+            a folder is there that must not be replaced.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    if path.is_symlink():
+        raise InputError(f"cannot write {path}", "it is a link, which would be lost", OTHER)
+    temporary = beside(path, "tmp")
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
             if temporary.is_dir():
-                replace_folder(temporary, path)
+                replace_folder(temporary, path, replaces)
             else:
                 with temporary.open("rb+") as file:
                     os.fsync(file.fileno())
@@ -89,13 +98,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
                 temporary.unlink(missing_ok=True)
 
 
-def replace_folder(new: Path, path: Path) -> None:
-    """Give the folder ``new`` the name ``path``; a folder that had it is removed afterwards."""
-    old = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old")
-    if path.exists():
-        path.rename(old)
+def replace_folder(new: Path, path: Path, kind: Kind | None) -> None:
+    """Give the folder ``new`` the name ``path``; one of ``kind`` that had it is removed.
+
+    Raises:
+        InputError: something else is there.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        if kind is None:
+            raise InputError(f"{path} is not overwritten", "it has come to be there", OTHER)
+        discard(path, kind)
     new.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

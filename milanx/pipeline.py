@@ -15,6 +15,7 @@ from milanx.environment import pick_device, versions
 from milanx.errors import FormatError, InputError, MilanxError
 from milanx.files import fingerprint
 from milanx.progress import Reporter, Silent, Timed
+from milanx.replacing import EVALUATION, RUN, check_place, discard, format_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -129,7 +130,7 @@ def extract(
         settings: of the extraction; the defaults when None.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
-        overwrite: replace a run folder of other inputs.
+        overwrite: replace the run that is there; a folder that holds anything else is refused.
         progress: told about the stages.
 
     Returns:
@@ -164,6 +165,8 @@ def _extract(
     from milanx.zoo import load_target
 
     where = pick_device(device)
+    if out:
+        check_place(Path(out), RUN, overwrite=overwrite, resumes=True)
     with timed.stage("load target", None):
         target = load_target(
             model,
@@ -197,8 +200,8 @@ def _extract(
     settings = replace(settings or ExtractSettings(), signs=tuple(signs))
     folder = Path(out) if out else default_out(target.name, [i.name for i in infos],
                                                [str(s) for s in sources])  # fmt: skip
-    if overwrite and folder.exists():
-        _remove_run(folder)
+    if overwrite:
+        _remove_run(folder, where)
     timed.say(estimate(target, infos, probe, settings).text)
     with timed.stage("extract", len(probe)) as bar:
         store = run_extraction(
@@ -216,21 +219,16 @@ def _extract(
     return Extracted(target, infos, probe, store, folder, settings.signs, places)
 
 
-def _remove_run(folder: Path) -> None:
-    """Remove a run folder, and nothing that is not one."""
-    import shutil
+def _remove_run(folder: Path, device: str) -> None:
+    """Remove a run folder, and nothing that is not one; of several processes the main one does."""
+    from accelerate import PartialState
 
-    known = {"run.json", "exemplars", "views.parquet", "images.parquet", "units.parquet", "page",
-             "log.txt"}  # fmt: skip
-    names = {p.name for p in folder.iterdir()
-             if not p.name.startswith(".") and not p.match("evaluation-*.json")}  # fmt: skip
-    if names - known:
-        raise InputError(
-            f"{folder} is not overwritten",
-            f"it holds {sorted(names - known)[0]!r}, which is no part of a run",
-            "choose another --out",
-        )
-    shutil.rmtree(folder)
+    process = PartialState(cpu=device == "cpu")
+    if process.is_main_process:
+        check_place(folder, RUN, overwrite=True)
+        if folder.exists():
+            discard(folder, RUN)
+    process.wait_for_everyone()
 
 
 def describe(
@@ -279,7 +277,7 @@ def describe(
         settings: of the extraction.
         device: where to compute.
         dtype: of the target.
-        overwrite: replace a run folder of other inputs.
+        overwrite: replace the run that is there; a folder that holds anything else is refused.
         progress: told about the stages.
 
     Returns:
@@ -294,6 +292,8 @@ def describe(
 
     if method not in METHODS:
         raise InputError(f"no method {method!r}", f"there are {', '.join(METHODS)}")
+    if out:
+        check_place(Path(out), RUN, overwrite=overwrite, resumes=True)
     timed = Timed(progress or Silent())
     words = load_concepts(concepts) if method in CONCEPT_WAYS else ()
     with timed.stage("load describer", None):  # what is wrong with it is said before the long work
@@ -314,7 +314,8 @@ def describe(
     else:
         found = loaded.describe(made.store, settings=how, progress=timed)
     for report in made.out.glob("evaluation-*.json"):  # of other descriptions
-        report.unlink()
+        if format_of(report) == EVALUATION:
+            report.unlink()
     write_units(made.out, found, made.store)
     _write_run(made, timed, facts)
     return open_run(made.out)

@@ -26,6 +26,7 @@ from milanx.exemplars import (
 )
 from milanx.files import atomic_path, fingerprint, write_table
 from milanx.masks import LayerRecord
+from milanx.replacing import RUN
 from milanx.zoo import Preprocess
 
 MAP = 14  # side of the maps of planted units
@@ -144,6 +145,7 @@ def plant(
     activations: np.ndarray | None = None,
     layer: str = "planted",
     view_size: tuple[int, int] = (224, 224),
+    overwrite: bool = False,
 ) -> ExemplarStore:
     """Write planted units as the store of a run folder.
 
@@ -158,9 +160,13 @@ def plant(
             ``mean.npy``, which finding contrast views needs. None writes neither.
         layer: name of the layer.
         view_size: of the views.
+        overwrite: replace a run folder that is there.
 
     Returns:
         The store.
+
+    Raises:
+        InputError: there is something that must not be replaced.
     """
     import pyarrow as pa
 
@@ -174,7 +180,7 @@ def plant(
         stats["median"] = np.median(activations, 0).astype(np.float32)
     height, width = stacked.shape[2:]
     record = LayerRecord(layer, "planted", (int(height), int(width)), True, None)
-    with atomic_path(out) as temporary:
+    with atomic_path(out, RUN if overwrite else None) as temporary:
         write_layer(temporary / "exemplars" / layer, record, [(u, "+") for u in range(rows)],
                     images, stacked.max((2, 3)).astype(np.float32), stacked, stats)  # fmt: skip
         if activations is not None:

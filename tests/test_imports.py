@@ -12,7 +12,7 @@ import milanx
 ROOT = Path(milanx.__file__).parent
 # From the ground up; a file imports only from floors below its own.
 FLOORS = [
-    {"errors", "environment", "fetch", "files", "joining", "progress", "splits"},
+    {"errors", "environment", "fetch", "files", "joining", "progress", "replacing", "splits"},
     {"zoo", "weights", "images", "scenes", "sources"},
     {"units", "stats", "masks"},
     {"discover", "capture"},
@@ -35,7 +35,8 @@ FLOORS = [
 ]
 # Within a floor, who builds on whom.
 ALLOWED = {
-    ("files", "errors"), ("environment", "errors"), ("environment", "files"),
+    ("files", "errors"), ("files", "replacing"), ("replacing", "errors"),
+    ("environment", "errors"), ("environment", "files"),
     ("zoo", "weights"), ("images", "zoo"), ("images", "sources"), ("sources", "scenes"),
     ("capture", "discover"), ("passes", "exemplars"), ("extraction", "exemplars"),
     ("extraction", "passes"), ("concepts", "assets"), ("train", "recipes"),

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from milanx.errors import InputError
 from milanx.evaluate.atoms import KIND_OF, Lettering, lettering, pixel_atoms
 from milanx.evaluate.p2 import (
     _parts,
@@ -23,6 +24,7 @@ from milanx.evaluate.p2 import (
 from milanx.evaluate.photos import PlantedPhoto, kinds_above, read_photos
 from milanx.evaluate.planted import PlantedUnit, SourcePool, generate
 from milanx.probes import Meaning, combine
+from milanx.replacing import RUN, check_content
 
 
 def flat(*colours: tuple[int, int, int]) -> np.ndarray:
@@ -168,6 +170,17 @@ def test_store_has_activations_and_views_for_contrast(
             first, second = unit.meaning.atoms
             assert any(first in photos[i].atoms and second in photos[i].atoms
                        for i in held[low])  # fmt: skip
+    check_content(store.root, RUN)
+    with pytest.raises(InputError, match="is not overwritten"):
+        plant_units(store.root, units[:5], photos, 0)
+    (store.root / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"holds 'notes\.txt'"):
+        plant_units(store.root, units[:5], photos, 0, overwrite=True)
+    assert store.maxima("planted").shape == (len(photos), 48)
+    (store.root / "notes.txt").unlink()
+    fewer = plant_units(store.root, units[:5], photos, 0, overwrite=True)
+    assert fewer.maxima("planted").shape == (len(photos), 5)
+    assert [p.name for p in tmp_path.iterdir()] == ["planted"]
 
 
 def test_files_that_no_training_reads_are_used_whole(tmp_path: Path) -> None:

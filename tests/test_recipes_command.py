@@ -35,11 +35,12 @@ def test_cp_into_a_folder_or_a_file_and_never_over_one(tmp_path: Path) -> None:
     done = runner.invoke(app, ["recipes", "cp", "smoke", str(tmp_path)])
     assert done.stdout.strip() == str(tmp_path / "smoke.yaml")
     assert (tmp_path / "smoke.yaml").read_text() == original
-    (tmp_path / "smoke.yaml").write_text("mine")
+    mine = original.replace("steps: 20", "steps: 21")
+    (tmp_path / "smoke.yaml").write_text(mine)
     refused = runner.invoke(app, ["recipes", "cp", "smoke", str(tmp_path)])
     assert refused.exit_code == 2
     assert "there already" in refused.stderr
-    assert (tmp_path / "smoke.yaml").read_text() == "mine"
+    assert (tmp_path / "smoke.yaml").read_text() == mine
     again = ["recipes", "cp", "smoke", str(tmp_path / "smoke.yaml"), "--overwrite"]
     assert runner.invoke(app, again).exit_code == 0
     assert (tmp_path / "smoke.yaml").read_text() == original

@@ -69,8 +69,8 @@ def encoder() -> Encoder:
 def study(
     run: Run, sources: list[Path], encoder: Encoder, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    out = tmp_path_factory.mktemp("study")
-    other = out / "other"
+    out = tmp_path_factory.mktemp("study") / "made"
+    other = out.with_name("other")
     shutil.copytree(run.root, other)
     make(run, out, layers=["conv3"], images=sources, against=[open_run(other)], encoder=encoder,
          settings=StudySettings(6, shared_sheets=True))  # fmt: skip

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from milanx.errors import InputError, did_you_mean
 from milanx.progress import Reporter
+from milanx.replacing import EVALUATION, RUN, check_file, check_place
 
 if TYPE_CHECKING:
     from milanx.runs import Run
 
 PROTOCOLS = ("p1", "p2", "p3", "kin")
-FORMAT, VERSION = "milanx evaluation", 1
+PLANTING = ("p2", "kin")  # these write a run of planted units, the others read one
+VERSION = 1
 
 
 def run_protocols(
@@ -28,6 +30,7 @@ def run_protocols(
     unseen: Sequence[str] = (),
     vocabulary: Path | None = None,
     seed: int = 0,
+    overwrite: bool = False,
     progress: Reporter | None = None,
 ) -> list[dict[str, Any]]:
     """Run protocols by name.
@@ -45,10 +48,12 @@ def run_protocols(
         unseen: those of p2's photos that no training read at all: every one is used.
         vocabulary: for p3, a file of texts, one a line, for its upper row.
         seed: of everything that is drawn.
+        overwrite: p2 and kin may replace a run folder that is there.
         progress: told about long parts.
 
     Raises:
-        InputError: an unknown protocol, or one whose inputs are missing.
+        InputError: an unknown protocol, one whose inputs are missing, protocols that want the
+            folder for two purposes, or a folder that holds what must not be replaced.
     """
     unknown = [name for name in protocols if name not in PROTOCOLS]
     if unknown:
@@ -57,6 +62,8 @@ def run_protocols(
             f"there are {', '.join(PROTOCOLS)}",
             did_you_mean(unknown[0], PROTOCOLS) or "--protocol p1",
         )
+    _check_places(run, protocols, overwrite)
+    common: dict[str, Any] = {"seed": seed, "overwrite": overwrite, "progress": progress}
     reports = []
     for name in protocols:
         if name == "p1":
@@ -67,8 +74,10 @@ def run_protocols(
             reports.append(
                 p1.evaluate(_scored(run), describer=describer, against=others, seed=seed)
             )
-        elif name in ("p2", "kin"):
-            reports.append(_planted(name, run, images, unseen, describer, count, seed, progress))
+        elif name in PLANTING:
+            whole = [Path(i) for i in unseen]
+            how = {"count": count, "whole": whole} if name == "p2" else {}
+            reports.append(_planted(name, run, images, describer, **how, **common))
         else:
             from milanx.evaluate import p3
 
@@ -78,8 +87,7 @@ def run_protocols(
                     simulator=simulator,
                     against=against[0] if against else None,
                     vocabulary=vocabulary,
-                    # With p2 beside it the photos are p2's.
-                    images=() if {"p2", "kin"} & set(protocols) else images,
+                    images=images,
                     seed=seed,
                     progress=progress,
                 )
@@ -89,12 +97,28 @@ def run_protocols(
     return reports
 
 
+def _check_places(run: Path, protocols: Sequence[str], overwrite: bool) -> None:
+    """Say before the work what would be lost by it."""
+    planting = [name for name in protocols if name in PLANTING]
+    if planting and len(protocols) > 1:
+        other = next((name for name in protocols if name not in PLANTING), planting[-1])
+        raise InputError(
+            f"{planting[0]} and {other} cannot share {run}",
+            f"{planting[0]} writes its planted units there, and {other} needs the folder itself",
+            "run them one by one, each with a folder of its own",
+        )
+    if planting:
+        check_place(run, RUN, overwrite=overwrite)
+    for name in protocols:
+        check_file(run, f"evaluation-{name}.json", EVALUATION)
+
+
 def write_report(run: Path, protocol: str, report: dict[str, Any]) -> Path:
     """Write a report into its run folder, atomically; returns where."""
     from milanx.files import write_json
 
     path = run / f"evaluation-{protocol}.json"
-    write_json(path, FORMAT, VERSION, report)
+    write_json(path, EVALUATION, VERSION, report)
     return path
 
 
@@ -113,16 +137,9 @@ def _scored(root: Path) -> Run:
 
 
 def _planted(
-    name: str,
-    out: Path,
-    images: Sequence[str],
-    unseen: Sequence[str],
-    describer: str,
-    count: int,
-    seed: int,
-    progress: Reporter | None,
+    name: str, out: Path, images: Sequence[str], describer: str, **settings: Any
 ) -> dict[str, Any]:
-    """Run a protocol that plants units on photos."""
+    """Run a protocol that plants units on photos; ``settings`` are of its ``evaluate``."""
     from milanx.describer import Describer
     from milanx.evaluate import kin, p2
 
@@ -133,9 +150,5 @@ def _planted(
             "--images FILE.parquet",
         )
     loaded, files = Describer.load(describer), [Path(i) for i in images]
-    if name == "kin":
-        return kin.evaluate(loaded, files, seed=seed, out=out, progress=progress)
-    whole = [Path(i) for i in unseen]
-    return p2.evaluate(
-        loaded, files, whole=whole, count=count, seed=seed, out=out, progress=progress
-    )
+    protocol = kin.evaluate if name == "kin" else p2.evaluate
+    return protocol(loaded, files, out=out, **settings)

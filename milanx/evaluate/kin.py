@@ -23,6 +23,7 @@ from milanx.evaluate.rows import constant_choice
 from milanx.evaluate.statistics import bootstrap, paired
 from milanx.probes import MAP, plant
 from milanx.progress import Reporter, Silent
+from milanx.replacing import RUN, check_place
 from milanx.zoo import Preprocess
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def evaluate(
     each: int = EACH,
     seed: int = 0,
     out: Path | None = None,
+    overwrite: bool = False,
     progress: Reporter | None = None,
 ) -> dict[str, Any]:
     """Plant units of held-out classes, describe them, and count those that name close kin.
@@ -81,15 +83,18 @@ def evaluate(
         each: exemplar sets of a class.
         seed: of what is drawn.
         out: where the planted store is written; a temporary folder when None.
+        overwrite: replace a run folder that is there.
         progress: told about encoding and describing.
 
     Returns:
         A report; intervals are over classes, since sets of one class are no independent units.
 
     Raises:
-        InputError: photos without held-out classes.
+        InputError: photos without held-out classes, or ``out`` holds what must not be replaced.
     """
     started = time.monotonic()
+    if out:
+        check_place(out, RUN, overwrite=overwrite)
     sources = [_read(path) for path in images]
     views, classes, sets = _draw(sources, each, seed)
     if not sets:
@@ -103,6 +108,7 @@ def evaluate(
         store = plant(
             out or Path(folder) / "kin", sets, maps, sorted(views.items()),
             [{"index": i, "split": "exemplars"} for i in range(max(views) + 1)],
+            overwrite=overwrite,
         )  # fmt: skip
         found = describer.describe(store, progress=progress or Silent())
     texts = [d.text for d in found]

@@ -22,6 +22,7 @@ from milanx.evaluate.text import Sentences, find_phrase, lemmas
 from milanx.language import normalise_text
 from milanx.probes import Meaning, plant
 from milanx.progress import Reporter, Silent
+from milanx.replacing import RUN, check_place
 
 if TYPE_CHECKING:
     from milanx.describer import Describer
@@ -129,6 +130,7 @@ def evaluate(
     count: int = 200,
     seed: int = 0,
     out: Path | None = None,
+    overwrite: bool = False,
     progress: Reporter | None = None,
 ) -> dict[str, Any]:
     """Plant units on photos that no training saw, describe them, and score the descriptions.
@@ -140,19 +142,23 @@ def evaluate(
         count: units.
         seed: of everything that is drawn.
         out: where the planted store is written; a temporary folder when None.
+        overwrite: replace a run folder that is there.
         progress: told about encoding and describing.
 
     Returns:
         A report with rows, 95 % intervals and notes.
 
     Raises:
-        InputError: photos that cannot be used.
+        InputError: photos that cannot be used, or ``out`` holds what must not be replaced.
     """
     started = time.monotonic()
+    if out:
+        check_place(out, RUN, overwrite=overwrite)
     photos = read_photos(images, HELD_OUT, whole=whole, seed=seed)
     units = generate(photos, count, seed)
     with tempfile.TemporaryDirectory() as folder:
-        store = plant_units(out or Path(folder) / "planted", units, photos, seed)
+        place = out or Path(folder) / "planted"
+        store = plant_units(place, units, photos, seed, overwrite=overwrite)
         found = describer.describe(store, progress=progress or Silent())
     texts = [d.text for d in found]
     argmax = [_likeliest(d) for d in found]
@@ -181,7 +187,12 @@ def _likeliest(description: Any) -> str:
 
 
 def plant_units(
-    out: Path, units: Sequence[PlantedUnit], photos: Sequence[PlantedPhoto], seed: int
+    out: Path,
+    units: Sequence[PlantedUnit],
+    photos: Sequence[PlantedPhoto],
+    seed: int,
+    *,
+    overwrite: bool = False,
 ) -> Any:
     """Write units as a store: exemplars, activations of all photos, and views for contrast.
 
@@ -206,6 +217,7 @@ def plant_units(
         ((i, photos[i].view) for i in sorted({*shown, *more})),
         [{"index": i, "split": "exemplars", "source": p.source} for i, p in enumerate(photos)],
         activations=activations,
+        overwrite=overwrite,
     )
 
 

@@ -33,6 +33,7 @@ from milanx.evaluate.sheets import (
 )
 from milanx.files import atomic_path, cache_dir, fingerprint, write_json
 from milanx.progress import Reporter, Silent
+from milanx.replacing import STUDY, check_place
 from milanx.runs import open_run
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def make(
     encoder: Encoder | None = None,
     settings: StudySettings | None = None,
     device: str = "cpu",
+    overwrite: bool = False,
     progress: Reporter | None = None,
 ) -> dict[str, int]:
     """Write a study: pictures, question lists, and the key in a folder of its own.
@@ -116,14 +118,17 @@ def make(
         encoder: whose features say which units are near; the bundled describer's when None.
         settings: what is asked.
         device: where the target runs.
+        overwrite: replace a study that is there.
         progress: told about the stages.
 
     Returns:
         Questions of each list.
 
     Raises:
-        InputError: other images, other weights or other units than the run's.
+        InputError: other images, other weights or other units than the run's, or ``out`` holds
+            what must not be replaced.
     """
+    check_place(out, STUDY, overwrite=overwrite)
     settings, progress = settings or StudySettings(), progress or Silent()
     chosen = list(layers) if layers else list(run.store.layers)
     texts = {DESCRIPTION: _texts(run, chosen, 1)}
@@ -150,7 +155,6 @@ def make(
         ) as bar:
             made = aside_sheets(run, layer, wanted, target, probe, advance=bar.advance)
         sheets |= {(layer, unit): sheet for unit, sheet in made.items()}
-    lists, key = _write_pictures(run, out, questions, sheets, texts, settings)
     facts = {
         "target": run.settings["target"]["name"],
         "exemplars": run.store.fingerprint,
@@ -162,10 +166,12 @@ def make(
         "layers": counts,
         "variety": {layer: variety(list(texts[DESCRIPTION][layer].values())) for layer in chosen},
     }  # fmt: skip
-    for name, entries in lists.items():
-        content = {"instructions": INSTRUCTIONS, "questions": entries}
-        write_json(out / f"questions-{name}.json", QUESTIONS, VERSION, content)
-    write_json(out / "key" / "key.json", KEY, VERSION, {**facts, "questions": key})
+    with atomic_path(out, STUDY if overwrite else None) as new:
+        lists, key = _write_pictures(run, new, questions, sheets, texts, settings)
+        for name, entries in lists.items():
+            content = {"instructions": INSTRUCTIONS, "questions": entries}
+            write_json(new / f"questions-{name}.json", QUESTIONS, VERSION, content)
+        write_json(new / "key" / "key.json", KEY, VERSION, {**facts, "questions": key})
     return {name: len(entries) for name, entries in lists.items()}
 
 

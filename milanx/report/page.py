@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from milanx.files import write_text
+from milanx.replacing import PAGE, check_file
 
 if TYPE_CHECKING:
     from milanx.runs import Run
@@ -30,6 +31,9 @@ def write_page(run: Run) -> Path:
 
     Returns:
         The file.
+
+    Raises:
+        InputError: there is a file of that name that is no such page.
     """
     from jinja2 import Environment, PackageLoader, select_autoescape
 
@@ -37,6 +41,7 @@ def write_page(run: Run) -> Path:
         loader=PackageLoader("milanx.report"), autoescape=select_autoescape(default=True)
     )
     path = run.root / "page" / "index.html"
+    check_file(run.root, "page/index.html", PAGE)
     html = environment.get_template("page.html").render(
         target=run.target,
         count=len(run),

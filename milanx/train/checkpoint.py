@@ -24,6 +24,7 @@ from torch import nn
 
 from milanx.errors import FormatError, InputError
 from milanx.files import atomic_path, check_format
+from milanx.replacing import lasting_name
 
 FORMAT = "milanx training checkpoint"
 VERSION = 1
@@ -173,7 +174,8 @@ def read_checkpoint(
 def remove_leftovers(path: Path) -> None:
     """Remove the half-written files that killed trainings left beside ``path``."""
     for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-        leftover.unlink(missing_ok=True)
+        if lasting_name(leftover.name) == path.name:
+            leftover.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from milanx.files import atomic_path, write_json, write_text
 from milanx.language import normalise_text
 from milanx.progress import Reporter, Silent
+from milanx.replacing import DESCRIBER, Kind, check_place
 from milanx.train import contrastive
 from milanx.train.annotated import (
     AnnotatedCorpus,
@@ -76,6 +77,7 @@ def train(
     *,
     out: Path,
     tracker: str | None = None,
+    overwrite: bool = False,
     progress: Reporter | None = None,
 ) -> Path:
     """Train a describer and write its folder.
@@ -86,22 +88,26 @@ def train(
     Args:
         recipe: path of a recipe, or the name of a bundled one.
         overrides: ``KEY=VALUE`` settings over the recipe's.
-        out: the describer's folder; replaced when it is there.
+        out: the describer's folder.
         tracker: ``jsonl``, ``tensorboard``, ``trackio`` or ``wandb``; its files go beside ``out``.
+        overwrite: replace a describer that is there.
         progress: told about stages and steps.
 
     Returns:
         ``out``.
 
     Raises:
-        InputError: a recipe with errors, or data that is not there.
+        InputError: a recipe with errors, data that is not there, or ``out`` holds what must not
+            be replaced.
     """
     settings = load_recipe(recipe_path(recipe), overrides)
-    if tracker:
-        check_tracker(tracker)
     progress = progress or Silent()
     if settings.kind == "simulator":
-        return train_simulator(settings, out, progress)
+        return train_simulator(settings, out, progress, overwrite=overwrite)
+    check_place(out, DESCRIBER, overwrite=overwrite)
+    logs = out.with_name(f"{out.name}-logs")
+    if tracker:
+        check_tracker(tracker, logs)
     accelerator = _accelerator(settings.precision)
     torch.manual_seed(settings.seed)
     settings = resolved(settings)
@@ -119,7 +125,6 @@ def train(
             )
     keep = training_photos(photos, settings.data.held_out_captions, settings.data.held_out_photos)
     checked = checked_photos(photos, settings.data.checked)
-    logs = out.with_name(f"{out.name}-logs")
     stages = Stages(
         settings, encoder, annotated, photos, keep, checked, accelerator, progress, {}, tracker,
         logs,
@@ -198,7 +203,8 @@ def train(
         )  # fmt: skip
     parts |= {"base": base_folder, "decoder": decoder_folder, "prior": prior_folder,
               "probe": probe_folder}  # fmt: skip
-    _write(stages, corpus, vocabulary, out, parts, facts)
+    replaces = DESCRIBER if overwrite else None
+    _write(stages, corpus, vocabulary, out, parts, facts, replaces)
     return out
 
 
@@ -281,6 +287,7 @@ def _write(
     out: Path,
     parts: dict[str, Path],
     facts: dict[str, Any],
+    replaces: Kind | None,
 ) -> None:
     """Put the finished stages together as one describer's folder."""
     if not stages.accelerator.is_main_process:
@@ -293,7 +300,7 @@ def _write(
     data = training["recipe"]["data"]  # no path of this machine's data in a describer
     data |= {name: name for name in ("milannotations", "imagenet") if data[name]}
     data["root"] = "data"
-    with atomic_path(out) as temporary:
+    with atomic_path(out, replaces) as temporary:
         temporary.mkdir(parents=True)
         if not stages.recipe.base.model:
             shutil.copytree(parts["base"] / "base", temporary / "base")

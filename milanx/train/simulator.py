@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from milanx.encode import Encoder, EncoderSpec
 from milanx.files import atomic_path, write_json
 from milanx.progress import Reporter, Silent
+from milanx.replacing import SIMULATOR, check_place
 from milanx.train.contrastive import make_pairs, recall, train_projection
 from milanx.train.meanings import training_photos
 from milanx.train.photos import PhotoSource, photo_features
@@ -37,21 +38,25 @@ def simulator_spec(tower: str) -> EncoderSpec:
     return EncoderSpec(tower=tower, image_size=size, edges=False)
 
 
-def train_simulator(settings: Recipe, out: Path, progress: Reporter | None = None) -> Path:
+def train_simulator(
+    settings: Recipe, out: Path, progress: Reporter | None = None, *, overwrite: bool = False
+) -> Path:
     """Train the projection of a simulator and write its folder.
 
     Args:
         settings: ``data`` (photos, what is held out), ``encoder`` (tower and training), ``seed``
             and ``name``; the rest of a recipe is not used.
-        out: the folder; replaced when it is there.
+        out: the folder.
         progress: told about stages and steps.
+        overwrite: replace a simulator that is there.
 
     Returns:
         ``out``.
 
     Raises:
-        InputError: photos that are not there.
+        InputError: photos that are not there, or ``out`` holds what must not be replaced.
     """
+    check_place(out, SIMULATOR, overwrite=overwrite)
     started = time.monotonic()
     progress = progress or Silent()
     torch.manual_seed(settings.seed)
@@ -76,7 +81,7 @@ def train_simulator(settings: Recipe, out: Path, progress: Reporter | None = Non
         "held_out_captions": recall(encoder, photos, ~keep),
         "seconds": round(time.monotonic() - started, 1),
     }
-    with atomic_path(out) as temporary:
+    with atomic_path(out, SIMULATOR if overwrite else None) as temporary:
         temporary.mkdir(parents=True)
         weights = {k: v.half().contiguous() for k, v in encoder.projection.state_dict().items()}
         save_file(weights, temporary / "encoder.safetensors")

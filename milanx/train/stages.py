@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -97,8 +96,8 @@ class Stages:
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
             with contextlib.ExitStack() as stack:
-                own = Path(tempfile.mkdtemp()) / folder.name
-                temporary = stack.enter_context(atomic_path(folder) if main else _scratch(own))
+                where = atomic_path(folder) if main else _scratch()
+                temporary = stack.enter_context(where)
                 temporary.mkdir(parents=True, exist_ok=True)
                 with self.progress.stage(name, total) as bar:
                     pace = Pace(total, bar, self.progress) if total else _silent
@@ -134,9 +133,7 @@ def _silent(step: int, loss: float) -> None:
 
 
 @contextlib.contextmanager
-def _scratch(path: Path) -> Iterator[Path]:
+def _scratch() -> Iterator[Path]:
     """Yield a folder that is thrown away: what processes beside the main one write."""
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path.parent, ignore_errors=True)
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)

@@ -20,6 +20,7 @@ PACKAGES = {
     "trackio": ("trackio",),
     "wandb": ("wandb",),
 }
+STEP = '{"step": '  # how a line of figures begins
 SAY_EVERY = 30.0  # seconds between two lines about the pace
 
 
@@ -90,11 +91,16 @@ class Accelerated:
         self._tracker.finish()
 
 
-def check_tracker(name: str) -> None:
+def check_tracker(name: str, folder: Path | None = None) -> None:
     """Say at once, before any work, whether a tracker can be had.
 
+    Args:
+        name: of `PACKAGES`.
+        folder: where its files would go.
+
     Raises:
-        InputError: a name not known, or its package is not installed.
+        InputError: a name not known, its package is not installed, or ``folder`` is a link, a
+            file, or holds lines that are no figures and would be lost.
     """
     if name not in PACKAGES:
         raise InputError(
@@ -109,6 +115,26 @@ def check_tracker(name: str) -> None:
             f"the package {packages[0]} is not installed",
             (f"pip install {packages[0]}", "the tracker jsonl needs no package"),
         )
+    if folder is not None:
+        _check_folder(folder)
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise InputError(f"{folder} is no folder", "the figures go into it", "choose another --out")
+    for path in sorted(folder.glob("*.jsonl")):
+        lines = path.read_bytes().decode("utf-8", "replace").splitlines(keepends=True)
+        if path.is_symlink() or not all(map(_is_figure, lines)):
+            raise InputError(
+                f"{path} would lose lines",
+                "they are not figures of a training, which begin with their step",
+                ["move it to another place", "choose another --out"],
+            )
+
+
+def _is_figure(line: str) -> bool:
+    """Whether a line is one of `JsonLines`, or the beginning of one that a kill cut off."""
+    return line.startswith(STEP) or (STEP.startswith(line) and not line.endswith("\n"))
 
 
 def open_tracker(

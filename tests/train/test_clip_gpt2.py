@@ -18,6 +18,7 @@ import milanx
 from milanx.describer import Describer
 from milanx.errors import InputError, MissingWeights
 from milanx.language import load_gpt2
+from milanx.replacing import DESCRIBER, check_content
 from milanx.train.annotated import AnnotatedCorpus, build_annotated_table, near_views
 from milanx.train.loop import train
 from milanx.train.milannotations import Milannotations
@@ -93,6 +94,7 @@ def test_planted_units(models: list[str], tmp_path: Path) -> None:
     assert content["encoder"]["kind"] == "open_clip"
     assert f"encoder.model={content['encoder']['model']}" in chosen
     assert f"base.model={content['base']}" in chosen
+    check_content(out, DESCRIBER)
     names = {p.name for p in out.iterdir()}
     assert not names & {"base", "encoder.safetensors"} and "tokenizer" in names
     assert str(root) not in (out / "describer.json").read_text()

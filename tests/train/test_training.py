@@ -16,6 +16,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from milanx.encode import GEOMETRY
+from milanx.errors import InputError
 from milanx.pixels import SHOWN, colour_cells
 from milanx.splits import held_out, photo_group
 from milanx.train.agreeing import targets, train_critic
@@ -454,3 +455,14 @@ def test_smoke_recipe_makes_a_describer(
     again = train("smoke", [f"data.root={data}"], out=tmp_path / "again")
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "cache").rglob("stage.json")} == stamps
     assert (again / "describer.json").read_bytes() == (out / "describer.json").read_bytes()
+    before = (out / "describer.json").stat().st_ino
+    with pytest.raises(InputError, match="is there already"):
+        train("smoke", [f"data.root={data}"], out=out)
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"holds 'notes\.txt'"):
+        train("smoke", [f"data.root={data}"], out=out, overwrite=True)
+    assert (out / "describer.json").stat().st_ino == before
+    (out / "notes.txt").unlink()
+    train("smoke", [f"data.root={data}"], out=out, overwrite=True)
+    assert (out / "describer.json").stat().st_ino != before
+    assert {p.name for p in tmp_path.iterdir()} <= {"cache", "made", "again"}, "no leftovers"
