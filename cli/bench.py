@@ -27,7 +27,7 @@ def describe(
 ) -> None:
     """Describing over the arithmetic of its matrix products at this machine's rate."""
     c.starting(quiet, as_json, f"milanx bench describe {run}")
-    from milanx.bench_describing import bench_describe
+    from milanx.bench.describe import bench_describe
 
     found = bench_describe(run, units=units, progress=c.reporter(quiet, as_json))
     if as_json:
@@ -50,7 +50,7 @@ def extract(
 ) -> None:
     """Extraction over the fastest bare forward pass of the same model."""
     c.starting(quiet, as_json, "milanx bench extract")
-    from milanx.bench import bench_extract
+    from milanx.bench.extract import bench_extract
 
     rows = bench_extract(model or None, images=images, progress=c.reporter(quiet, as_json))
     if as_json:

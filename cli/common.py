@@ -109,7 +109,7 @@ def extract_settings(
     k: int, quantile: float, seed: int, batch_size: int | None, workers: int
 ) -> Any:
     """Make the settings of an extraction from options."""
-    from milanx.passes import ExtractSettings
+    from milanx.exemplars.job import ExtractSettings
 
     return ExtractSettings(
         k=k, quantile=quantile, seed=seed, batch_size=batch_size, workers=workers
@@ -118,7 +118,7 @@ def extract_settings(
 
 def load_describer(spec: str, device: str, **changes: Any) -> Any:
     """Load a describer with search settings changed by the options that were given."""
-    from milanx.describer import Describer
+    from milanx.describing.describer import Describer
     from milanx.environment import pick_device
 
     describer = Describer.load(spec, pick_device(device))

@@ -27,9 +27,9 @@ def layers(
     token. No weights are needed to list layers: random ones serve.
     """
     c.starting(quiet, as_json, f"milanx layers {model}")
-    from milanx.capture import list_layers
     from milanx.errors import MissingWeights
-    from milanx.zoo import load_target
+    from milanx.targets.capture import list_layers
+    from milanx.targets.zoo import load_target
 
     try:
         target = load_target(model, weights=weights, random_weights=random_weights)

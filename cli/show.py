@@ -20,7 +20,7 @@ def show(
     from milanx.errors import InputError
     from milanx.report.terminal import print_run, print_unit
     from milanx.runs import open_run
-    from milanx.units import parse_address
+    from milanx.targets.units import parse_address
 
     opened = open_run(run)
     if unit is None:

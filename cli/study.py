@@ -47,7 +47,7 @@ def make(
     """
     c.starting(quiet, False, f"milanx study make {run}")
     from milanx.environment import pick_device
-    from milanx.evaluate import p4
+    from milanx.evaluate.p4 import study as p4
 
     opened, others = p4.open_study_runs(run, against or [])
     settings = p4.StudySettings(
@@ -71,7 +71,7 @@ def score(
     debug: c.Debug = False,
 ) -> None:
     """Open the key and score choices; a second file on the same questions gives agreement."""
-    from milanx.evaluate import reading
+    from milanx.evaluate.p4 import reading
 
     report = reading.score(study, choices)
     if as_json:

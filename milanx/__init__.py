@@ -9,32 +9,32 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from milanx.describer import Describer, Description
+    from milanx.describing.describer import Describer, Description
+    from milanx.describing.ranker import Candidate, SearchSettings
     from milanx.errors import FormatError, InputError, Interrupted, MilanxError, MissingWeights
-    from milanx.exemplars import ExemplarSet, ExemplarStore
-    from milanx.passes import ExtractSettings
+    from milanx.exemplars.job import ExtractSettings
+    from milanx.exemplars.store import ExemplarSet, ExemplarStore
+    from milanx.images.preprocess import Preprocess
     from milanx.pipeline import describe, extract
     from milanx.runs import Run, open_run
-    from milanx.search import Candidate, SearchSettings
-    from milanx.zoo import Preprocess
 
 __version__ = "0.1.0"
 
 _PLACES = {
-    "Candidate": "search",
-    "Describer": "describer",
-    "Description": "describer",
-    "ExemplarSet": "exemplars",
-    "ExemplarStore": "exemplars",
-    "ExtractSettings": "passes",
+    "Candidate": "describing.ranker",
+    "Describer": "describing.describer",
+    "Description": "describing.describer",
+    "ExemplarSet": "exemplars.store",
+    "ExemplarStore": "exemplars.store",
+    "ExtractSettings": "exemplars.job",
     "FormatError": "errors",
     "InputError": "errors",
     "Interrupted": "errors",
     "MilanxError": "errors",
     "MissingWeights": "errors",
-    "Preprocess": "zoo",
+    "Preprocess": "images.preprocess",
     "Run": "runs",
-    "SearchSettings": "search",
+    "SearchSettings": "describing.ranker",
     "describe": "pipeline",
     "extract": "pipeline",
     "open_run": "runs",

@@ -1,14 +1,21 @@
-"""Where milanx runs: the device, the versions of its libraries, what a bug report needs."""
+"""Where milanx runs: the device, versions, what a bug report needs, and what is downloaded.
+
+Nothing is downloaded without a line on stderr that says what and how big.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from milanx.errors import InputError
 
 LIBRARIES = ("torch", "timm", "transformers", "open_clip_torch", "peft", "numpy", "pillow")
+TIMEOUT = 10  # seconds to wait for a size
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # options of glibc's mallopt(3)
 
 
@@ -86,3 +93,73 @@ def environment() -> dict[str, Any]:
         "HF_HOME": os.environ.get("HF_HOME", "not set"),
         "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "not set"),
     }
+
+
+def announce_hub(repository: str, files: Sequence[str], what: str) -> None:
+    """Say that a file of the Hugging Face Hub will be downloaded, unless it is here.
+
+    Nothing is said offline either: then the download will be refused.
+
+    Args:
+        repository: ``owner/name``.
+        files: names that it may have; the first that the Hub has is the one.
+        what: it is, for the line.
+    """
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+
+    if constants.HF_HUB_OFFLINE:
+        return
+    if any(isinstance(try_to_load_from_cache(repository, name), str) for name in files):
+        return
+    size = None
+    for name in files:
+        try:
+            size = get_hf_file_metadata(hf_hub_url(repository, name), timeout=TIMEOUT).size
+            break
+        except Exception:  # no network, no such file: the download itself will say so
+            continue
+    _say(what, f"{repository} on the Hugging Face Hub", size)
+
+
+def announce_url(url: str, target: Path, what: str) -> None:
+    """Say that ``url`` will be downloaded to ``target``, unless that is here."""
+    from urllib.request import Request, urlopen
+
+    if target.is_file():
+        return
+    size = None
+    try:
+        with urlopen(Request(url, method="HEAD"), timeout=TIMEOUT) as answer:
+            size = int(answer.headers.get("Content-Length") or 0)
+    except (OSError, ValueError):  # the download itself will say so
+        pass
+    _say(what, url, size)
+
+
+def announce_clip(model: str, tag: str) -> None:
+    """Say that open_clip will download weights, unless they are here.
+
+    Args:
+        model: ``hf-hub:owner/name``, or a name of open_clip's.
+        tag: of the weights, for a name of open_clip's.
+    """
+    import open_clip
+    from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+
+    usual = (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)
+    if model.startswith("hf-hub:"):
+        announce_hub(model.removeprefix("hf-hub:").partition("@")[0], usual, "the encoder")
+        return
+    config = open_clip.get_pretrained_cfg(model, tag)
+    what = f"the encoder {model} ({tag})"
+    if place := config.get("hf_hub"):
+        repository, _, file = place.rpartition("/")
+        safe = file.rpartition(".")[0] + ".safetensors"  # is looked for first
+        announce_hub(repository, (safe, file) if file else usual, what)
+    elif url := config.get("url"):
+        announce_url(url, Path("~/.cache/clip").expanduser() / url.rpartition("/")[2], what)
+
+
+def _say(what: str, place: str, size: int | None) -> None:
+    told = f"{size / 1e6:.0f} MB" if size else "its size is not known"
+    sys.stderr.write(f"downloading {what} from {place}: {told}\n")

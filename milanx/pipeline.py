@@ -14,20 +14,21 @@ from typing import TYPE_CHECKING, Any
 from milanx.environment import pick_device, versions
 from milanx.errors import FormatError, InputError, MilanxError
 from milanx.files import fingerprint
+from milanx.files.replacing import EVALUATION, RUN, check_place, discard, format_of
 from milanx.progress import Reporter, Silent, Timed
-from milanx.replacing import EVALUATION, RUN, check_place, discard, format_of
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from milanx.describer import Describer
-    from milanx.exemplars import ExemplarStore
-    from milanx.images import ProbeImages
-    from milanx.passes import ExtractSettings
+    from milanx.describing.describer import Describer
+    from milanx.describing.ranker import SearchSettings
+    from milanx.exemplars.job import ExtractSettings
+    from milanx.exemplars.store import ExemplarStore
+    from milanx.images.preprocess import Preprocess
+    from milanx.images.probe import ProbeImages
     from milanx.runs import Run
-    from milanx.search import SearchSettings
-    from milanx.units import LayerInfo
-    from milanx.zoo import Preprocess, Target
+    from milanx.targets.units import LayerInfo
+    from milanx.targets.zoo import Target
 
 DEFAULT_MODEL = "tf_efficientnet_lite0"
 DEFAULT_LAYER = "blocks.5.3.bn1"
@@ -62,7 +63,7 @@ def select_units(
     Raises:
         InputError: a unit that a layer does not have.
     """
-    from milanx.units import parse_address, parse_units
+    from milanx.targets.units import parse_address, parse_units
 
     asked: dict[str, list[int]] = {}
     everywhere = list(parse_units(units)) if units else None
@@ -156,13 +157,13 @@ def _extract(
 
     import torch
 
-    from milanx.capture import find_layers
-    from milanx.extraction import estimate
-    from milanx.extraction import extract as run_extraction
-    from milanx.images import open_images
-    from milanx.passes import ExtractSettings
-    from milanx.units import parse_address
-    from milanx.zoo import load_target
+    from milanx.exemplars.extract import estimate
+    from milanx.exemplars.extract import extract as run_extraction
+    from milanx.exemplars.job import ExtractSettings
+    from milanx.images.probe import open_images
+    from milanx.targets.capture import find_layers
+    from milanx.targets.units import parse_address
+    from milanx.targets.zoo import load_target
 
     where = pick_device(device)
     if out:
@@ -265,8 +266,8 @@ def describe(
         out: the run folder.
         describer: ``builtin``, a describer's folder, or one that is loaded.
         method: ``describer``, or without its language models, over a list of concepts with its
-            encoder (`milanx.concepts`): ``concepts``, by softWPMI, or ``nearest``, the four words
-            nearest to the exemplars.
+            encoder (`milanx.describing.concepts`): ``concepts``, by softWPMI, or ``nearest``, the
+            four words nearest to the exemplars.
         concepts: a file of concepts, one a line; the bundled list when None.
         weights: a checkpoint of the target's.
         random_weights: use random weights.
@@ -286,8 +287,8 @@ def describe(
     Raises:
         MilanxError: something given cannot be used.
     """
-    from milanx.concepts import ConceptSettings, describe_concepts, load_concepts
-    from milanx.describer import Describer
+    from milanx.describing.concepts import ConceptSettings, describe_concepts, load_concepts
+    from milanx.describing.describer import Describer
     from milanx.runs import open_run, write_units
 
     if method not in METHODS:

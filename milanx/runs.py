@@ -14,9 +14,9 @@ from milanx.files import read_json, read_table, write_json, write_table
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from milanx.describer import Description
-    from milanx.exemplars import ExemplarSet, ExemplarStore
-    from milanx.search import Candidate
+    from milanx.describing.describer import Description
+    from milanx.describing.ranker import Candidate
+    from milanx.exemplars.store import ExemplarSet, ExemplarStore
 
 RUN = "milanx-run"
 RUN_VERSION = 1
@@ -137,7 +137,7 @@ class UnitView:
     @property
     def candidates(self) -> tuple[Candidate, ...]:
         """The best texts, best first."""
-        from milanx.search import Candidate
+        from milanx.describing.ranker import Candidate
 
         return tuple(Candidate(**candidate) for candidate in self.row["candidates"])
 
@@ -180,7 +180,7 @@ class Run:
     @cached_property
     def store(self) -> ExemplarStore:
         """The exemplars."""
-        from milanx.exemplars import ExemplarStore
+        from milanx.exemplars.store import ExemplarStore
 
         return ExemplarStore.open(self.root)
 

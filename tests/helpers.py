@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from milanx.zoo import Preprocess
+from milanx.images.preprocess import Preprocess
 
 PREPROCESS = Preprocess((32, 32), 32, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 

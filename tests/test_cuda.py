@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import milanx
-from milanx.language import build_gpt2, log_probabilities
-from milanx.probes import PixelUnits
-from milanx.stats import LayerStatistics
+from milanx.exemplars.planted import PixelUnits
+from milanx.exemplars.statistics import LayerStatistics
+from milanx.language.gpt2 import build_gpt2, log_probabilities
 from milanx.train.loop import train
 from tests.helpers import PREPROCESS, noise, tiny, write_parquet
 

@@ -5,75 +5,136 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import milanx
 
 ROOT = Path(milanx.__file__).parent
-# From the ground up; a file imports only from floors below its own.
-FLOORS = [
-    {"errors", "environment", "fetch", "files", "joining", "progress", "replacing", "splits"},
-    {"zoo", "weights", "images", "scenes", "sources"},
-    {"units", "stats", "masks"},
-    {"discover", "capture"},
-    {"exemplars", "passes", "extraction"},
-    {"probes"},
-    {"encode", "towers", "openclip", "language", "pixels"},
-    {"critic", "prior", "response", "contrast", "compose"},
-    {"decode"},
-    {"incremental", "search_settings", "gather"},
-    {"generate", "scoring"},
-    {"search", "saved"},
-    {"describer"},
-    {"concepts"},
-    {"runs"},
-    {"pipeline", "bench", "bench_describing"},
-    {"train", "evaluate", "act"},
-    {"report"},
-    {"share"},
-    {"cli", "recipes", "assets"},
-]
-# Within a floor, who builds on whom.
-ALLOWED = {
-    ("files", "errors"), ("files", "replacing"), ("replacing", "errors"),
-    ("environment", "errors"), ("environment", "files"),
-    ("zoo", "weights"), ("images", "zoo"), ("images", "sources"), ("sources", "scenes"),
-    ("capture", "discover"), ("passes", "exemplars"), ("extraction", "exemplars"),
-    ("extraction", "passes"), ("concepts", "assets"), ("train", "recipes"),
-    ("openclip", "encode"), ("openclip", "towers"), ("encode", "pixels"),
-    ("openclip", "pixels"), ("describer", "assets"),
-}  # fmt: skip
+# From the ground up; a folder imports from folders on floors below its own, and from its own files.
+FLOORS = (
+    ("errors", "files", "progress", "environment", "assets"),
+    ("images",),
+    ("targets",),
+    ("exemplars",),
+    ("features", "language"),
+    ("describing",),
+    ("runs",),
+    ("pipeline",),
+    ("recipes",),
+    ("train", "evaluate", "act"),
+    ("report", "bench"),
+    ("share",),
+    ("cli",),
+)
+# The rooms of the two large folders, likewise; files that stand in the folder itself come last.
+ROOMS = {
+    "train": (("data",), ("recipe",), ("units", "engine"), ("stages",)),
+    "evaluate": (("common",), ("p1", "p2", "p3", "p4")),
+}
+# On the ground everyone stands beside one another, in this order.
+GROUND = FLOORS[0]
 PLACE = {name: number for number, names in enumerate(FLOORS) for name in names}
 
 
+def module_of(path: Path) -> str:
+    """Return the dotted name of a file below ``milanx``."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
 def imports(path: Path) -> list[tuple[int, str]]:
+    """Return (line, module below ``milanx``) of every import; names that are modules count."""
     found = []
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("milanx"):
-            parts = node.module.split(".")
-            names = [parts[1]] if len(parts) > 1 else [a.name for a in node.names]
-            found += [(node.lineno, n) for n in names]
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "milanx":
+            base = (node.module or "").removeprefix("milanx").removeprefix(".")
+            for alias in node.names:
+                inner = f"{base}.{alias.name}".strip(".")
+                place = ROOT.joinpath(*inner.split("."))
+                is_module = place.is_dir() or place.with_suffix(".py").is_file()
+                found.append((node.lineno, inner if is_module else base))
         elif isinstance(node, ast.Import):
-            found += [(node.lineno, a.name.split(".")[1]) for a in node.names
-                      if a.name.startswith("milanx.")]  # fmt: skip
-    return found
+            found += [(node.lineno, a.name.removeprefix("milanx."))
+                      for a in node.names if a.name.startswith("milanx.")]  # fmt: skip
+    return [(line, name) for line, name in found if name and not name.startswith("__")]
+
+
+def modules() -> list[tuple[Path, str]]:
+    """Return every file with its dotted name, the package's own two aside."""
+    found = [(path, module_of(path)) for path in sorted(ROOT.rglob("*.py"))]
+    return [(path, name) for path, name in found if not name.startswith("__")]
+
+
+def face(room: str) -> str:
+    """Return what a folder says of itself."""
+    text = ROOT.joinpath(*room.split("."), "__init__.py").read_text()
+    return ast.get_docstring(ast.parse(text)) or ""
+
+
+def room_of(name: str) -> tuple[str, int]:
+    """Return a module's folder, and its floor among the rooms of that folder."""
+    folder, *rest = name.split(".")
+    rooms = ROOMS.get(folder, ())
+    first = rest[0] if rest else ""
+    place = next((i for i, names in enumerate(rooms) if first in names), len(rooms))
+    return f"{folder}.{first}" if place < len(rooms) else folder, place
+
+
+def goes_down(own: str, name: str) -> bool:
+    """Whether a module ``own`` may import a module ``name``."""
+    a, b = own.split(".")[0], name.split(".")[0]
+    if a == b:
+        (room, place), (other, there) = room_of(own), room_of(name)
+        return room == other or there < place
+    if a in GROUND and b in GROUND:
+        return GROUND.index(b) < GROUND.index(a)
+    return PLACE[b] < PLACE[a]
 
 
 def test_imports_go_down() -> None:
     wrong, seen = [], 0
-    for path in sorted(ROOT.rglob("*.py")):
-        own = path.relative_to(ROOT).parts[0].removesuffix(".py")
-        if own in ("__init__", "__main__"):
-            continue
-        assert own in PLACE, f"{path} stands on no floor"
+    for path, own in modules():
+        assert own.split(".")[0] in PLACE, f"{path} stands on no floor"
         for line, name in imports(path):
             seen += 1
-            if name == own or name.startswith("__") or (own, name) in ALLOWED:
-                continue
-            if PLACE[name] >= PLACE[own]:
+            if not goes_down(own, name):
                 wrong.append(f"{path.relative_to(ROOT)}:{line} imports {name} from above or beside")
     assert seen > 100
     assert not wrong, "\n".join(wrong)
+
+
+def test_no_circle_of_files() -> None:
+    """Files of one folder build on one another without a circle, whatever is imported late."""
+    names = {name for _, name in modules()}
+    graph = {own: {n for _, n in imports(path) if n in names - {own}} for path, own in modules()}
+    for own, to in graph.items():
+        graph[own] = {n for n in to if not own.startswith(f"{n}.")}  # a file may name its folder
+    list(TopologicalSorter(graph).static_order())  # raises CycleError, which names it
+
+
+def test_a_folder_names_the_files_that_others_import() -> None:
+    wrong = []
+    for path, own in modules():
+        for line, name in imports(path):
+            room = name.rpartition(".")[0]
+            if not room or room_of(own)[0] == room_of(name)[0]:
+                continue
+            if f"``{name.rpartition('.')[2]}``" not in face(room):
+                wrong.append(f"{path.relative_to(ROOT)}:{line}: {room} does not name {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_nothing_else_stands_at_the_top() -> None:
+    files = {p.stem for p in ROOT.glob("*.py")} - {"__init__", "__main__"}
+    assert files == {"pipeline", "runs", "errors", "progress", "environment"}
+
+
+def test_every_folder_is_in_the_wheel() -> None:
+    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())
+    packages = project["tool"]["setuptools"]["packages"]
+    folders = {f"milanx.{module_of(p)}" for p in ROOT.rglob("__init__.py") if p.parent != ROOT}
+    assert set(packages) == {"milanx", "milanx.cli", "milanx.recipes", *folders}
 
 
 def test_help_and_import_load_nothing_heavy() -> None:
@@ -85,7 +146,7 @@ def test_help_and_import_load_nothing_heavy() -> None:
 
 
 def test_public_names_outlive_the_import_of_modules() -> None:
-    code = "import milanx, milanx.pipeline, milanx.extraction; milanx.extract.__call__"
+    code = "import milanx, milanx.pipeline, milanx.exemplars; milanx.extract.__call__"
     done = subprocess.run(
         [sys.executable, "-c", code + "; assert milanx.extract is milanx.pipeline.extract"],
         capture_output=True, text=True,

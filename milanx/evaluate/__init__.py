@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from milanx.errors import InputError, did_you_mean
+from milanx.files.replacing import EVALUATION, RUN, check_file, check_place
 from milanx.progress import Reporter
-from milanx.replacing import EVALUATION, RUN, check_file, check_place
 
 if TYPE_CHECKING:
     from milanx.runs import Run
@@ -67,7 +67,7 @@ def run_protocols(
     reports = []
     for name in protocols:
         if name == "p1":
-            from milanx.evaluate import p1
+            from milanx.evaluate.p1 import protocol as p1
             from milanx.runs import open_run
 
             others = [open_run(other) for other in against]
@@ -79,7 +79,7 @@ def run_protocols(
             how = {"count": count, "whole": whole} if name == "p2" else {}
             reports.append(_planted(name, run, images, describer, **how, **common))
         else:
-            from milanx.evaluate import p3
+            from milanx.evaluate.p3 import protocol as p3
 
             reports.append(
                 p3.evaluate(
@@ -140,8 +140,9 @@ def _planted(
     name: str, out: Path, images: Sequence[str], describer: str, **settings: Any
 ) -> dict[str, Any]:
     """Run a protocol that plants units on photos; ``settings`` are of its ``evaluate``."""
-    from milanx.describer import Describer
-    from milanx.evaluate import kin, p2
+    from milanx.describing.describer import Describer
+    from milanx.evaluate.p1 import kin
+    from milanx.evaluate.p2 import protocol as p2
 
     if not images:
         raise InputError(

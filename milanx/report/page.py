@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from milanx.files import write_text
-from milanx.replacing import PAGE, check_file
+from milanx.files.replacing import PAGE, check_file
 
 if TYPE_CHECKING:
     from milanx.runs import Run

@@ -15,7 +15,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from milanx.runs import Run, UnitView
-    from milanx.units import LayerInfo
+    from milanx.targets.units import LayerInfo
 
 SHOWN = 20  # units of a run that are printed; the page has them all
 DEMONSTRATION = (
@@ -180,7 +180,7 @@ def print_report(report: dict[str, Any]) -> None:
 
 
 def print_bench(rows: Sequence[dict[str, Any]]) -> None:
-    """Print what `milanx.bench` measured."""
+    """Print what `milanx.bench.extract` measured."""
     table = Table(title="extraction over the fastest bare forward pass", title_justify="left")
     columns = list(rows[0]) if rows else []
     for column in columns:

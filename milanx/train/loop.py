@@ -20,46 +20,46 @@ from accelerate.state import AcceleratorState, PartialState
 from safetensors.torch import load_file, save_file
 
 from milanx.files import atomic_path, write_json, write_text
-from milanx.language import normalise_text
+from milanx.files.replacing import DESCRIBER, Kind, check_place
+from milanx.language.gpt2 import normalise_text
 from milanx.progress import Reporter, Silent
-from milanx.replacing import DESCRIBER, Kind, check_place
-from milanx.train import contrastive
-from milanx.train.annotated import (
-    AnnotatedCorpus,
-    build_annotated_table,
-    load_units,
-)
 from milanx.train.card import card
-from milanx.train.corpus import NAMING, Corpus
-from milanx.train.describing import (
+from milanx.train.data.photos import PhotoFeatures, PhotoSource, photo_features
+from milanx.train.data.sources import fingerprint_source
+from milanx.train.data.splits import HELD_OUT_CALTECH, HELD_OUT_TINY
+from milanx.train.engine.track import check_tracker
+from milanx.train.recipe import Recipe, load_recipe, recipe_path
+from milanx.train.stage_cache import Stages
+from milanx.train.stages import projection
+from milanx.train.stages.encoders import base_fingerprint, build_encoder, resolved
+from milanx.train.stages.language import (
     load_set_encoder,
     train_agreement,
     train_base,
     train_decoder,
     train_prior,
 )
-from milanx.train.encoders import base_fingerprint, build_encoder, resolved
-from milanx.train.grounded import channel_meanings, embed, locate, phrase_meanings
-from milanx.train.joined import attributes, joined_meanings
-from milanx.train.meanings import (
+from milanx.train.stages.probe import train_probe
+from milanx.train.stages.simulator import train_simulator
+from milanx.train.stages.source_leak import told_apart
+from milanx.train.units.annotated import (
+    AnnotatedCorpus,
+    build_annotated_table,
+    load_units,
+)
+from milanx.train.units.corpus import NAMING, Corpus
+from milanx.train.units.grounded import channel_meanings, embed, locate, phrase_meanings
+from milanx.train.units.joined import attributes, joined_meanings
+from milanx.train.units.meanings import (
     checked_photos,
     halves,
     named_meanings,
     region_meanings,
     training_photos,
 )
-from milanx.train.photos import PhotoFeatures, PhotoSource, photo_features
-from milanx.train.phrases import clean_name, held_out_names, mentions, whole_words
-from milanx.train.pixels import pixel_meanings, place_meanings
-from milanx.train.probe import train_probe
-from milanx.train.recipe import Recipe, load_recipe, recipe_path
-from milanx.train.simulator import train_simulator
-from milanx.train.sources import fingerprint_source
-from milanx.train.splits import HELD_OUT_CALTECH, HELD_OUT_TINY
-from milanx.train.stages import Stages
-from milanx.train.table import Table, build_table
-from milanx.train.telling import told_apart
-from milanx.train.track import check_tracker
+from milanx.train.units.phrases import clean_name, held_out_names, mentions, whole_words
+from milanx.train.units.pixels import pixel_meanings, place_meanings
+from milanx.train.units.table import Table, build_table
 
 CORPUS = 7  # raised when the meanings or the table change, so that cached stages are made again
 AGREEMENT = 3  # the same for the critic
@@ -255,7 +255,7 @@ def _make_table(
         *phrases,
         *channel_meanings(encoder, space, photos, keep, vocabulary),
     ]
-    joint = None if clip is None else contrastive.out_of_fold(
+    joint = None if clip is None else projection.out_of_fold(
         encoder, clip, halves(photos), keep & ~stages.checked
     )  # fmt: skip
     build_table(encoder, photos, keep, stages.checked, meanings, folder, seed, joint)
@@ -263,10 +263,10 @@ def _make_table(
 
 
 def _train_clip(stages: Stages, folder: Path, advance: Callable[[int, float], None]) -> dict:
-    """Train the projection, and one on each half of the photos (`contrastive.out_of_fold`)."""
+    """Train the projection, and one on each half of the photos (`projection.out_of_fold`)."""
     encoder, photos, settings = stages.encoder, stages.photos, stages.recipe.encoder
     trained, half = stages.keep & ~stages.checked, halves(photos)
-    pairs = contrastive.make_pairs(encoder, photos, trained)
+    pairs = projection.make_pairs(encoder, photos, trained)
     fewer = replace(settings, steps=settings.steps // 2)
     for name, kept, chosen in (
         ("half-0", trained & ~half, fewer),
@@ -274,9 +274,9 @@ def _train_clip(stages: Stages, folder: Path, advance: Callable[[int, float], No
         ("encoder", trained, settings),
     ):
         part = pairs.of(kept)
-        contrastive.train_projection(encoder, part, chosen, stages.recipe.seed, advance)
+        projection.train_projection(encoder, part, chosen, stages.recipe.seed, advance)
         save_file(encoder.projection.state_dict(), folder / f"{name}.safetensors")
-    found = contrastive.recall(encoder, photos, ~stages.keep)
+    found = projection.recall(encoder, photos, ~stages.keep)
     return {"pairs": len(pairs.texts), "held_out_captions": found}
 
 

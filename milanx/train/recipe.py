@@ -24,7 +24,7 @@ def _later(default: Any) -> Any:
 class PhotoData:
     """One file or folder of photos: its name under ``data.root``, rows a class, views a photo.
 
-    Its layout is any that `milanx.train.sources` reads.
+    Its layout is any that `milanx.train.data.sources` reads.
     ``text`` of its photos are seen once more with words written over them.
     """
 
@@ -39,9 +39,9 @@ class Data:
     """Where the training data lies and what of it is held out.
 
     Units are planted in ``photos``, or are those of ``milannotations``: a folder with people's
-    descriptions of real units (`milanx.train.milannotations`). Of these the part for training of
-    ``split`` is trained on, whose texts are then the only ones; ``imagenet`` names the folder of
-    ImageNet's validation photos where it is not ``milannotations/imagenet/val``.
+    descriptions of real units (`milanx.train.data.milannotations`). Of these the part for training
+    of ``split`` is trained on, whose texts are then the only ones; ``imagenet`` names the folder
+    of ImageNet's validation photos where it is not ``milannotations/imagenet/val``.
 
     ``sentences`` and ``descriptions`` are further text for the small GPT-2, files under ``root``;
     none where the name is empty.
@@ -66,9 +66,10 @@ class Data:
 class EncoderSettings:
     """The frozen encoder, and the training of the projection between its towers.
 
-    Of ``kind`` ``timm`` it is the small CLIP of `milanx.encode` around the image tower ``tower``.
-    Of ``open_clip`` it is ``model`` with the weights ``pretrained``; `milanx.openclip` says what
-    these and ``dense``, ``stages``, ``grid`` may be. It has a joint space: nothing is trained.
+    Of ``kind`` ``timm`` it is the small CLIP of `milanx.features.encoder` around the image tower
+    ``tower``. Of ``open_clip`` it is ``model`` with the weights ``pretrained``;
+    `milanx.features.openclip` says what these and ``dense``, ``stages``, ``grid`` may be. It has a
+    joint space: nothing is trained.
     """
 
     tower: str = "tf_efficientnet_lite1"
@@ -179,7 +180,7 @@ class Recipe:
 PRECISIONS = ("no", "bf16", "fp16")
 KINDS = ("describer", "simulator")
 ENCODERS = ("timm", "open_clip")
-MIN_GRID = 4  # cells of a window that a phrase may fill (`milanx.train.grounded`)
+MIN_GRID = 4  # cells of a window that a phrase may fill (`milanx.train.units.grounded`)
 
 
 def told(settings: Any) -> dict[str, Any]:
@@ -283,7 +284,7 @@ def _check_data(recipe: Recipe, errors: list[str]) -> None:
     if data.photos and data.milannotations:
         errors.append("data.photos and data.milannotations are two sources of units: choose one")
     if data.milannotations:
-        from milanx.train.networks import SPLITS
+        from milanx.train.data.networks import SPLITS
 
         if data.split not in SPLITS:
             hint = did_you_mean(data.split, SPLITS) or f"there are {', '.join(SPLITS)}"
@@ -313,7 +314,7 @@ def _check_models(recipe: Recipe, errors: list[str]) -> None:
     if not encoder.model:
         errors.append("encoder.model is missing")
         return
-    from milanx.openclip import OpenClipSpec, check_spec
+    from milanx.features.openclip import OpenClipSpec, check_spec
 
     try:
         check_spec(OpenClipSpec(encoder.model, encoder.pretrained, encoder.dense, encoder.stages))

@@ -14,9 +14,9 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 from torch import nn
 
-from milanx.train.fit import Fitted, fit_model, share
-from milanx.train.losses import text_sums
-from milanx.train.schedule import FitSettings
+from milanx.train.engine.fit import Fitted, fit_model, share
+from milanx.train.engine.losses import text_sums
+from milanx.train.engine.schedule import FitSettings
 
 KILLED = FitSettings(
     steps=60,

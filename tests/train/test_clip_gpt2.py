@@ -15,14 +15,14 @@ import torch
 from PIL import Image, ImageDraw
 
 import milanx
-from milanx.describer import Describer
+from milanx.describing.describer import Describer
 from milanx.errors import InputError, MissingWeights
-from milanx.language import load_gpt2
-from milanx.replacing import DESCRIBER, check_content
-from milanx.train.annotated import AnnotatedCorpus, build_annotated_table, near_views
+from milanx.files.replacing import DESCRIBER, check_content
+from milanx.language.gpt2 import load_gpt2
+from milanx.train.data.milannotations import Milannotations
 from milanx.train.loop import train
-from milanx.train.milannotations import Milannotations
-from milanx.train.table import Table
+from milanx.train.units.annotated import AnnotatedCorpus, build_annotated_table, near_views
+from milanx.train.units.table import Table
 from tests.helpers import PREPROCESS, noise, png, tiny
 from tests.train.test_milannotations import annotate, write_network
 from tests.train.tiny import tiny_clip, tiny_gpt2

@@ -22,12 +22,19 @@ from safetensors.torch import load_file
 from torch import nn
 
 from milanx.errors import FormatError, InputError
-from milanx.language import build_gpt2
+from milanx.language.gpt2 import build_gpt2
 from milanx.progress import Silent, SilentStage
-from milanx.train.fit import Fitted, fit_model, share
-from milanx.train.losses import prefix_loss, prefix_sums, text_loss, text_sums
-from milanx.train.schedule import FitSettings, learning_rate_at
-from milanx.train.track import PACKAGES, JsonLines, Pace, check_tracker, clock_text, open_tracker
+from milanx.train.engine.fit import Fitted, fit_model, share
+from milanx.train.engine.losses import prefix_loss, prefix_sums, text_loss, text_sums
+from milanx.train.engine.schedule import FitSettings, learning_rate_at
+from milanx.train.engine.track import (
+    PACKAGES,
+    JsonLines,
+    Pace,
+    check_tracker,
+    clock_text,
+    open_tracker,
+)
 from tests.train import fit_worker
 from tests.train.fit_worker import (
     KILLED,

@@ -12,9 +12,9 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from milanx.errors import InputError
-from milanx.train.milannotations import Geometry, Milannotations, image_folder
-from milanx.train.networks import BASE, DINO, GROUPS, SPLITS, held_out_unit
-from milanx.train.summaries import clean_description
+from milanx.train.data.milannotations import Geometry, Milannotations, image_folder
+from milanx.train.data.networks import BASE, DINO, GROUPS, SPLITS, held_out_unit
+from milanx.train.data.summaries import clean_description
 
 SIDE, K, UNITS = 28, 4, 30
 CROP = transforms.Compose([transforms.Resize(32), transforms.CenterCrop(SIDE)])
@@ -90,7 +90,7 @@ def test_within_a_network_no_unit_is_on_both_sides(tmp_path: Path) -> None:
 
 def test_the_rule_of_the_split_never_changes() -> None:
     held = [u for u in range(40) if held_out_unit("resnet152/imagenet", "layer4", u)]
-    from milanx.splits import held_out
+    from milanx.images.splits import held_out
 
     assert held == [u for u in range(40) if held_out(f"resnet152 layer4 {u}", 0.1)]
 

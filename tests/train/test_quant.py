@@ -12,11 +12,11 @@ from accelerate import Accelerator
 from torch import nn
 
 from milanx.errors import InputError, MissingWeights
-from milanx.language import build_gpt2
-from milanx.train.fit import fit_model
-from milanx.train.losses import text_sums
-from milanx.train.quant import SMALLEST, adamw8bit, load_4bit, lora_on_4bit
-from milanx.train.schedule import FitSettings
+from milanx.language.gpt2 import build_gpt2
+from milanx.train.engine.fit import fit_model
+from milanx.train.engine.losses import text_sums
+from milanx.train.engine.quant import SMALLEST, adamw8bit, load_4bit, lora_on_4bit
+from milanx.train.engine.schedule import FitSettings
 
 LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "target_modules": ["c_attn", "c_fc"]}
 
@@ -183,6 +183,7 @@ def test_a_device_that_is_not_here_is_said(folder: Path) -> None:
 
 def test_importing_it_imports_no_bitsandbytes() -> None:
     code = (
-        "import milanx.train.quant, milanx.train.fit, sys; sys.exit('bitsandbytes' in sys.modules)"
+        "import sys, milanx.train.engine.quant, milanx.train.engine.fit; "
+        "sys.exit('bitsandbytes' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -22,9 +22,9 @@ from PIL import Image
 
 from milanx.errors import InputError
 from milanx.files import fingerprint_file
-from milanx.train.coco import run_length_mask, run_lengths, segmentation_mask
-from milanx.train.photos import PhotoSource, photo_features
-from milanx.train.sources import fingerprint_source, photo_rows
+from milanx.train.data.coco import run_length_mask, run_lengths, segmentation_mask
+from milanx.train.data.photos import PhotoSource, photo_features
+from milanx.train.data.sources import fingerprint_source, photo_rows
 
 KEYS = {"image", "path", "name", "wnid", "captions", "regions"}
 

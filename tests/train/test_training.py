@@ -15,30 +15,30 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from milanx.encode import GEOMETRY
 from milanx.errors import InputError
-from milanx.pixels import SHOWN, colour_cells
-from milanx.splits import held_out, photo_group
-from milanx.train.agreeing import targets, train_critic
-from milanx.train.corpus import Corpus, Unit
-from milanx.train.describing import new_set_encoder
-from milanx.train.grounded import correlations
-from milanx.train.joined import attributes, joined_meanings
-from milanx.train.meanings import (
+from milanx.features.encoder import GEOMETRY
+from milanx.features.pixels import SHOWN, colour_cells
+from milanx.images.splits import held_out, photo_group
+from milanx.train.data.photos import Photo, PhotoFeatures
+from milanx.train.data.splits import HELD_OUT_CALTECH
+from milanx.train.recipe import BaseSettings, CriticSettings, Recipe
+from milanx.train.stages.critic import targets, train_critic
+from milanx.train.stages.language import new_set_encoder
+from milanx.train.stages.source_leak import told_apart
+from milanx.train.units.corpus import Corpus, Unit
+from milanx.train.units.grounded import correlations
+from milanx.train.units.joined import attributes, joined_meanings
+from milanx.train.units.meanings import (
     Meaning,
     named_meanings,
     region_meanings,
     training_photos,
 )
-from milanx.train.photos import Photo, PhotoFeatures
-from milanx.train.phrases import clean_name, held_out_names, mentions, plural, whole_words
-from milanx.train.pixels import pixel_meanings
-from milanx.train.recipe import BaseSettings, CriticSettings, Recipe
-from milanx.train.splits import HELD_OUT_CALTECH
-from milanx.train.table import Table, build_table
-from milanx.train.telling import told_apart
-from milanx.train.text import near_duplicates
-from milanx.train.vocabulary import auroc, person_phrases, sentence_phrases
+from milanx.train.units.phrases import clean_name, held_out_names, mentions, plural, whole_words
+from milanx.train.units.pixels import pixel_meanings
+from milanx.train.units.table import Table, build_table
+from milanx.train.units.text import near_duplicates
+from milanx.train.units.vocabulary import auroc, person_phrases, sentence_phrases
 
 COLOURS = {"apple": (200, 30, 30), "leaf": (40, 140, 30), "lake": (30, 60, 190)}
 
@@ -441,7 +441,7 @@ def test_auroc_counts_ordered_pairs() -> None:
 def test_smoke_recipe_makes_a_describer(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from milanx.describer import Describer
+    from milanx.describing.describer import Describer
     from milanx.train.loop import train
 
     monkeypatch.setenv("MILANX_CACHE", str(tmp_path / "cache"))

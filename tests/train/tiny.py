@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from milanx.language import build_gpt2, train_tokenizer
-from tests.test_openclip import VIT, write_clip
+from milanx.language.gpt2 import build_gpt2, train_tokenizer
+from tests.features.test_openclip import VIT, write_clip
 
 SENTENCES = [f"{a} {b} {c}" for a in ("red round things", "a grey wall", "some leaves")
              for b in ("and", "or", "on") for c in ("an apple", "the lake", "animals")]  # fmt: skip

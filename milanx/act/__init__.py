@@ -1,1 +1,0 @@
-"""Acting on units: analysis, audit, ablation, pruning."""

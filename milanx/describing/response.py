@@ -1,0 +1,275 @@
+"""How far a text foretells how strongly a unit responds to all stored views, not its best alone.
+
+Exemplars show where a unit is strongest; that a text names something rarer or commoner than what
+the unit answers to, or what its neighbours in the layer answer to as well, shows only over all
+views. The correlation of the text's similarity to views with the unit's activations is what
+simulation measures on images that were kept aside (Bills et al. 2023, "Language models can explain
+neurons in language models"); here it is computed on the views that exemplars came from, and takes
+part in the choice of a text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from milanx.features.pixels import shown_texts
+from milanx.language.connectives import CONNECTIVES
+
+if TYPE_CHECKING:
+    from milanx.exemplars.store import ExemplarStore
+    from milanx.features.encoder import Encoder
+
+NO_OPINION = 200  # photographs that tell nothing, which are counted beside the real ones
+# The joint space sees what a text names but dimly, and its correlations are the smaller for it;
+# what is read off pixels is exact. This share of the latter counts beside the former.
+EXACT = 0.4
+NEAR = 8  # units whose exemplars look most alike, beyond which a unit's response is told
+NEAR_SHARE = 0.25  # of what is taken off, their part; the rest is the layer's mean unit
+TINY = 1e-6  # standard deviation below which nothing varies
+
+
+def stored_activations(store: ExemplarStore, layer: str, rows: Sequence[int]) -> torch.Tensor:
+    """Return how much each of a layer's rows is activated by each stored view, [views, rows].
+
+    That is its spatial maximum; of the sign ``-``, whose spatial minimum is not kept, its spatial
+    mean turned around.
+    """
+    known = store.units(layer)
+    column = {unit: i for i, unit in enumerate(dict.fromkeys(unit for unit, _ in known))}
+    views = store.view_indices()
+    largest, mean = np.asarray(store.maxima(layer)[views]), np.asarray(store.means(layer)[views])
+    values = [
+        largest[:, column[unit]] if sign == "+" else -mean[:, column[unit]]
+        for unit, sign in (known[row] for row in rows)
+    ]
+    return torch.from_numpy(np.stack(values, 1) if values else np.zeros((len(views), 0)))
+
+
+@dataclass(frozen=True)
+class Views:
+    """The views that a store holds, in its order, as texts are compared with them.
+
+    Attributes:
+        joint: [n, j], whole views in the joint space.
+        sources: [n], names of where they come from.
+        shown: what pixels tell -> [n], how much of each view shows it.
+        photographs: how many there are; several views of one are told by their group.
+    """
+
+    joint: torch.Tensor
+    sources: list[str]
+    shown: dict[str, torch.Tensor]
+    photographs: int
+
+
+@torch.inference_mode()
+def see(
+    encoder: Encoder,
+    store: ExemplarStore,
+    features: dict[int, np.ndarray],
+    maps: dict[int, np.ndarray] | None = None,
+) -> Views:
+    """Bring a store's views to what texts can meet.
+
+    Args:
+        encoder: of the features.
+        store: whose views they are.
+        features: of every stored view (`milanx.features.encoder.encode_views`).
+        maps: of every stored view (`milanx.features.encoder.view_maps`); without, pixels tell
+            nothing.
+    """
+    dense = [features[int(i)] for i in store.view_indices()]
+    whole = torch.from_numpy(np.stack([view.mean((0, 1), np.float32) for view in dense]))
+    shown: dict[str, torch.Tensor] = {}
+    if maps is not None:
+        shares = np.sqrt([maps[int(i)].mean((0, 1)) for i in store.view_indices()])
+        for texts, share in zip(shown_texts(), torch.from_numpy(shares).float().T, strict=True):
+            shown |= dict.fromkeys(texts, share)
+    table = store.image_table()
+    rows = [table[int(i)] for i in store.view_indices()]
+    sources = [str(row.get("source") or "") for row in rows]
+    groups = {row.get("group") or row["index"] for row in rows}
+    return Views(encoder.joint(whole.to(encoder.device)), sources, shown, len(groups))
+
+
+def layer_responses(
+    store: ExemplarStore, layer: str, views: Views, rows: Sequence[int], looks: torch.Tensor
+) -> Responses | None:
+    """Return the responses of a layer's ``rows``; None without living units or activations.
+
+    Args:
+        store: the exemplars.
+        layer: its address.
+        views: of `see`.
+        rows: places of units in the layer.
+        looks: [o, d], pooled features of the living units of the layer, in order.
+    """
+    if not store.has_maxima(layer):
+        return None
+    alive = [row for row, status in enumerate(store.status(layer)) if status != "dead"]
+    if not alive:
+        return None
+    others = stored_activations(store, layer, alive)
+    own = stored_activations(store, layer, rows)
+    place = {row: i for i, row in enumerate(alive)}
+    near = most_alike(looks, [place.get(row, 0) for row in rows])
+    return Responses(views.joint, views.sources, own, views.shown, others, near, views.photographs)
+
+
+def most_alike(looks: torch.Tensor, units: Sequence[int], count: int = NEAR) -> torch.Tensor:
+    """Find the units of a layer whose exemplars look most alike: int64 [u, at most ``count``].
+
+    Args:
+        looks: [o, d], pooled features of the layer's units.
+        units: places of u units among them; none of them is its own neighbour.
+        count: how many.
+    """
+    centred = (looks - looks.mean(0)) / looks.std(0, correction=0).clamp_min(TINY)
+    centred = F.normalize(centred, dim=1)
+    likeness = centred[units] @ centred.T
+    likeness[torch.arange(len(units)), units] = -torch.inf
+    return likeness.topk(max(0, min(count, len(looks) - 1)), dim=1).indices
+
+
+class Responses:
+    """Units' responses to views, ready to be compared with texts of the views' joint space.
+
+    Args:
+        seen: [n, j], the views.
+        sources: [n], names of where they come from; correlations are taken within each and
+            averaged by its number of views, so that telling sources apart gains nothing.
+        activations: [n, u].
+        shown: texts of which it is known how much of each view shows them -> [n]; the joint space
+            is not asked for these.
+        others: [n, o], activations of units all over the layer. Correlations are told beyond those
+            of the mean unit: sharp photos excite all of a layer, and that says nothing of one.
+        near: int64 [u, k], places among the others of the units whose exemplars look most alike
+            (`most_alike`), whose mean counts for `NEAR_SHARE`: a text that holds for all of them
+            does not tell the unit from them.
+        photographs: how many of the views are of different ones; all when None. A thousand cuts
+            of twenty photographs tell no more than twenty.
+    """
+
+    def __init__(
+        self,
+        seen: torch.Tensor,
+        sources: Sequence[str],
+        activations: torch.Tensor,
+        shown: Mapping[str, torch.Tensor] | None = None,
+        others: torch.Tensor | None = None,
+        near: torch.Tensor | None = None,
+        photographs: int | None = None,
+    ) -> None:
+        total = len(seen) * (1 + NO_OPINION / max(1, photographs or len(seen)))
+        shares = torch.stack([*shown.values()], 1) if shown else seen.new_zeros(len(seen), 0)
+        self._known = {text: column for column, text in enumerate(shown or {})}
+        units = activations.shape[1]
+        self._shown = torch.zeros(units, len(self._known))
+        self._parts: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._sources: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        self._total = total
+        for inside in _places(sources).values():
+            views = seen[inside].float()
+            views = views - views.mean(0)
+            values = _standardised(activations[inside].float())
+            if others is not None:
+                values = values - _beside(_standardised(others[inside].float()), near)
+            values = values.to(seen.device)
+            share = _standardised(shares[inside].float()).to(values)
+            self._shown += EXACT * (values.T @ share / total).cpu()
+            self._parts.append((values.T @ views / total, views.T @ views / len(inside)))
+            self._sources.append((views, values, share))
+
+    def correlations(
+        self, units: Sequence[int], texts: Sequence[str], vectors: torch.Tensor
+    ) -> torch.Tensor:
+        """Correlate texts' similarities with units' activations.
+
+        Args:
+            units: which of them.
+            texts: t of them.
+            vectors: of these in the joint space, [t, j].
+
+        Returns:
+            [len(units), t], Pearson correlations within each source, less those of the others'
+            means, shrunk by `NO_OPINION` photographs: few say little. Those of texts that
+            pixels tell are weighted by `EXACT`.
+        """
+        found = vectors.new_zeros(len(units), len(texts))
+        for towards, covariance in self._parts:
+            spread = ((vectors @ covariance) * vectors).sum(1).clamp_min(TINY**2).sqrt()
+            found += towards[units] @ vectors.T / spread
+        columns = [i for i, text in enumerate(texts) if text in self._known]
+        if columns:
+            places = [self._known[texts[i]] for i in columns]
+            found[:, columns] = self._shown[units][:, places].to(found)
+        return found
+
+    def joined(
+        self,
+        unit: int,
+        texts: Sequence[str],
+        vectors: torch.Tensor,
+        pairs: Sequence[tuple[int, str, int]],
+    ) -> torch.Tensor:
+        """Correlate what pairs of texts say together with a unit's activations.
+
+        A view shows "A or B" as much as the one of them that it shows more, "A and B" as much as
+        the other one, "A without B" as much as it shows A and lacks B: the maximum and the minimum
+        of fuzzy sets (Zadeh 1965), of similarities brought to mean 0 and variance 1.
+
+        Args:
+            unit: which.
+            texts: t of them.
+            vectors: of these in the joint space, [t, j].
+            pairs: (place of A, connective, place of B) among the texts.
+
+        Returns:
+            [len(pairs)], correlations as of `correlations`.
+        """
+        found = vectors.new_zeros(len(pairs))
+        first, second = [pair[0] for pair in pairs], [pair[2] for pair in pairs]
+        kinds = torch.tensor([CONNECTIVES.index(pair[1]) for pair in pairs], device=vectors.device)
+        columns = [i for i, text in enumerate(texts) if text in self._known]
+        places = [self._known[texts[i]] for i in columns]
+        for views, values, share in self._sources:
+            similar = _standardised(views @ vectors.T)
+            similar[:, columns] = share[:, places]
+            a, b = similar[:, first], similar[:, second]
+            both = torch.minimum(a, torch.where(kinds == CONNECTIVES.index("without"), -b, b))
+            together = torch.where(kinds == CONNECTIVES.index("or"), torch.maximum(a, b), both)
+            found += values[:, unit] @ _standardised(together) / self._total
+        weight = torch.ones(len(texts), device=vectors.device)
+        weight[columns] = EXACT
+        return found * (weight[first] + weight[second]) / 2
+
+
+def _places(sources: Sequence[str]) -> dict[str, list[int]]:
+    """Return where the views of each source are."""
+    places: dict[str, list[int]] = {}
+    for place, source in enumerate(sources):
+        places.setdefault(source, []).append(place)
+    return places
+
+
+def _beside(others: torch.Tensor, near: torch.Tensor | None) -> torch.Tensor:
+    """Return what is taken off each unit: [n, u], or [n, 1] where no near ones are known."""
+    everywhere = others.mean(1, keepdim=True)
+    if near is None or not near.shape[1]:
+        return everywhere
+    share = others.new_zeros(others.shape[1], len(near))
+    share.scatter_(0, near.T, 1 / near.shape[1])
+    return (1 - NEAR_SHARE) * everywhere + NEAR_SHARE * (others @ share)
+
+
+def _standardised(values: torch.Tensor) -> torch.Tensor:
+    """Bring columns [n, c] to mean 0 and variance 1; those that do not vary to 0."""
+    centred = values - values.mean(0)
+    spread = centred.square().mean(0).sqrt()
+    return torch.where(spread > TINY, centred / spread.clamp_min(TINY), 0.0)

@@ -1,0 +1,316 @@
+"""P2, planted units: are the atoms of a known meaning found, and is it told from similar ones?"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from milanx.evaluate.common.names import accepted_names
+from milanx.evaluate.common.rows import constant, shuffled
+from milanx.evaluate.common.statistics import bootstrap, paired
+from milanx.evaluate.common.text import Sentences, find_phrase, lemmas
+from milanx.evaluate.p2.photos import PlantedPhoto, kinds_above, read_photos
+from milanx.evaluate.p2.planted import PlantedUnit, generate
+from milanx.exemplars.planted import Meaning, plant
+from milanx.files.replacing import RUN, check_place
+from milanx.language.gpt2 import normalise_text
+from milanx.progress import Reporter, Silent
+
+if TYPE_CHECKING:
+    from milanx.describing.describer import Describer
+
+HELD_OUT = 0.2  # share of the photos that no training of a describer sees, by group
+NEGATIONS = frozenset({"without", "no", "not", "but"})
+FURTHER = 400  # views beside the exemplars, in which contrast can be found
+CONNECTIVES = ("single", "and", "or", "and-not")
+Table = dict[str, list[list[str]]]
+
+
+@lru_cache(maxsize=1)
+def _class_names() -> dict[str, tuple[str, ...]]:
+    """Return a class's own name -> all accepted names of the classes that are called so."""
+    found: dict[str, tuple[str, ...]] = {}
+    for names in accepted_names().values():
+        found[names[0]] = (*found.get(names[0], ()), *names)
+    return found
+
+
+@lru_cache(maxsize=1)
+def committed_phrases() -> dict[str, list[str]]:
+    """Return atom -> accepted phrases, as they were written before any description was seen."""
+    text = resources.files("milanx.evaluate.p2").joinpath("p2_phrases.json").read_text("utf-8")
+    table: dict[str, list[str]] = json.loads(text)
+    return table
+
+
+def phrase_table(atoms: set[str]) -> Table:
+    """Return atom -> lemmatised phrases: from the committed table, the names of a class, itself."""
+    known, classes = committed_phrases(), _class_names()
+    return {a: [lemmas(p) for p in known.get(a) or classes.get(a) or [a]] for a in atoms}
+
+
+def find_atoms(text: str, table: Table) -> dict[str, bool]:
+    """Find the atoms that a text names: atom -> whether it stands behind a negation.
+
+    A phrase inside a longer one that is named too does not count ("car" in "sports car").
+    """
+    words = lemmas(text)
+    negated = next((i for i, w in enumerate(normalise_text(text).split()) if w in NEGATIONS), None)
+    spans = [(start, start + len(phrase), atom)
+             for atom, phrases in table.items() for phrase in phrases
+             for start in range(len(words) - len(phrase) + 1)
+             if words[start : start + len(phrase)] == phrase]  # fmt: skip
+    outer = [s for s in spans if not any(
+        o[0] <= s[0] and s[1] <= o[1] and o[1] - o[0] > s[1] - s[0] for o in spans)]  # fmt: skip
+    found: dict[str, int] = {}
+    for start, _, atom in outer:
+        found[atom] = min(start, found.get(atom, start))
+    return {atom: negated is not None and start > negated for atom, start in found.items()}
+
+
+def attribute_f1(
+    text: str, meaning: Meaning, table: Table, found: dict[str, bool] | None = None
+) -> float:
+    """F1 of the atoms found in a text with the right polarity, against those of a meaning.
+
+    An atom that shares a found word with the meaning's own, or that one of them says anyway (the
+    kind of a class), never counts against a text. ``found`` is what `find_atoms` gave, where it
+    is known.
+    """
+    found = find_atoms(text, table) if found is None else found
+    wanted = {
+        atom: meaning.connective == "and-not" and i == 1 for i, atom in enumerate(meaning.atoms)
+    }
+    hits = sum(found.get(atom) == negative for atom, negative in wanted.items())
+    if not hits:
+        return 0.0
+    said = {kind for kind, members in _members().items() if members & wanted.keys()}
+    words = lemmas(text)
+    own = [
+        p for atom in (*wanted, *said) for p in table.get(atom, []) if find_phrase(words, p) >= 0
+    ]
+    false = 0
+    for atom, negative in found.items():
+        if atom in wanted:
+            false += negative != wanted[atom]
+        else:
+            false += not any(p in own for p in table[atom])
+    precision, recall = hits / (hits + false), hits / len(wanted)
+    return 2 * precision * recall / (precision + recall)
+
+
+@lru_cache(maxsize=1)
+def _members() -> dict[str, set[str]]:
+    """Return kind above classes -> the names of its classes."""
+    names = accepted_names()
+    return {kind: {names[w][0] for w in wnids} for kind, wnids in kinds_above().items()}
+
+
+def connective_of(text: str) -> str:
+    """Read the connective off a text."""
+    words = normalise_text(text).split()
+    if NEGATIONS & set(words):
+        return "and-not"
+    return "or" if "or" in words else "and" if "and" in words else "single"
+
+
+def evaluate(
+    describer: Describer,
+    images: Sequence[Path],
+    *,
+    whole: Sequence[Path] = (),
+    count: int = 200,
+    seed: int = 0,
+    out: Path | None = None,
+    overwrite: bool = False,
+    progress: Reporter | None = None,
+) -> dict[str, Any]:
+    """Plant units on photos that no training saw, describe them, and score the descriptions.
+
+    Args:
+        describer: what is measured.
+        images: parquet files with regions or names; their held-out fifth is used.
+        whole: those of them that no training read at all, of which every photo is used.
+        count: units.
+        seed: of everything that is drawn.
+        out: where the planted store is written; a temporary folder when None.
+        overwrite: replace a run folder that is there.
+        progress: told about encoding and describing.
+
+    Returns:
+        A report with rows, 95 % intervals and notes.
+
+    Raises:
+        InputError: photos that cannot be used, or ``out`` holds what must not be replaced.
+    """
+    started = time.monotonic()
+    if out:
+        check_place(out, RUN, overwrite=overwrite)
+    photos = read_photos(images, HELD_OUT, whole=whole, seed=seed)
+    units = generate(photos, count, seed)
+    with tempfile.TemporaryDirectory() as folder:
+        place = out or Path(folder) / "planted"
+        store = plant_units(place, units, photos, seed, overwrite=overwrite)
+        found = describer.describe(store, progress=progress or Silent())
+    texts = [d.text for d in found]
+    argmax = [_likeliest(d) for d in found]
+    held = {accepted_names()[w][0] for w in describer.training.get("held_out_wnids", [])
+            if w in accepted_names()}  # fmt: skip
+    report = _report(units, texts, argmax, held, seed)
+    report |= {
+        "describer": describer.name,
+        "photos": len(photos),
+        "seed": seed,
+        "seconds": round(time.monotonic() - started, 1),
+        "units": [
+            {"meaning": u.meaning.phrase, "connective": u.meaning.connective,
+             "kinds": list(u.kinds), "description": t}
+            for u, t in zip(units, texts, strict=True)
+        ],
+    }  # fmt: skip
+    return report
+
+
+def _likeliest(description: Any) -> str:
+    """Return the candidate of the highest log p(d|E); the description where none has one."""
+    known = [c for c in description.candidates if c.log_p_given_exemplars is not None]
+    best = max(known, key=lambda c: float(c.log_p_given_exemplars), default=None)
+    return str(description.text if best is None else best.text)
+
+
+def plant_units(
+    out: Path,
+    units: Sequence[PlantedUnit],
+    photos: Sequence[PlantedPhoto],
+    seed: int,
+    *,
+    overwrite: bool = False,
+) -> Any:
+    """Write units as a store: exemplars, activations of all photos, and views for contrast.
+
+    The further views are, for each unit, two photos that show a part of its meaning and leave it
+    below its median where there are such, and others at random.
+    """
+    rng = np.random.default_rng(seed)
+    activations = np.stack([u.activations for u in units], 1)
+    shown = {int(i) for u in units for i in u.images if i >= 0}
+    low = activations < np.median(activations, 0)
+    further: list[int] = []
+    for number, unit in enumerate(units):
+        partly = np.array([low[i, number] and any(a in p.atoms for a in unit.meaning.atoms)
+                           for i, p in enumerate(photos)])  # fmt: skip
+        further += rng.permutation(np.flatnonzero(partly))[:2].tolist()
+    rest = rng.permutation(len(photos)).tolist()
+    more = [i for i in dict.fromkeys([*further, *rest]) if i not in shown][:FURTHER]
+    return plant(
+        out,
+        [u.images for u in units],
+        [u.maps for u in units],
+        ((i, photos[i].view) for i in sorted({*shown, *more})),
+        [{"index": i, "split": "exemplars", "source": p.source} for i, p in enumerate(photos)],
+        activations=activations,
+        overwrite=overwrite,
+    )
+
+
+def _report(
+    units: list[PlantedUnit], texts: list[str], argmax: list[str], held: set[str], seed: int
+) -> dict[str, Any]:
+    atoms = {a for u in units for c in u.choices for a in c.atoms}
+    table = phrase_table(atoms | committed_phrases().keys())
+    choose = _Chooser(units, texts)
+    canonical = [u.meaning.phrase for u in units]
+    found = {t: find_atoms(t, table) for t in {*texts, *argmax, *canonical}}
+
+    def f1(unit: int, text: str) -> float:
+        return attribute_f1(text, units[unit].meaning, table, found[text])
+
+    def joined(unit: int, text: str) -> float:
+        return float(connective_of(text) == units[unit].meaning.connective)
+
+    own = np.array([f1(i, t) for i, t in enumerate(texts)])
+    right = np.array([choose(i, t) for i, t in enumerate(texts)])
+    connective = np.array([joined(i, t) for i, t in enumerate(texts)])
+    others = {
+        "constant": constant(f1, texts, seed),
+        "shuffled": shuffled(f1, texts, seed),
+        "argmax": np.array([f1(i, t) for i, t in enumerate(argmax)]),
+    }
+    chance = np.array([choose(i, u.outside) for i, u in enumerate(units)])
+    rows: dict[str, dict[str, Any]] = {
+        "description": {
+            "attribute F1": bootstrap(own),
+            "forced choice": bootstrap(right),
+            "connective": bootstrap(connective),
+        },
+        "argmax p(d|E)": {"attribute F1": bootstrap(others["argmax"])},
+        "constant": {"attribute F1": bootstrap(others["constant"])},
+        "shuffled": {
+            "attribute F1": bootstrap(others["shuffled"]),
+            "forced choice": bootstrap(shuffled(choose, texts, seed)),
+            "connective": bootstrap(shuffled(joined, texts, seed)),
+        },
+        "most similar phrase outside the five (chance .2)": {"forced choice": bootstrap(chance)},
+        "canonical phrase": {
+            "attribute F1": bootstrap(np.array([f1(i, t) for i, t in enumerate(canonical)])),
+            "connective": bootstrap(np.array([joined(i, t) for i, t in enumerate(canonical)])),
+        },
+    }
+    for name, inside in _parts(units, held):
+        if inside.any():
+            rows[f"  {name} (n = {int(inside.sum())})"] = {
+                "attribute F1": bootstrap(own[inside]),
+                "forced choice": bootstrap(right[inside]),
+                "connective": bootstrap(connective[inside]),
+            }
+    notes = []
+    for name, other in others.items():
+        difference = paired(own, other)
+        low, high = difference["interval"]
+        notes.append(
+            f"description - {name}: {difference['estimate']:+.3f} [{low:+.3f}, {high:+.3f}]"
+        )
+    notes.append("and-not: a describer that looks at no contrast views cannot know of absence")
+    return {"protocol": "P2 planted units", "n": len(units), "rows": rows, "notes": notes}
+
+
+def _parts(units: list[PlantedUnit], held: set[str]) -> list[tuple[str, np.ndarray]]:
+    """Parts of the units that are reported apart: name and which, bool [n]."""
+    parts = [(c, np.array([u.meaning.connective == c for u in units])) for c in CONNECTIVES]
+    joined = np.array([u.meaning.connective in ("and", "or") for u in units])
+    parts.append(("and / or", joined))
+    for kind in sorted({k for u in units for k in u.kinds}):
+        single = np.array([u.kinds == (kind,) for u in units])
+        parts.append((f"single, {kind}", single))
+    for kind in sorted({k for u in units for k in u.kinds}):
+        several = np.array([len(u.kinds) > 1 and kind in u.kinds for u in units])
+        parts.append((f"joined, with {kind}", several))
+    never = np.array([bool(held & set(u.meaning.atoms)) for u in units])
+    parts.append(("with a class that training never named", never))
+    return parts
+
+
+class _Chooser:
+    """Forced choice among five meanings by sentence similarity; a tie is wrong."""
+
+    def __init__(self, units: list[PlantedUnit], texts: list[str]) -> None:
+        self.units = units
+        phrases = {c.phrase for u in units for c in u.choices} | {u.outside for u in units}
+        known = sorted({t or "nothing" for t in phrases | set(texts)})
+        self._rows = dict(zip(known, Sentences()(known), strict=True))
+
+    def __call__(self, unit: int, text: str) -> float:
+        """Whether ``text`` picks the unit's own meaning."""
+        mine = self._rows[text or "nothing"]
+        scores = [float(mine @ self._rows[c.phrase]) for c in self.units[unit].choices]
+        true = self.units[unit].choices.index(self.units[unit].meaning)
+        others = scores[:true] + scores[true + 1 :]
+        return float(scores[true] > max(others))

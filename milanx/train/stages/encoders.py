@@ -1,0 +1,78 @@
+"""The encoder and the language model that a recipe asks for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+from milanx.errors import InputError
+from milanx.features.encoder import Encoder, EncoderSpec
+from milanx.files import fingerprint, fingerprint_file
+from milanx.language.gpt2 import gpt2_config
+from milanx.train.recipe import MIN_GRID, BaseSettings, EncoderSettings, Recipe
+
+HEADS = 4  # attention heads of the set encoder, which is as wide as the language model
+
+
+def resolved(recipe: Recipe) -> Recipe:
+    """Return a recipe with folders of models as absolute paths, and the base's own width.
+
+    Raises:
+        InputError: a base of another family than GPT-2, or of a width that cannot be used.
+        MissingWeights: the base cannot be had here.
+    """
+    encoder = replace(recipe.encoder, model=_absolute(recipe.encoder.model))
+    if encoder.model.startswith("hf-hub:") or Path(encoder.model).is_absolute():
+        encoder = replace(encoder, pretrained="")  # tags are of open_clip's own names
+    base = replace(recipe.base, model=_absolute(recipe.base.model))
+    if base.model:
+        config = gpt2_config(base.model)
+        if config.n_embd % HEADS:
+            raise InputError(
+                f"the language model {base.model} is {config.n_embd} wide",
+                f"the set encoder is as wide, and has {HEADS} attention heads",
+                "choose another base.model",
+            )
+        base = replace(
+            base, layers=config.n_layer, width=config.n_embd, heads=config.n_head,
+            positions=config.n_positions, vocabulary=config.vocab_size,
+        )  # fmt: skip
+    return replace(recipe, encoder=encoder, base=base)
+
+
+def _absolute(model: str) -> str:
+    return str(Path(model).resolve()) if model and Path(model).is_dir() else model
+
+
+def base_fingerprint(base: BaseSettings) -> str:
+    """Return what stands for the weights of a base in a folder; its name says the others'."""
+    folder = Path(base.model)
+    if not base.model or not folder.is_dir():
+        return ""
+    files = [p for p in sorted(folder.iterdir()) if p.suffix in (".json", ".safetensors", ".bin")]
+    return fingerprint([[p.name, fingerprint_file(p)] for p in files])
+
+
+def build_encoder(settings: EncoderSettings) -> Encoder:
+    """Build the encoder; an open_clip one has the same interface.
+
+    Raises:
+        InputError: an open_clip model that cannot be used.
+        MissingWeights: weights that cannot be had on this machine.
+    """
+    if settings.kind != "open_clip":
+        return Encoder(EncoderSpec(tower=settings.tower, edges=settings.edges))
+    from milanx.features.openclip import OpenClipEncoder, OpenClipSpec
+
+    made = OpenClipEncoder(
+        OpenClipSpec(settings.model, settings.pretrained, settings.dense, settings.stages,
+                     settings.grid, settings.edges)
+    )  # fmt: skip
+    if made.spec.grid < MIN_GRID:
+        raise InputError(
+            f"{settings.model} has a grid of {made.spec.grid} cells a side",
+            f"phrases are looked for in windows of {MIN_GRID}",
+            "choose a model with smaller patches or larger views",
+        )
+    return cast(Encoder, made)

@@ -1,0 +1,128 @@
+"""Meanings: what training units mean, which photos show it, and where.
+
+Here: classes and kinds above them, textures and named regions. What pixels show is in
+`milanx.train.units.pixels`, two things together or apart in `milanx.train.units.joined`; phrases
+and real channels come from `milanx.train.units.grounded`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from milanx.images.splits import held_out
+from milanx.train.data.photos import PhotoFeatures
+from milanx.train.data.splits import HELD_OUT_CALTECH, HELD_OUT_TINY
+from milanx.train.units.phrases import (
+    ALSO_CALLED,
+    KINDS,
+    clean_name,
+    held_out_names,
+    mentions,
+    whole_words,
+)
+
+MIN_POSITIVES = 6
+TEXT_WORDS = ("text", "words", "letters", "writing", "written words", "white text", "lettering")
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """One thing that a unit can mean.
+
+    Attributes:
+        texts: ways to say it, each a complete phrase.
+        kind: class, kind, region, texture, pixel, both, without, phrase or channel.
+        photos: int64 [m], views that show it.
+        grids: uint8 [m, g * g], where (share of each cell, 0..255); None: wherever the object is.
+        countable: whether a plural may be made of it.
+        contrast: int64 [c], views that are evidence of what it is not; None: near views that do
+            not show it, found later.
+    """
+
+    texts: tuple[str, ...]
+    kind: str
+    photos: np.ndarray
+    grids: np.ndarray | None = None
+    countable: bool = True
+    contrast: np.ndarray | None = None
+
+
+def training_photos(
+    photos: PhotoFeatures, held_out_captions: float, held_out_photos: float
+) -> np.ndarray:
+    """Return which views may be trained on, bool [n].
+
+    Held out are a share of the captioned photos, a share of the photos with regions or textures,
+    all photos of held-out classes, and captioned photos of which every caption names one.
+    """
+    words = whole_words(held_out_names())
+    keep = np.ones(len(photos), bool)
+    for i, photo in enumerate(photos.photos):
+        share = held_out_captions if photo.source == "captions" else held_out_photos
+        if photo.wnid in HELD_OUT_TINY or photo.name in HELD_OUT_CALTECH:
+            keep[i] = False
+        elif photo.name is None or photo.source == "textures":
+            keep[i] = not held_out(photo.group, share)
+        if photo.captions and any(mentions(c, words) for c in photo.captions):
+            keep[i] = False
+    held_groups = {photos.photos[i].group for i in np.flatnonzero(~keep)}
+    return np.array([k and p.group not in held_groups
+                     for k, p in zip(keep, photos.photos, strict=True)])  # fmt: skip
+
+
+def checked_photos(photos: PhotoFeatures, share: float) -> np.ndarray:
+    """Return which views the trainings are checked on, bool [n]: whole groups of photos."""
+    return np.array([held_out(f"checked:{p.group}", share) for p in photos.photos])
+
+
+def halves(photos: PhotoFeatures) -> np.ndarray:
+    """Return which views are of the second half, bool [n]: whole groups of photos."""
+    return np.array([held_out(f"half:{p.group}", 0.5) for p in photos.photos], bool)
+
+
+def named_meanings(photos: PhotoFeatures, keep: np.ndarray) -> list[Meaning]:
+    """Classes, kinds above classes, textures and regions."""
+    by_name: dict[str, list[int]] = {}
+    textures = set()
+    for i in np.flatnonzero(keep).tolist():
+        photo = photos.photos[i]
+        if photo.name and not photo.name.lower().startswith("background"):
+            by_name.setdefault(photo.name, []).append(i)
+            if photo.source == "textures":
+                textures.add(photo.name)
+    merged: dict[str, list[int]] = {}
+    for name, indices in by_name.items():
+        merged.setdefault(clean_name(name), []).extend(indices)
+    texture_names = {clean_name(t) for t in textures}
+    found = [
+        Meaning((name, *ALSO_CALLED.get(name, ())),
+                "texture" if name in texture_names else "class", np.array(indices),
+                countable=name not in texture_names)
+        for name, indices in merged.items()
+    ]  # fmt: skip
+    for kind, members in KINDS.items():
+        whole = [i for m in members for i in by_name.get(m, [])[:25]]
+        if len(whole) >= MIN_POSITIVES:
+            found.append(Meaning((kind,), "kind", np.array(whole), countable=False))
+    return found
+
+
+def region_maps(photos: PhotoFeatures, keep: np.ndarray) -> dict[str, dict[int, np.ndarray]]:
+    """Return where each region lies that enough views show: name -> view -> uint8 [g * g]."""
+    shown: dict[str, dict[int, np.ndarray]] = {}
+    for i in np.flatnonzero(keep).tolist():
+        for name, grid in photos.photos[i].regions:
+            maps = shown.setdefault(clean_name(name), {})
+            maps[i] = np.maximum(maps.get(i, 0), np.array(grid, np.uint8))
+    return {name: maps for name, maps in shown.items() if len(maps) >= MIN_POSITIVES}
+
+
+def region_meanings(photos: PhotoFeatures, keep: np.ndarray) -> list[Meaning]:
+    """Named regions, and lettering."""
+    return [
+        Meaning(TEXT_WORDS if name == "text" else (name,), "region", np.array(list(maps)),
+                np.stack(list(maps.values())))
+        for name, maps in region_maps(photos, keep).items()
+    ]  # fmt: skip

@@ -1,0 +1,125 @@
+"""Responses to all views: the closed form equals plain correlations."""
+
+import numpy as np
+import pytest
+import torch
+
+from milanx.describing.response import EXACT, NO_OPINION, Responses, most_alike
+from milanx.language.gpt2 import stem
+
+NAMES = list("abcdef")
+
+
+def test_correlations_equal_the_plain_version() -> None:
+    rng = np.random.default_rng(0)
+    seen = torch.from_numpy(rng.normal(size=(90, 5)).astype(np.float32))
+    sources = ["b" if i % 3 else "a" for i in range(90)]
+    activations = torch.from_numpy(rng.normal(size=(90, 4)).astype(np.float32)) * 7 + 3
+    texts = torch.from_numpy(rng.normal(size=(6, 5)).astype(np.float32))
+    found = Responses(seen, sources, activations).correlations([3, 1], NAMES, texts)
+    similar = (seen @ texts.T).numpy()
+    expected = np.zeros((2, 6))
+    for source in ("a", "b"):
+        inside = [i for i, s in enumerate(sources) if s == source]
+        for row, unit in enumerate((3, 1)):
+            for column in range(6):
+                r = np.corrcoef(activations[inside, unit], similar[inside, column])[0, 1]
+                expected[row, column] += len(inside) * r
+    assert np.abs(found.numpy() - expected / (90 + NO_OPINION)).max() < 1e-5
+
+
+def test_what_pixels_show_is_not_asked_of_the_joint_space() -> None:
+    shares = torch.rand(40)
+    told = Responses(torch.rand(40, 2), ["a"] * 40, shares[:, None] * 2 + 1, {"red areas": shares})
+    found = told.correlations([0], ["dogs", "red areas"], torch.rand(2, 2))
+    assert float(found[0, 1]) == pytest.approx(EXACT * 40 / (40 + NO_OPINION), abs=1e-5)
+    assert float(found[0, 0]) < 0.1
+
+
+def test_sources_apart_and_constant_units_tell_nothing() -> None:
+    seen = torch.eye(4).repeat_interleave(10, 0)[:, :2].contiguous()
+    sources = ["a"] * 20 + ["b"] * 20
+    by_source = torch.tensor([0.0] * 20 + [1.0] * 20)[:, None]  # constant within each source
+    found = Responses(seen, sources, by_source).correlations([0], NAMES[:2], torch.eye(2))
+    assert found.tolist() == [[0.0, 0.0]]
+
+
+def test_a_text_that_holds_for_all_neighbours_falls_behind() -> None:
+    """Of three dog units among others, what tells one leads before what all three answer to."""
+    rng = np.random.default_rng(0)
+    shows = torch.from_numpy(rng.random((300, 6)).astype(np.float32))
+    dog, own, texts = shows[:, 0], shows[:, 1:4], torch.eye(6)[:2]
+    dogs = dog[:, None] + 0.8 * own
+    others = torch.cat([dogs, shows[:, [4, 4, 4, 5, 5, 5]]], 1)
+    sources = ["a"] * 150 + ["b"] * 150
+    looks = torch.from_numpy(rng.normal(size=(9, 12)).astype(np.float32))
+    looks[:3] = looks[0] + 0.1 * looks[:3]
+    near = most_alike(looks, [0, 1, 2], 2)
+    assert [sorted(row) for row in near.tolist()] == [[1, 2], [0, 2], [0, 1]]
+    plain = Responses(shows, sources, dogs, None, others).correlations([0], NAMES[:2], texts)[0]
+    told = Responses(shows, sources, dogs, None, others, near).correlations([0], NAMES[:2], texts)[
+        0
+    ]
+    assert plain[0] > plain[1] and told[0] < told[1]
+    alone = most_alike(looks[:1], [0])
+    assert alone.shape == (1, 0)
+    same = Responses(shows, sources, dogs[:, :1], None, others[:, 3:], alone)
+    assert same.correlations([0], NAMES[:1], texts[:1]).isfinite().all()
+
+
+def test_joined_texts_are_fuzzy_sets_of_their_parts() -> None:
+    """What answers to either of two things is foretold by "or", to both by "and", and so on."""
+    rng = np.random.default_rng(0)
+    shows = torch.from_numpy((rng.random((400, 2)) < 0.4).astype(np.float32))
+    a, b = shows.bool().T
+    meanings = torch.stack([a | b, a & b, a & ~b], 1).float()
+    told = Responses(shows, ["a"] * 200 + ["b"] * 200, meanings)
+    texts = torch.eye(2)
+    pairs = [(0, "or", 1), (0, "and", 1), (0, "without", 1), (1, "or", 0)]
+    for unit in range(3):
+        found = told.joined(unit, ["dogs", "trees"], texts, pairs)
+        alone = told.correlations([unit], ["dogs", "trees"], texts)[0]
+        assert int(found[:3].argmax()) == unit
+        assert float(found.max()) > 0.9 * 400 / (400 + NO_OPINION)
+        assert float(found.max()) > float(alone.max()) + 0.05
+        assert float(found[3]) == pytest.approx(float(found[0]))
+
+
+def test_of_joined_texts_what_pixels_tell_counts_less() -> None:
+    shares, seen = torch.rand(40), torch.rand(40, 2)
+    told = Responses(seen, ["a"] * 40, shares[:, None], {"red areas": shares, "red things": shares})
+    pair = told.joined(0, ["red areas", "red things"], torch.rand(2, 2), [(0, "or", 1)])
+    assert float(pair[0]) == pytest.approx(EXACT * 40 / (40 + NO_OPINION), abs=1e-5)
+
+
+def test_few_views_say_little() -> None:
+    activations = torch.arange(8.0)[:, None]
+    few = Responses(activations.repeat(1, 2), ["a"] * 8, activations)
+    assert float(few.correlations([0], NAMES[:2], torch.eye(2))[0, 0]) == pytest.approx(
+        8 / (8 + NO_OPINION)
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "many"),
+    [
+        ("horse", "horses"),
+        ("bus", "buses"),
+        ("sky", "skies"),
+        ("glass", "glasses"),
+        ("cat", "cats"),
+    ],
+)
+def test_stems_of_regular_plurals_agree(one: str, many: str) -> None:
+    assert stem(one) == stem(many)
+    assert stem(one) != stem("dog")
+
+
+def test_cuts_of_one_photograph_count_as_one() -> None:
+    torch.manual_seed(0)
+    activations = torch.rand(400, 1)
+    apart = Responses(activations.repeat(1, 2), ["a"] * 400, activations)
+    alike = Responses(activations.repeat(1, 2), ["a"] * 400, activations, photographs=10)
+    r = [told.correlations([0], NAMES[:2], torch.eye(2))[0, 0] for told in (apart, alike)]
+    assert float(r[0]) == pytest.approx(400 / 600, abs=1e-3)
+    assert float(r[1]) == pytest.approx(10 / 210, abs=1e-3)

@@ -1,0 +1,212 @@
+"""P2's generator: what pixels show, what is planted, and how descriptions of it are scored."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from milanx.errors import InputError
+from milanx.evaluate.p2.atoms import KIND_OF, Lettering, lettering, pixel_atoms
+from milanx.evaluate.p2.photos import PlantedPhoto, kinds_above, read_photos
+from milanx.evaluate.p2.planted import PlantedUnit, SourcePool, generate
+from milanx.evaluate.p2.protocol import (
+    _parts,
+    attribute_f1,
+    committed_phrases,
+    find_atoms,
+    phrase_table,
+    plant_units,
+)
+from milanx.exemplars.planted import Meaning, combine
+from milanx.files.replacing import RUN, check_content
+
+
+def flat(*colours: tuple[int, int, int]) -> np.ndarray:
+    """A view in horizontal bands of colours."""
+    bands = np.array(colours, np.uint8)[:, None, None]
+    return np.broadcast_to(bands, (len(colours), 224 // len(colours), 224, 3)).reshape(224, 224, 3)
+
+
+@pytest.mark.parametrize(("colour", "name"), [
+    ((200, 20, 30), "red"), ((30, 150, 40), "green"), ((30, 60, 200), "blue"),
+    ((230, 215, 30), "yellow"), ((240, 140, 20), "orange color"), ((250, 250, 250), "white"),
+    ((5, 5, 5), "black"), ((128, 128, 128), "grey"),
+])  # fmt: skip
+def test_colours(colour: tuple[int, int, int], name: str) -> None:
+    found = {a for a in pixel_atoms(flat(colour)) if KIND_OF[a] == "colour"}
+    assert found == {name}
+
+
+def test_places_and_lines() -> None:
+    found = pixel_atoms(flat((255, 255, 255), (100, 90, 80)))
+    assert "bright things at the top" in found
+    assert "bright things at the bottom" not in found
+    assert found["bright areas"][:7].all()
+    assert not found["bright areas"][7:].any()
+    stripes = np.zeros((224, 224, 3), np.uint8)
+    stripes[:, ::8] = 255
+    assert "vertical lines" in pixel_atoms(stripes)
+    assert "horizontal lines" not in pixel_atoms(stripes)
+    assert "horizontal lines" in pixel_atoms(np.ascontiguousarray(stripes.transpose(1, 0, 2)))
+
+
+def test_lettering_changes_its_box_alone() -> None:
+    rng = np.random.default_rng(0)
+    view = rng.integers(0, 255, (224, 224, 3), dtype=np.uint8)
+    for _ in range(10):
+        text = lettering(rng, 224)
+        changed = (text.draw(view) != view).any(2)
+        x0, y0, x1, y1 = text.box()
+        inside = np.zeros((224, 224), bool)
+        inside[max(y0 - 3, 0) : y1 + 4, max(x0 - 3, 0) : x1 + 4] = True
+        assert changed[inside].mean() > 0.1
+        assert not changed[~inside].any()
+        assert text.cells(224).any()
+    assert Lettering("AB", 40, 0, 0, (0, 0, 0)).cells(224)[:, 10:].sum() == 0
+
+
+def test_the_committed_phrases_cover_every_atom_of_the_rules() -> None:
+    known = committed_phrases()
+    assert KIND_OF.keys() <= known.keys()
+    assert kinds_above().keys() <= known.keys()
+
+
+def test_atoms_in_a_text() -> None:
+    table = phrase_table({"car", "sports car", "cars", "text", "red", "goldfish"})
+    assert find_atoms("red sports cars without writing", table) == {
+        "red": False, "sports car": False, "text": True}  # fmt: skip
+    sports = Meaning(("sports car",))
+    assert attribute_f1("sports cars", sports, table) == 1
+    assert attribute_f1("sports cars, vehicles", sports, table) == 1
+    assert attribute_f1("sports cars with text", sports, table) == pytest.approx(2 / 3)
+    both = Meaning(("goldfish", "text"), "and-not")
+    assert attribute_f1("goldfish without text", both, table) == 1
+    assert attribute_f1("goldfish and text", both, table) == pytest.approx(0.5)
+
+
+@pytest.fixture(scope="module")
+def photos() -> list[PlantedPhoto]:
+    rng = np.random.default_rng(0)
+    made = []
+    whole = np.ones((14, 14), np.float32)
+    names = ["goldfish", "tench", "koala", "lion", "ox", "bee"]
+    for number in range(240):
+        atoms = {names[number % 6]: whole}
+        for colour in ("red", "green", "blue"):
+            if rng.random() < 0.4:
+                y, x = rng.integers(0, 8, 2)
+                cells = np.zeros((14, 14), np.float32)
+                cells[y : y + 6, x : x + 6] = 1
+                atoms[colour] = cells
+        picture = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+        made.append(PlantedPhoto(picture, atoms, "val", "class"))
+        if rng.random() < 0.5:
+            text = lettering(rng, 224)
+            lettered = {**atoms, "text": text.cells(224)}
+            made.append(PlantedPhoto(picture, lettered, "val", "class", text))
+    return made
+
+
+@pytest.fixture(scope="module")
+def units(photos: list[PlantedPhoto]) -> list[PlantedUnit]:
+    return generate(photos, 48, 0)
+
+
+def test_units_mean_what_they_say(photos: list[PlantedPhoto], units: list[PlantedUnit]) -> None:
+    again = generate(photos, 12, 0)
+    assert [u.meaning for u in units[:12]] == [u.meaning for u in again]
+    kinds = [u.meaning.connective for u in units]
+    for kind, n in (("single", 24), ("and", 8), ("or", 8), ("and-not", 8)):
+        assert abs(kinds.count(kind) - n) <= 1
+    empty = np.zeros((14, 14), np.float32)
+    for unit in units:
+        maps = {a: np.stack([p.atoms.get(a, empty) for p in photos]) for a in unit.meaning.atoms}
+        true = combine(maps, unit.meaning).max((1, 2)) >= 0.5
+        there = unit.images[unit.images >= 0]
+        assert true[there].mean() >= 0.65
+        assert len(set(unit.choices)) == 5
+        assert len({len(c.atoms) for c in unit.choices}) == 1
+        assert unit.outside not in {c.phrase for c in unit.choices}
+        assert (unit.activations[there] >= 0.9).all()
+        silent = ~true
+        silent[there] = False
+        assert unit.activations[true].min() > unit.activations[silent].max()
+        if "text" not in unit.meaning.atoms:
+            assert all(photos[i].text is None for i in there)
+    assert any(len({tuple(sorted(c.atoms)) for c in u.choices}) < 5 for u in units)
+
+
+def test_pairs_can_be_told_from_their_parts(photos: list[PlantedPhoto]) -> None:
+    pool = SourcePool(photos, "val", 0)
+    assert {k for k, found in pool.meanings.items() if found} == {"single", "and", "or", "and-not"}
+    assert Meaning(("goldfish", "tench"), "and") not in pool.meanings["and"]
+    for meaning in pool.meanings["and"]:
+        answer = pool.activation(meaning).max((1, 2)) >= 0.5
+        for atom in meaning.atoms:
+            alone = pool.activation(Meaning((atom,))).max((1, 2)) >= 0.5
+            assert (alone & ~answer).sum() >= 4
+
+
+def test_store_has_activations_and_views_for_contrast(
+    photos: list[PlantedPhoto], units: list[PlantedUnit], tmp_path: Path
+) -> None:
+    store = plant_units(tmp_path / "planted", units, photos, 0)
+    maxima = store.maxima("planted")
+    assert maxima.shape == (len(photos), 48)
+    assert store.means("planted").shape == maxima.shape
+    held = store.view_indices()
+    shown = {int(i) for u in units for i in u.images if i >= 0}
+    assert shown < set(held.tolist())
+    for number, unit in enumerate(units):
+        low = maxima[held, number] < np.median(maxima[:, number])
+        assert low.sum() >= 5
+        if unit.meaning.connective == "and-not":
+            first, second = unit.meaning.atoms
+            assert any(first in photos[i].atoms and second in photos[i].atoms
+                       for i in held[low])  # fmt: skip
+    check_content(store.root, RUN)
+    with pytest.raises(InputError, match="is not overwritten"):
+        plant_units(store.root, units[:5], photos, 0)
+    (store.root / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"holds 'notes\.txt'"):
+        plant_units(store.root, units[:5], photos, 0, overwrite=True)
+    assert store.maxima("planted").shape == (len(photos), 48)
+    (store.root / "notes.txt").unlink()
+    fewer = plant_units(store.root, units[:5], photos, 0, overwrite=True)
+    assert fewer.maxima("planted").shape == (len(photos), 5)
+    assert [p.name for p in tmp_path.iterdir()] == ["planted"]
+
+
+def test_files_that_no_training_reads_are_used_whole(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+
+    def content(i: int) -> dict:
+        buffer = io.BytesIO()
+        Image.fromarray(rng.integers(0, 255, (20, 20, 3), dtype=np.uint8)).save(buffer, "PNG")
+        return {"bytes": buffer.getvalue(), "path": f"{i}.png"}
+
+    table = pa.table({"image": [content(i) for i in range(60)], "name": ["Tabby"] * 60,
+                      "wnid": ["n02123045"] * 60})  # fmt: skip
+    for name in ("other", "tiny_imagenet_val"):
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    path = tmp_path / "other.parquet"
+    part = [p for p in read_photos([path], 0.2) if p.text is None]
+    assert 3 <= len(part) <= 25
+    assert {"tabby", "cats"} <= part[0].atoms.keys()
+    assert len([p for p in read_photos([path], 0.2, whole=[path]) if p.text is None]) == 60
+    measured = read_photos([tmp_path / "tiny_imagenet_val.parquet"], 0.2)
+    assert len([p for p in measured if p.text is None]) == 60
+    assert 10 < len([p for p in measured if "text" in p.atoms]) < 40
+
+
+def test_parts_are_reported_apart(units: list[PlantedUnit]) -> None:
+    parts = dict(_parts(units, {"goldfish"}))
+    assert parts["single"].sum() + sum(parts[c].sum() for c in ("and", "or", "and-not")) == 48
+    with_goldfish = sum("goldfish" in u.meaning.atoms for u in units)
+    assert parts["with a class that training never named"].sum() == with_goldfish
