@@ -15,6 +15,7 @@ ROOT = Path(milanx.__file__).parent
 # From the ground up; a folder imports from folders on floors below its own, and from its own files.
 FLOORS = (
     ("errors", "files", "progress", "environment", "assets"),
+    ("measures",),
     ("images",),
     ("targets",),
     ("exemplars",),

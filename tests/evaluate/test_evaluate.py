@@ -7,12 +7,12 @@ import pytest
 
 from milanx.evaluate.common.names import ClassNamer, accepted_names
 from milanx.evaluate.common.rows import constant, shuffled
-from milanx.evaluate.common.statistics import bootstrap, crossed, holm, paired, wilson
 from milanx.evaluate.common.text import Sentences, contains, lemma, lemmas
 from milanx.evaluate.p2.photos import PlantedPhoto
 from milanx.evaluate.p2.planted import generate
 from milanx.evaluate.p2.protocol import attribute_f1, connective_of
 from milanx.exemplars.planted import Meaning, combine
+from milanx.measures.intervals import bootstrap, crossed, holm, paired, wilson
 
 
 def test_bootstrap_interval_is_the_normal_one_for_many_units() -> None:

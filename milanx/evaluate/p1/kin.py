@@ -20,10 +20,10 @@ from PIL import Image
 from milanx.errors import InputError
 from milanx.evaluate.common.names import ClassNamer, accepted_kin, accepted_names, wnid_of
 from milanx.evaluate.common.rows import constant_choice
-from milanx.evaluate.common.statistics import bootstrap, paired
 from milanx.exemplars.planted import MAP, plant
 from milanx.files.replacing import RUN, check_place
 from milanx.images.preprocess import Preprocess
+from milanx.measures.intervals import bootstrap, paired
 from milanx.progress import Reporter, Silent
 
 if TYPE_CHECKING:

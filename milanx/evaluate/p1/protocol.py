@@ -19,10 +19,10 @@ import numpy as np
 from milanx.errors import InputError
 from milanx.evaluate.common.names import ClassNamer, accepted_kin, accepted_names, wnid_of
 from milanx.evaluate.common.rows import constant, shuffled
-from milanx.evaluate.common.statistics import bootstrap, paired
 from milanx.evaluate.common.text import Sentences
 from milanx.evaluate.p1.kin import differences, kin_figures
 from milanx.language.gpt2 import normalise_text
+from milanx.measures.intervals import bootstrap, paired
 from milanx.runs import Run
 
 PROBE = "probe.safetensors"

@@ -15,13 +15,13 @@ import numpy as np
 
 from milanx.evaluate.common.names import accepted_names
 from milanx.evaluate.common.rows import constant, shuffled
-from milanx.evaluate.common.statistics import bootstrap, paired
 from milanx.evaluate.common.text import Sentences, find_phrase, lemmas
 from milanx.evaluate.p2.photos import PlantedPhoto, kinds_above, read_photos
 from milanx.evaluate.p2.planted import PlantedUnit, generate
 from milanx.exemplars.planted import Meaning, plant
 from milanx.files.replacing import RUN, check_place
 from milanx.language.gpt2 import normalise_text
+from milanx.measures.intervals import bootstrap, paired
 from milanx.progress import Reporter, Silent
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from scipy.optimize import least_squares
 from scipy.special import expit, logit
 from scipy.stats import rankdata
 
-from milanx.evaluate.common.statistics import CROSSED_DRAWS, resampled_counts
+from milanx.measures.intervals import CROSSED_DRAWS, resampled_counts
 
 BINS = 256  # of the similarity when a sigmoid is fitted
 MIN_SLOPE, MAX_SLOPE = 0.01, 20.0  # of a sigmoid, for a similarity of unit variance

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from milanx.errors import InputError
-from milanx.evaluate.common.statistics import holm, p_value, with_interval
 from milanx.evaluate.p3 import correlate as co
 from milanx.evaluate.p3.aside import Probe, read_probe
 from milanx.evaluate.p3.simulate import LayerScores, Row
 from milanx.evaluate.p3.simulator import BUILTIN, Simulator
 from milanx.files import fingerprint
+from milanx.measures.intervals import holm, p_value, with_interval
 from milanx.progress import Reporter, Silent
 from milanx.runs import Run, open_run
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from milanx.evaluate.common.rows import constant_choice, folds, shuffled_mean
-from milanx.evaluate.common.statistics import with_interval
 from milanx.evaluate.p3 import correlate as co
+from milanx.measures.intervals import with_interval
 
 Similarities = Callable[[Sequence[str]], np.ndarray]
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from milanx.errors import FormatError, InputError
-from milanx.evaluate.common.statistics import DRAWS, paired, wilson
 from milanx.evaluate.p4.sheets import LETTERS
 from milanx.evaluate.p4.study import DESCRIPTION, EXEMPLARS, KEY, KINDS, VERSION
 from milanx.files import fingerprint_file, read_json
+from milanx.measures.intervals import DRAWS, paired, wilson
 
 CHANCE = 0.2
 ABSTAINED = ("", "?")
