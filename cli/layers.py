@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -39,7 +38,7 @@ def layers(
             typer.echo("its weights are not here; layers are listed with random ones", err=True)
     found = list_layers(target)
     if as_json:
-        c.print_json([asdict(info) for info in found])
+        c.print_json([info.to_dict() for info in found])
         return
     from milanx.report.terminal import print_layers
 

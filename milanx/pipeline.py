@@ -368,7 +368,7 @@ def _write_run(made: Extracted, timed: Timed, facts: dict[str, Any] | None) -> N
         "target": {"name": target.name, "fingerprint": target.fingerprint,
                    "weights": target.weights, "random": target.random,
                    "preprocess": target.preprocess.to_dict()},
-        "layers": [asdict(info) for info in made.layers],
+        "layers": [info.to_dict() for info in made.layers],
         "images": {"count": len(images), "fingerprint": images.fingerprint,
                    "skipped": [asdict(s) for s in images.skipped],
                    "sources": [{**asdict(s), **place} for s, place in

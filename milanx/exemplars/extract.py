@@ -109,7 +109,7 @@ def extract(
     process = PartialState(cpu=device == "cpu")
     check_place(out, RUN, resumes=True)
     key = fingerprint(FORMAT, VERSION, target.fingerprint, images.fingerprint,
-                      [asdict(i) for i in infos], _lasting(settings), units)  # fmt: skip
+                      [i.to_dict() for i in infos], _lasting(settings), units)  # fmt: skip
     if _finished(out, key):
         return ExemplarStore.open(out)
     exemplars = images.split(settings.aside, settings.seed)

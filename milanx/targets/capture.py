@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from milanx.errors import InputError, did_you_mean
-from milanx.targets.layers import Consumed, discover
+from milanx.targets.layers import discover
 from milanx.targets.units import LayerInfo, first_tensor, to_maps
 from milanx.targets.zoo import Target
 
@@ -21,7 +21,7 @@ PATTERN = frozenset("*?[")
 
 def list_layers(target: Target) -> list[LayerInfo]:
     """List every layer that can be described, in the order of the forward pass."""
-    return discover(target)[0]
+    return discover(target)
 
 
 def find_layers(target: Target, patterns: Sequence[str], *, read: str = "auto") -> list[LayerInfo]:
@@ -52,7 +52,7 @@ def _raw(info: LayerInfo) -> LayerInfo:
     if info.nonlinearity is None and info.input_of is None:
         return info
     return dataclasses.replace(info, read="raw", rectified=False, upper=None, linear=True,
-                               nonlinearity=None, input_of=None)  # fmt: skip
+                               nonlinearity=None, input_of=None, consumed=None)  # fmt: skip
 
 
 def _unknown(target: Target, pattern: str, known: dict[str, LayerInfo]) -> InputError:
@@ -80,15 +80,17 @@ class Capture:
         infos: the layers, as `find_layers` gives them.
 
     Inside the context `run` gives the maps of a batch. Nothing stays on the model afterwards.
+
+    Raises:
+        ValueError: a layer that was not discovered here, but rebuilt from what is written of it.
     """
 
     def __init__(self, target: Target, infos: Sequence[LayerInfo]) -> None:
         self.model = target.model
         self.infos = list(infos)
-        consumers = discover(target)[1] if any(i.nonlinearity for i in infos) else {}
-        self._apply: dict[str, Consumed] = {
-            i.module: consumers[i.module] for i in infos if i.nonlinearity and i.module in consumers
-        }
+        for info in infos:
+            if info.nonlinearity and info.consumed is None:
+                raise ValueError(f"{info.name} does not carry its {info.nonlinearity}")
         self._handles: list[Any] = []
         self._raw: dict[str, torch.Tensor] = {}
         self._wanted = {(i.module, i.input_of) for i in infos}
@@ -111,8 +113,9 @@ class Capture:
 
     def _keep(self, name: str) -> Callable[..., None]:
         """Make the hook of one module: the value is fixed before anything can change it."""
-        raw, apply = self._raw, self._apply.get(name)
-        changed = any(i.changed for i in self.infos if i.module == name)
+        raw, here = self._raw, [i for i in self.infos if i.module == name]
+        apply = here[0].consumed
+        changed = any(i.changed for i in here)
         total = len(self._wanted)
 
         def hook(module: nn.Module, args: Any, output: Any = None) -> None:

@@ -8,27 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from milanx.errors import InputError
-from milanx.targets.units import CLASS, LayerInfo, first_tensor
+from milanx.targets.units import CLASS, NONLINEAR, Consumed, LayerInfo, first_tensor
 from milanx.targets.zoo import Target
 
-# Elementwise nonlinearities by the name of the function that computes them.
-NONLINEAR: dict[str, Callable[..., torch.Tensor]] = {
-    "relu": F.relu, "relu6": F.relu6, "hardtanh": F.hardtanh, "gelu": F.gelu, "silu": F.silu,
-    "hardswish": F.hardswish, "hardsigmoid": F.hardsigmoid, "mish": F.mish, "elu": F.elu,
-    "celu": F.celu, "selu": F.selu, "softplus": F.softplus, "leaky_relu": F.leaky_relu,
-    "sigmoid": torch.sigmoid, "tanh": torch.tanh, "prelu": F.prelu, "softsign": F.softsign,
-}  # fmt: skip
 RECTIFIERS = {"relu", "relu6", "sigmoid", "hardsigmoid", "softplus"}
 UPPER = {"relu6": 6.0, "sigmoid": 1.0, "hardsigmoid": 1.0, "tanh": 1.0}
 # What hands a tensor on as it is, so that the question goes on to what reads the result.
@@ -36,20 +28,6 @@ PASSING = {"dropout", "dropout2d", "contiguous", "alpha_dropout", "view", "resha
            "detach", "to", "float", "permute", "transpose", "feature_dropout"}  # fmt: skip
 GATED = (("fc1_g", "fc1_x", "fc2"), ("gate_proj", "up_proj", "down_proj"), ("w1", "w3", "w2"))
 MAX_PREFIX = 16  # class, distillation and register tokens
-
-
-@dataclass
-class Consumed:
-    """The nonlinearity that first reads a tensor, with its arguments after the tensor."""
-
-    name: str
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = field(default_factory=dict)
-
-    def __call__(self, value: torch.Tensor) -> torch.Tensor:
-        """Apply it, never in place."""
-        kwargs = {k: v for k, v in self.kwargs.items() if k != "inplace"}
-        return NONLINEAR[self.name](value, *self.args, **kwargs)
 
 
 def _consumed(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Consumed:
@@ -275,12 +253,12 @@ def _gated(model: nn.Module, name: str) -> str | None:
     return None
 
 
-def discover(target: Target) -> tuple[list[LayerInfo], dict[str, Consumed]]:
-    """Find every layer that can be described.
+def discover(target: Target) -> list[LayerInfo]:
+    """Find every layer that can be described, by one forward and one backward pass.
 
     Returns:
-        The layers in the order of the forward pass, each token layer also at its class token, and
-        for those that a nonlinearity follows, that nonlinearity by module name.
+        The layers in the order of the forward pass, each token layer also at its class token;
+        those that a nonlinearity follows carry it.
     """
     found: dict[str, _Found] = {}
     watch = _Watch()
@@ -295,40 +273,21 @@ def discover(target: Target) -> tuple[list[LayerInfo], dict[str, Consumed]]:
             (output * weights).sum().backward()
     finally:
         model.zero_grad(set_to_none=True)
-    consumers: dict[str, Consumed] = {}
     infos: list[LayerInfo] = []
     shape = tuple(output.shape) if output is not None else ()
     for record in found.values():
         if record.calls > 1 or type(record.module).__name__ in ("Identity", "Dropout"):
             continue
-        if record.note.consumer is not None:
-            consumers[record.name] = record.note.consumer
         infos.extend(_infos(target, record, shape))
-    return _with_better(model, infos), consumers
+    return _with_better(model, infos)
 
 
 def _infos(target: Target, record: _Found, output: tuple[int, ...]) -> list[LayerInfo]:
     """Make the entries of one module: one, or two for tokens with a class token."""
-    shape, note = record.shape, record.note
-    down = _gated(target.model, record.name)
-    done = note.consumer or note.made_by
-    reading = done.name if done else None
-    low, high = _range(done)
-    base = LayerInfo(
-        record.name,
-        record.name,
-        "conv",
-        shape[1],
-        (1, 1),
-        read="into " + down if down else f"after {reading}" if reading else "output",
-        rectified=low and not down,
-        upper=None if down else high,
-        linear=reading is None and down is None,
-        inert=record.inert,
-        nonlinearity=note.consumer.name if note.consumer and not down else None,
-        changed=note.changed,
-        input_of=down,
-    )
+    shape, base = record.shape, _base(target.model, record)
+    if len(shape) == 2:
+        kind = "logits" if shape == output else "vector"
+        return [dataclasses.replace(base, kind=kind)]
     if len(shape) == 4:
         last = shape[1] == shape[2] != shape[3] or (
             isinstance(record.module, nn.Linear | nn.LayerNorm) and shape[1] != shape[3]
@@ -338,15 +297,44 @@ def _infos(target: Target, record: _Found, output: tuple[int, ...]) -> list[Laye
             base, units=units, map_size=(grid[0], grid[1]), channels_last=last
         )
         return [made]
-    if len(shape) == 2:
-        kind = "logits" if shape == output else "vector"
-        return [dataclasses.replace(base, kind=kind, units=shape[1])]
+    return _token_infos(target, record, base)
+
+
+def _base(model: nn.Module, record: _Found) -> LayerInfo:
+    """What holds of a module's output whatever its shape."""
+    note = record.note
+    down = _gated(model, record.name)
+    done = note.consumer or note.made_by
+    reading = done.name if done else None
+    low, high = _range(done)
+    own = None if down else note.consumer
+    return LayerInfo(
+        record.name,
+        record.name,
+        "conv",
+        record.shape[1],
+        (1, 1),
+        read="into " + down if down else f"after {reading}" if reading else "output",
+        rectified=low and not down,
+        upper=None if down else high,
+        linear=reading is None and down is None,
+        inert=record.inert,
+        nonlinearity=own.name if own else None,
+        changed=note.changed,
+        input_of=down,
+        consumed=own,
+    )
+
+
+def _token_infos(target: Target, record: _Found, base: LayerInfo) -> list[LayerInfo]:
+    """Make the entries of a sequence [b, n, u]: its patches, and its class token if it has one."""
     try:
-        grid, prefix = _patch_grid(target.model, target.preprocess.size, shape[1])
+        grid, prefix = _patch_grid(target.model, target.preprocess.size, record.shape[1])
     except InputError:
         return []
+    down = base.input_of
     projection: Any = target.model.get_submodule(down) if down else None
-    units = projection.in_features if down else shape[2]
+    units = projection.in_features if down else record.shape[2]
     kind = "neurons" if not base.linear and isinstance(record.module, nn.Linear) else "tokens"
     patch = dataclasses.replace(
         base, kind=kind, units=int(units), map_size=grid, prefix_tokens=prefix

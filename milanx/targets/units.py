@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
 from milanx.errors import InputError
 
 CLASS = "@class"
+# Elementwise nonlinearities by the name of the function that computes them.
+NONLINEAR: dict[str, Callable[..., torch.Tensor]] = {
+    "relu": F.relu, "relu6": F.relu6, "hardtanh": F.hardtanh, "gelu": F.gelu, "silu": F.silu,
+    "hardswish": F.hardswish, "hardsigmoid": F.hardsigmoid, "mish": F.mish, "elu": F.elu,
+    "celu": F.celu, "selu": F.selu, "softplus": F.softplus, "leaky_relu": F.leaky_relu,
+    "sigmoid": torch.sigmoid, "tanh": torch.tanh, "prelu": F.prelu, "softsign": F.softsign,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Consumed:
+    """The nonlinearity that first reads a tensor, with its arguments after the tensor."""
+
+    name: str
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, value: torch.Tensor) -> torch.Tensor:
+        """Apply it, never in place."""
+        kwargs = {k: v for k, v in self.kwargs.items() if k != "inplace"}
+        return NONLINEAR[self.name](value, *self.args, **kwargs)
 
 
 @dataclass(frozen=True)
@@ -29,12 +52,13 @@ class LayerInfo:
         linear: no elementwise nonlinearity of its own.
         inert: no path from these positions to the model's output.
         better: the nearest layer that reads clearer, for a linear one.
-        nonlinearity: what turns the module's output into what is read; None for none.
+        nonlinearity: name of what turns the module's output into what is read; None for none.
         channels_last: whether the units are the output's last dimension.
         changed: the output is changed in place afterwards, so a copy is taken.
         input_of: the module whose input is read instead (a gated MLP's down projection).
         prefix_tokens: tokens before the patches.
         class_token: read at the class token instead of the patches.
+        consumed: the nonlinearity itself, as discovery saw it; no part of what is written.
     """
 
     name: str
@@ -54,6 +78,11 @@ class LayerInfo:
     input_of: str | None = None
     prefix_tokens: int = 0
     class_token: bool = False
+    consumed: Consumed | None = field(default=None, repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is written of a layer, and what stands for it in fingerprints."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "consumed"}
 
 
 @dataclass(frozen=True)
