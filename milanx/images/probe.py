@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from milanx.errors import InputError
 from milanx.files import cache_dir, fingerprint, read_json, write_json
 from milanx.images.preprocess import Preprocess
-from milanx.images.sources import BUILTIN, Source, SourceInfo, open_source
+from milanx.images.sources import BUILTIN, Item, Source, SourceInfo, open_source
 
 NEAR = 4  # bits in which the difference hashes of near-duplicates may differ
 HASHES_AT_ONCE = 512  # hashes that are compared with all others at a time
@@ -127,30 +127,19 @@ class ProbeImages:
                     yield torch.from_numpy(stacked).permute(0, 3, 1, 2), torch.tensor(list(here))
 
 
-def open_images(
-    specs: Sequence[str | Path], *, limit: int | None = None, seed: int = 0
-) -> ProbeImages:
+def open_images(specs: Sequence[str | Path], *, limit: int | None = None) -> ProbeImages:
     """Open sources of probe images.
 
     Args:
         specs: folders, parquet files, ``builtin:probe``.
         limit: at most this many images of all, spread evenly over each source's order.
-        seed: kept for sources that draw; none does.
 
     Raises:
         InputError: a source that is not there, or of which no image can be read.
     """
-    names: set[str] = set()
-    sources: list[Source] = []
-    for spec in specs:
-        name = BUILTIN if str(spec) == BUILTIN else Path(spec).stem or str(spec)
-        unique, number = name, 2
-        while unique in names:
-            unique, number = f"{name}-{number}", number + 1
-        names.add(unique)
-        sources.append(open_source(str(spec), unique))
-    if not sources:
+    if not specs:
         raise InputError("no probe images", "no source was given", "--images builtin:probe")
+    sources = _open_sources(specs)
     total = sum(len(s.items()) for s in sources)
     records: list[ImageRecord] = []
     skipped: list[Skipped] = []
@@ -160,25 +149,41 @@ def open_images(
         take = count if limit is None else max(1, min(count, round(limit * count / total)))
         rows = np.unique(np.linspace(0, count - 1, take).round().astype(int)).tolist()
         scanned = _scan(source, rows)
-        readable = 0
-        for row in rows:
-            item, (digest, why) = source.items()[row], scanned[row]
-            if why:
-                skipped.append(Skipped(source.info.name, item.path, why))
-                continue
-            readable += 1
-            group = item.group if item.group is not None else f"hash:{digest}"
-            records.append(ImageRecord(
-                len(records), source.info.name, item.path, item.fingerprint, group, item.label,
-                item.name, item.wnid))  # fmt: skip
-            places.append((source, row))
+        readable = [row for row in rows if not scanned[row][1]]
         if not readable:
             raise InputError(
                 f"no image of {source.info.name} can be read",
                 f"{len(rows)} were tried; the first: {scanned[rows[0]][1]}",
                 "give images that open in a viewer",
             )
+        items = source.items()
+        skipped += [Skipped(source.info.name, items[row].path, scanned[row][1])
+                    for row in rows if scanned[row][1]]  # fmt: skip
+        records += [_record(len(records) + i, source.info.name, items[row], scanned[row][0])
+                    for i, row in enumerate(readable)]  # fmt: skip
+        places += [(source, row) for row in readable]
     return ProbeImages(_grouped(records), skipped, [s.info for s in sources], places)
+
+
+def _open_sources(specs: Sequence[str | Path]) -> list[Source]:
+    """Open sources, each under a name of its own."""
+    names: set[str] = set()
+    sources: list[Source] = []
+    for spec in specs:
+        name = BUILTIN if str(spec) == BUILTIN else Path(spec).stem or str(spec)
+        unique, number = name, 2
+        while unique in names:
+            unique, number = f"{name}-{number}", number + 1
+        names.add(unique)
+        sources.append(open_source(str(spec), unique))
+    return sources
+
+
+def _record(index: int, source: str, item: Item, digest: str) -> ImageRecord:
+    """Note an image; without a group of its own its hash stands for one until `_grouped`."""
+    group = item.group if item.group is not None else f"hash:{digest}"
+    return ImageRecord(index, source, item.path, item.fingerprint, group, item.label, item.name,
+                       item.wnid)  # fmt: skip
 
 
 def _scan(source: Source, rows: Sequence[int]) -> dict[int, tuple[str, str]]:
@@ -210,29 +215,22 @@ def _scan(source: Source, rows: Sequence[int]) -> dict[int, tuple[str, str]]:
 
 
 def _grouped(records: list[ImageRecord]) -> list[ImageRecord]:
-    """Bring near-duplicates, of all sources, into one group."""
-    from dataclasses import replace
+    """Bring near-duplicates, of all sources, into one group, named after its first image."""
+    from scipy.sparse import csr_array, vstack
+    from scipy.sparse.csgraph import connected_components
 
     hashed = [i for i, r in enumerate(records) if r.group.startswith("hash:")]
     if not hashed:
         return records
     hashes = np.array([int(records[i].group[5:], 16) for i in hashed], np.uint64)
-    parent = np.arange(len(hashed))
-
-    def find(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = int(parent[i])
-        return i
-
-    for start in range(0, len(hashes), HASHES_AT_ONCE):
-        block = hashes[start : start + HASHES_AT_ONCE, None] ^ hashes[None]
-        for a, b in np.argwhere(np.bitwise_count(block) <= NEAR):
-            if a + start < b:
-                one, other = find(int(a) + start), find(int(b))
-                parent[max(one, other)] = min(one, other)
+    # Each distinct hash once: a thousand copies of one picture are no million pairs.
+    distinct, which = np.unique(hashes, return_inverse=True)
+    near = [csr_array(np.bitwise_count(distinct[i : i + HASHES_AT_ONCE, None] ^ distinct) <= NEAR)
+            for i in range(0, len(distinct), HASHES_AT_ONCE)]  # fmt: skip
+    _, labels = connected_components(vstack(near), directed=False)
+    _, first, cluster = np.unique(labels[which], return_index=True, return_inverse=True)
     made = list(records)
-    for place, i in enumerate(hashed):
-        first = records[hashed[find(place)]]
-        made[i] = replace(records[i], group=f"{first.source}/{first.path}")
+    for i, place in zip(hashed, first[cluster].tolist(), strict=True):
+        like = records[hashed[place]]
+        made[i] = replace(records[i], group=f"{like.source}/{like.path}")
     return made

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from milanx.errors import InputError
-from milanx.images.probe import ImageRecord, ProbeImages, open_images
+from milanx.images.probe import NEAR, ImageRecord, ProbeImages, _grouped, open_images
 from tests.helpers import PREPROCESS, noise, png, write_parquet
 
 
@@ -86,6 +86,34 @@ def test_near_duplicates_are_one_group_across_sources(tmp_path: Path) -> None:
     groups = {r.path: r.group for r in images.records}
     assert groups["x.png"] == groups["small.jpg"]
     assert len(set(groups.values())) == len(images) - 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    groups=st.lists(st.sampled_from([None, "own"]), min_size=1, max_size=60),
+    seed=st.integers(0, 99),
+)
+def test_chains_of_near_duplicates_are_one_group(groups: list[str | None], seed: int) -> None:
+    """A chain of pairs that are near holds together, whatever lies between its ends."""
+    rng = np.random.default_rng(seed)
+    hashes = [int(h) << 8 for h in rng.integers(0, 2**14, len(groups))]
+    records = [
+        ImageRecord(i, "s", str(i), "", own or f"hash:{h:016x}")
+        for i, (h, own) in enumerate(zip(hashes, groups, strict=True))
+    ]
+    found = [r.group for r in _grouped(records)]
+    for i, own in enumerate(groups):
+        if own:
+            assert found[i] == "own"
+            continue
+        chain, fresh = set(), {i}
+        while fresh:
+            chain |= fresh
+            fresh = {
+                b for a in fresh for b, other in enumerate(groups)
+                if other is None and (hashes[a] ^ hashes[b]).bit_count() <= NEAR
+            } - chain  # fmt: skip
+        assert found[i] == f"s/{min(chain)}"
 
 
 def test_a_group_column_wins(tmp_path: Path) -> None:
