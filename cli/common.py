@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-Layers = Annotated[
-    list[str],
-    typer.Option("--layer", "-l", help="Layer, pattern ('blocks.*') or address ('blocks.6:0-63')."),
-]
+_LAYER = typer.Option(
+    "--layer", "-l", help="Layer, pattern ('blocks.*') or address ('blocks.6:0-63')."
+)
+Layers = Annotated[list[str], _LAYER]
+LayersOrDefault = Annotated[list[str] | None, _LAYER]
 Images = Annotated[
     list[str],
     typer.Option("--images", help="Folder, .parquet file or builtin:probe; may be repeated."),
@@ -41,9 +42,11 @@ Sign = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Dtype = Annotated[str, typer.Option(help="Of the target: float32, bfloat16 or float16.")]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", "-b", min=1, help="Images a step.")]
+K = Annotated[int, typer.Option("-k", help="Exemplars a unit.")]
+Quantile = Annotated[float, typer.Option(help="Above which a mask lies.")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", "-b", help="Images a step.")]
 Seed = Annotated[int, typer.Option(help="Of the split into exemplars and kept aside.")]
-Workers = Annotated[int, typer.Option("--workers", "-j", min=1, help="Decoding threads.")]
+Workers = Annotated[int, typer.Option("--workers", "-j", help="Decoding threads.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what milanx wrote there.")]
 Json = Annotated[bool, typer.Option("--json", help="One json document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
@@ -103,17 +106,6 @@ def starting(quiet: bool, as_json: bool, text: str) -> None:
     hush()
     if not quiet and not as_json:
         typer.echo(text, err=True)
-
-
-def extract_settings(
-    k: int, quantile: float, seed: int, batch_size: int | None, workers: int
-) -> Any:
-    """Make the settings of an extraction from options."""
-    from milanx.exemplars.job import ExtractSettings
-
-    return ExtractSettings(
-        k=k, quantile=quantile, seed=seed, batch_size=batch_size, workers=workers
-    )
 
 
 def load_describer(spec: str, device: str, **changes: Any) -> Any:

@@ -8,14 +8,12 @@ from typing import Annotated
 import typer
 from milanx.cli import common as c
 
-DEFAULT_LAYERS = ("blocks.5.3.bn1",)
-
 
 @c.explained
 def describe(
     model: Annotated[str, typer.Argument(help="Target, by name.")] = "tf_efficientnet_lite0",
-    layer: c.Layers = list(DEFAULT_LAYERS),  # noqa: B006 - typer copies it
-    images: c.Images = ["builtin:probe"],  # noqa: B006
+    layer: c.LayersOrDefault = None,
+    images: c.Images = ["builtin:probe"],  # noqa: B006 - typer copies it
     units: c.Units = None,
     limit: c.Limit = None,
     out: c.Out = None,
@@ -37,8 +35,8 @@ def describe(
     random_weights: c.RandomWeights = False,
     sign: c.Sign = ["+"],  # noqa: B006
     read: c.Read = "auto",
-    k: Annotated[int, typer.Option("-k", min=1, help="Exemplars a unit.")] = 15,
-    quantile: Annotated[float, typer.Option(help="Above which a mask lies.")] = 0.99,
+    k: c.K = 15,
+    quantile: c.Quantile = 0.99,
     device: c.Device = "auto",
     dtype: c.Dtype = "float32",
     batch_size: c.BatchSize = None,
@@ -54,11 +52,9 @@ def describe(
     Without arguments: a late layer of tf_efficientnet_lite0 on built-in images, offline.
     """
     c.starting(quiet, as_json, f"milanx describe {model}")
-    from milanx.pipeline import DEFAULT_MODEL
+    from milanx.exemplars.request import ExtractSettings
     from milanx.pipeline import describe as run_describe
 
-    if model != DEFAULT_MODEL and tuple(layer) == DEFAULT_LAYERS:
-        raise typer.BadParameter(f"which layer of {model}? milanx layers {model} lists them")
     run = run_describe(
         model,
         layers=layer,
@@ -75,7 +71,7 @@ def describe(
         random_weights=random_weights,
         read=read,
         signs=sign,
-        settings=c.extract_settings(k, quantile, seed, batch_size, workers),
+        settings=ExtractSettings(k, quantile, seed=seed, batch_size=batch_size, workers=workers),
         device=device,
         dtype=dtype,
         overwrite=overwrite,

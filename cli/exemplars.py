@@ -20,8 +20,8 @@ def exemplars(
     random_weights: c.RandomWeights = False,
     sign: c.Sign = ["+"],  # noqa: B006
     read: c.Read = "auto",
-    k: Annotated[int, typer.Option("-k", min=1, help="Exemplars a unit.")] = 15,
-    quantile: Annotated[float, typer.Option(help="Above which a mask lies.")] = 0.99,
+    k: c.K = 15,
+    quantile: c.Quantile = 0.99,
     device: c.Device = "auto",
     dtype: c.Dtype = "float32",
     batch_size: c.BatchSize = None,
@@ -37,6 +37,7 @@ def exemplars(
     With many processes: accelerate launch --num-processes N -m milanx exemplars ...
     """
     c.starting(quiet, as_json, f"milanx exemplars {model}")
+    from milanx.exemplars.request import ExtractSettings
     from milanx.pipeline import extract
 
     store = extract(
@@ -50,7 +51,7 @@ def exemplars(
         random_weights=random_weights,
         read=read,
         signs=sign,
-        settings=c.extract_settings(k, quantile, seed, batch_size, workers),
+        settings=ExtractSettings(k, quantile, seed=seed, batch_size=batch_size, workers=workers),
         device=device,
         dtype=dtype,
         overwrite=overwrite,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from milanx.describing.describer import Describer, Description
     from milanx.describing.ranker import Candidate, SearchSettings
     from milanx.errors import FormatError, InputError, Interrupted, MilanxError, MissingWeights
-    from milanx.exemplars.job import ExtractSettings
+    from milanx.exemplars.request import ExtractSettings
     from milanx.exemplars.store import ExemplarSet, ExemplarStore
     from milanx.images.preprocess import Preprocess
     from milanx.pipeline import describe, extract
@@ -26,7 +26,7 @@ _PLACES = {
     "Description": "describing.describer",
     "ExemplarSet": "exemplars.store",
     "ExemplarStore": "exemplars.store",
-    "ExtractSettings": "exemplars.job",
+    "ExtractSettings": "exemplars.request",
     "FormatError": "errors",
     "InputError": "errors",
     "Interrupted": "errors",

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from milanx.environment import pick_device, versions
-from milanx.errors import FormatError, InputError, MilanxError
+from milanx.errors import FormatError, InputError, MilanxError, did_you_mean
 from milanx.files import fingerprint
 from milanx.files.replacing import EVALUATION, RUN, check_place, discard, format_of
 from milanx.progress import Reporter, Silent, Timed
@@ -20,16 +19,15 @@ from milanx.progress import Reporter, Silent, Timed
 if TYPE_CHECKING:
     from torch import nn
 
-    from milanx.describing.describer import Describer
+    from milanx.describing.describer import Describer, Description
     from milanx.describing.ranker import SearchSettings
-    from milanx.exemplars.job import ExtractSettings
+    from milanx.exemplars.inputs import Inputs
+    from milanx.exemplars.request import ExtractSettings, Request
     from milanx.exemplars.store import ExemplarStore
     from milanx.images.preprocess import Preprocess
-    from milanx.images.probe import ProbeImages
     from milanx.runs import Run
-    from milanx.targets.units import LayerInfo
-    from milanx.targets.zoo import Target
 
+T = TypeVar("T")
 DEFAULT_MODEL = "tf_efficientnet_lite0"
 DEFAULT_LAYER = "blocks.5.3.bn1"
 DEFAULT_IMAGES = "builtin:probe"
@@ -37,53 +35,13 @@ CONCEPT_WAYS = {"concepts": "softwpmi", "nearest": "nearest"}
 METHODS = ("describer", *CONCEPT_WAYS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Extracted:
     """What extraction made, and what it was made of."""
 
-    target: Target
-    layers: list[LayerInfo]
-    images: ProbeImages
+    inputs: Inputs
     store: ExemplarStore
     out: Path
-    signs: tuple[str, ...]
-    places: list[dict[str, str]]
-
-
-def select_units(
-    infos: Sequence[LayerInfo], layers: Sequence[str], units: str | None
-) -> dict[str, list[int]]:
-    """Return which units of each layer are asked for; a layer that is absent means all of them.
-
-    Args:
-        infos: the layers that the patterns in ``layers`` matched.
-        layers: addresses, possibly with units (``blocks.6:0-63``).
-        units: a range for every layer, such as ``0-63``, or None.
-
-    Raises:
-        InputError: a unit that a layer does not have.
-    """
-    from milanx.targets.units import parse_address, parse_units
-
-    asked: dict[str, list[int]] = {}
-    everywhere = list(parse_units(units)) if units else None
-    for info in infos:
-        wanted = everywhere
-        for text in layers:
-            address = parse_address(text)
-            if address.units is not None and fnmatch.fnmatchcase(info.name, address.layer):
-                wanted = [*(wanted or []), *address.units]
-        if wanted is None:
-            continue
-        beyond = [u for u in wanted if not 0 <= u < info.units]
-        if beyond:
-            raise InputError(
-                f"{info.name} has no unit {beyond[0]}",
-                f"its units are 0 to {info.units - 1}",
-                f"choose among them, for example --units 0-{min(63, info.units - 1)}",
-            )
-        asked[info.name] = sorted(set(wanted))
-    return asked
 
 
 def default_out(target: str, layers: Sequence[str], images: Sequence[str]) -> Path:
@@ -98,7 +56,7 @@ def default_out(target: str, layers: Sequence[str], images: Sequence[str]) -> Pa
 def extract(
     model: str | nn.Module = DEFAULT_MODEL,
     *,
-    layers: Sequence[str] = (DEFAULT_LAYER,),
+    layers: Sequence[str] | str | None = None,
     images: Sequence[str | Path] | str | Path = (DEFAULT_IMAGES,),
     units: str | None = None,
     limit: int | None = None,
@@ -107,7 +65,7 @@ def extract(
     random_weights: bool = False,
     preprocess: Preprocess | None = None,
     read: str = "auto",
-    signs: Sequence[str] = ("+",),
+    signs: Sequence[str] | str = ("+",),
     settings: ExtractSettings | None = None,
     device: str = "auto",
     dtype: str = "float32",
@@ -118,7 +76,8 @@ def extract(
 
     Args:
         model: a timm name, an alias of the literature, ``package.module:function``, or a module.
-        layers: names, shell patterns or addresses (``blocks.6:0-63``, ``blocks.6@class``).
+        layers: names, shell patterns or addresses (``blocks.6:0-63``, ``blocks.6@class``); None
+            for the default model's late layer.
         images: sources of probe images: folders, parquet files, ``builtin:probe``.
         units: a range of units for every layer, such as ``0-63``; all when None.
         limit: at most this many images.
@@ -140,84 +99,66 @@ def extract(
     Raises:
         MilanxError: a model, layer, image source or folder that cannot be used.
     """
+    from milanx.exemplars.request import ExtractSettings, Request
+
+    request = Request(
+        target=model, layers=_layers(model, layers), images=_several(images), units=units,
+        limit=limit, weights=_path(weights), random_weights=random_weights, preprocess=preprocess,
+        read=read, signs=_several(signs), settings=settings or ExtractSettings(), device=device,
+        dtype=dtype,
+    )  # fmt: skip
     timed = Timed(progress or Silent())
-    made = _extract(model, layers, images, units, limit, out, weights, random_weights, preprocess,
-                    read, signs, settings, device, dtype, overwrite, timed)  # fmt: skip
+    made = _extract(request, _path(out), overwrite, timed)
     _write_run(made, timed, None)
     return made.store
 
 
-def _extract(
-    model: str | nn.Module, layers: Sequence[str], images: Sequence[str | Path] | str | Path,
-    units: str | None, limit: int | None, out: Path | str | None, weights: Path | str | None,
-    random_weights: bool, preprocess: Preprocess | None, read: str, signs: Sequence[str],
-    settings: ExtractSettings | None, device: str, dtype: str, overwrite: bool, timed: Timed,
-) -> Extracted:  # fmt: skip
-    from dataclasses import replace
+def _several(given: Sequence[T] | T) -> tuple[T, ...]:
+    """One name or path, or several of them, as a tuple."""
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        return tuple(given)
+    return (given,)  # type: ignore[return-value]
 
-    import torch
 
+def _path(given: Path | str | None) -> Path | None:
+    return Path(given) if given else None
+
+
+def _layers(model: str | nn.Module, given: Sequence[str] | str | None) -> tuple[str, ...]:
+    """The layers asked for; the default model has one of its own, the others are asked back.
+
+    Raises:
+        InputError: none was named.
+    """
+    if given is not None:
+        return _several(given)
+    if model == DEFAULT_MODEL:
+        return (DEFAULT_LAYER,)
+    name = model if isinstance(model, str) else type(model).__name__
+    raise InputError(
+        f"which layer of {name}?",
+        "none was named",
+        f"--layer NAME; milanx layers {name} lists them",
+    )
+
+
+def _extract(request: Request, out: Path | None, overwrite: bool, timed: Timed) -> Extracted:
+    """Open what a request names and find its exemplars."""
     from milanx.exemplars.extract import estimate
     from milanx.exemplars.extract import extract as run_extraction
-    from milanx.exemplars.job import ExtractSettings
-    from milanx.images.probe import open_images
-    from milanx.targets.capture import find_layers
-    from milanx.targets.units import parse_address
-    from milanx.targets.zoo import load_target
+    from milanx.exemplars.inputs import open_inputs
 
-    where = pick_device(device)
     if out:
-        check_place(Path(out), RUN, overwrite=overwrite, resumes=True)
-    with timed.stage("load target", None):
-        target = load_target(
-            model,
-            weights=Path(weights) if weights else None,
-            random_weights=random_weights,
-            preprocess=preprocess,
-            device=where,
-        )
-        if dtype != "float32":
-            target.model.to(getattr(torch, dtype))
-        addresses = [parse_address(text) for text in layers]
-        infos = find_layers(target, [a.layer for a in addresses], read=read)
-    asked = select_units(infos, layers, units)
-    signs = tuple(dict.fromkeys([*signs, *(a.sign for a in addresses if a.sign == "-")]))
-    if any(a.sign == "-" for a in addresses) and all(a.sign == "-" for a in addresses):
-        signs = ("-",)
-    for info in infos:
-        if info.inert:
-            timed.say(f"warning: {info.name} is inert here: nothing of it reaches the output")
-        if info.linear and signs == ("+",):
-            better = f"; {info.better} reads clearer" if info.better else ""
-            timed.say(
-                f"note: {info.name} is linear: its units have a second side (--sign -){better}"
-            )
-    sources = [images] if isinstance(images, str | Path) else list(images)
-    with timed.stage("open images", None):
-        probe = open_images(sources, limit=limit)
-    if probe.skipped:
-        first = probe.skipped[0]
-        timed.say(f"skipped {len(probe.skipped)} unreadable: {first.path} ({first.why}), ...")
-    settings = replace(settings or ExtractSettings(), signs=tuple(signs))
-    folder = Path(out) if out else default_out(target.name, [i.name for i in infos],
-                                               [str(s) for s in sources])  # fmt: skip
+        check_place(out, RUN, overwrite=overwrite, resumes=True)
+    inputs = open_inputs(request, timed)
+    names = [info.name for info in inputs.layers]
+    folder = out or default_out(inputs.target.name, names, [str(s) for s in request.images])
     if overwrite:
-        _remove_run(folder, where)
-    timed.say(estimate(target, infos, probe, settings).text)
-    with timed.stage("extract", len(probe)) as bar:
-        store = run_extraction(
-            target,
-            infos,
-            probe,
-            folder,
-            settings,
-            units=asked,
-            progress=bar.at,
-            device=where,
-        )
-    places = [{} if ":" in str(s) and not Path(s).exists() else {"path": str(Path(s).resolve())}
-              for s in sources]  # fmt: skip
-    return Extracted(target, infos, probe, store, folder, settings.signs, places)
+        _remove_run(folder, inputs.device)
+    timed.say(estimate(inputs).text)
+    with timed.stage("extract", len(inputs.images)) as bar:
+        store = run_extraction(inputs, folder, bar.at)
+    return Extracted(inputs, store, folder)
 
 
 def _remove_run(folder: Path, device: str) -> None:
@@ -235,7 +176,7 @@ def _remove_run(folder: Path, device: str) -> None:
 def describe(
     model: str | nn.Module = DEFAULT_MODEL,
     *,
-    layers: Sequence[str] = (DEFAULT_LAYER,),
+    layers: Sequence[str] | str | None = None,
     images: Sequence[str | Path] | str | Path = (DEFAULT_IMAGES,),
     units: str | None = None,
     limit: int | None = None,
@@ -247,7 +188,7 @@ def describe(
     random_weights: bool = False,
     preprocess: Preprocess | None = None,
     read: str = "auto",
-    signs: Sequence[str] = ("+",),
+    signs: Sequence[str] | str = ("+",),
     search: SearchSettings | None = None,
     settings: ExtractSettings | None = None,
     device: str = "auto",
@@ -287,33 +228,30 @@ def describe(
     Raises:
         MilanxError: something given cannot be used.
     """
-    from milanx.describing.concepts import ConceptSettings, describe_concepts, load_concepts
     from milanx.describing.describer import Describer
+    from milanx.exemplars.request import ExtractSettings, Request
     from milanx.runs import open_run, write_units
 
-    if method not in METHODS:
-        raise InputError(f"no method {method!r}", f"there are {', '.join(METHODS)}")
+    request = Request(
+        target=model, layers=_layers(model, layers), images=_several(images), units=units,
+        limit=limit, weights=_path(weights), random_weights=random_weights, preprocess=preprocess,
+        read=read, signs=_several(signs), settings=settings or ExtractSettings(), device=device,
+        dtype=dtype,
+    )  # fmt: skip
     if out:
         check_place(Path(out), RUN, overwrite=overwrite, resumes=True)
     timed = Timed(progress or Silent())
-    words = load_concepts(concepts) if method in CONCEPT_WAYS else ()
     with timed.stage("load describer", None):  # what is wrong with it is said before the long work
+        words = _words(method, concepts)
         loaded = describer if isinstance(describer, Describer) else Describer.load(
             describer, pick_device(device))  # fmt: skip
-    made = _extract(model, layers, images, units, limit, out, weights, random_weights, preprocess,
-                    read, signs, settings, device, dtype, overwrite, timed)  # fmt: skip
-    how = search or loaded.settings
-    facts = _describer_facts(loaded, how, method, words)
+    way = _Way(loaded, search or loaded.settings, method, words)
+    made = _extract(request, _path(out), overwrite, timed)
+    facts = way.facts()
     if _is_described(made, facts):
         timed.say(f"described before with the same describer and settings: {made.out}")
         return open_run(made.out)
-    if method in CONCEPT_WAYS:
-        found = describe_concepts(
-            made.store, loaded.encoder, words,
-            settings=ConceptSettings(CONCEPT_WAYS[method]), progress=timed,
-        )  # fmt: skip
-    else:
-        found = loaded.describe(made.store, settings=how, progress=timed)
+    found = way.describe(made.store, timed)
     for report in made.out.glob("evaluation-*.json"):  # of other descriptions
         if format_of(report) == EVALUATION:
             report.unlink()
@@ -322,18 +260,51 @@ def describe(
     return open_run(made.out)
 
 
-def _describer_facts(
-    describer: Describer, search: SearchSettings, method: str, concepts: Sequence[str]
-) -> dict[str, Any]:
-    made: dict[str, Any] = {"method": method}
-    if method in CONCEPT_WAYS:
-        made["concepts"] = fingerprint(concepts)
-    return made | {
-        "name": describer.name,
-        "fingerprint": describer.fingerprint,
-        "search": asdict(search),
-        "held_out_wnids": describer.training.get("held_out_wnids", []),
-    }
+def _words(method: str, concepts: Path | str | None) -> tuple[str, ...]:
+    """The list that a method chooses from; none for the describer's own.
+
+    Raises:
+        InputError: no such method, or no such list.
+    """
+    from milanx.describing.concepts import load_concepts
+
+    if method not in METHODS:
+        hint = did_you_mean(method, METHODS)
+        raise InputError(f"no method {method!r}", f"there are {', '.join(METHODS)}", hint)
+    return tuple(load_concepts(concepts)) if method in CONCEPT_WAYS else ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Way:
+    """How exemplars are put into words."""
+
+    describer: Describer
+    search: SearchSettings
+    method: str
+    words: tuple[str, ...]
+
+    def facts(self) -> dict[str, Any]:
+        """What ``run.json`` says of it; another description is made when anything differs."""
+        made: dict[str, Any] = {"method": self.method}
+        if self.method in CONCEPT_WAYS:
+            made["concepts"] = fingerprint(self.words)
+        return made | {
+            "name": self.describer.name,
+            "fingerprint": self.describer.fingerprint,
+            "search": asdict(self.search),
+            "held_out_wnids": self.describer.training.get("held_out_wnids", []),
+        }
+
+    def describe(self, store: ExemplarStore, progress: Reporter) -> list[Description]:
+        """Describe every unit of a store."""
+        from milanx.describing.concepts import ConceptSettings, describe_concepts
+
+        if self.method not in CONCEPT_WAYS:
+            return self.describer.describe(store, settings=self.search, progress=progress)
+        return describe_concepts(
+            store, self.describer.encoder, self.words,
+            settings=ConceptSettings(CONCEPT_WAYS[self.method]), progress=progress,
+        )  # fmt: skip
 
 
 def _is_described(made: Extracted, facts: dict[str, Any]) -> bool:
@@ -363,19 +334,21 @@ def _write_run(made: Extracted, timed: Timed, facts: dict[str, Any] | None) -> N
         earlier = open_run(made.out).settings
     same = earlier.get("exemplars") == made.store.fingerprint
     described = facts if facts is not None else (earlier.get("describer") if same else None)
-    images, target = made.images, made.target
+    inputs, images, target = made.inputs, made.inputs.images, made.inputs.target
+    # Exemplars that were there keep the settings of the pass that found them.
+    asked = {**inputs.request.to_dict(), "device": inputs.device, "processes": state.num_processes}
     settings = {
         "target": {"name": target.name, "fingerprint": target.fingerprint,
                    "weights": target.weights, "random": target.random,
                    "preprocess": target.preprocess.to_dict()},
-        "layers": [info.to_dict() for info in made.layers],
+        "layers": [info.to_dict() for info in inputs.layers],
         "images": {"count": len(images), "fingerprint": images.fingerprint,
                    "skipped": [asdict(s) for s in images.skipped],
-                   "sources": [{**asdict(s), **place} for s, place in
-                               zip(images.sources, made.places, strict=True)]},
+                   "sources": [{**asdict(info), **_place(source)} for info, source in
+                               zip(images.sources, inputs.request.images, strict=True)]},
         "describer": described,
         "exemplars": made.store.fingerprint,
-        "settings": {"signs": list(made.signs), "processes": state.num_processes},
+        "settings": earlier["settings"] if same and "settings" in earlier else asked,
         "versions": versions(),
         "seconds": {**(earlier.get("seconds", {}) if same else {}), **timed.seconds},
     }  # fmt: skip
@@ -383,3 +356,10 @@ def _write_run(made: Extracted, timed: Timed, facts: dict[str, Any] | None) -> N
     line = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in timed.seconds.items())
     with (made.out / "log.txt").open("a", encoding="utf-8") as log:
         log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {line}\n")
+
+
+def _place(source: str | Path) -> dict[str, str]:
+    """Where a source lies, unless it is one that the package makes."""
+    if ":" in str(source) and not Path(source).exists():
+        return {}
+    return {"path": str(Path(source).resolve())}

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from milanx.exemplars.job import ExtractSettings, Pass
+from milanx.exemplars.job import Pass, Plan
+from milanx.exemplars.request import ExtractSettings
 from milanx.progress import Reporter, Silent
 from milanx.targets.capture import find_layers
 from milanx.targets.units import LayerInfo
@@ -124,7 +125,7 @@ def _extraction(
     with tempfile.TemporaryDirectory() as folder:
         everything = np.ones(steps * batch, bool)
         settings = ExtractSettings(batch_size=batch, checkpoint_seconds=float("inf"))
-        job = Pass(infos, Path(folder), settings, "bench", steps * batch, everything, {})
+        job = Pass(Plan(infos, everything, "bench", settings), Path(folder))
         job.open_arrays()
         with Capture(target, infos) as capture:
             run: Callable[[torch.Tensor], dict[str, torch.Tensor]] = capture.run

@@ -8,25 +8,28 @@ contiguous part of the batches and the first one merges what they counted.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from milanx.errors import InputError, Interrupted, MilanxError
-from milanx.exemplars.job import ExtractSettings, Pass
+from milanx.exemplars.inputs import Inputs
+from milanx.exemplars.job import Pass, Plan
 from milanx.exemplars.statistics import BINS
 from milanx.exemplars.store import FORMAT, VERSION, ExemplarStore, read_fingerprint, write_views
-from milanx.files import atomic_path, explained, fingerprint, read_json, write_json, write_table
+from milanx.files import atomic_path, explained, read_json, write_json, write_table
 from milanx.files.replacing import OTHER, OVERWRITE, RUN, WORK, check_content, check_place, discard
-from milanx.images.preprocess import Preprocess
 from milanx.images.probe import ProbeImages
 from milanx.targets.capture import Capture
-from milanx.targets.units import LayerInfo
 from milanx.targets.zoo import Target
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
 
 TRIAL_IMAGES = 8  # images of the forward pass that the estimate is made from
 
@@ -48,52 +51,37 @@ class Estimate:
         )
 
 
-def estimate(
-    target: Target, infos: Sequence[LayerInfo], images: ProbeImages, settings: ExtractSettings
-) -> Estimate:
+def estimate(inputs: Inputs) -> Estimate:
     """Estimate time, disk and memory of a pass, from one forward pass of a few images."""
-    count = min(TRIAL_IMAGES, len(images))
-    views = torch.zeros(count, 3, *target.preprocess.size, dtype=torch.uint8)
-    inputs = _inputs(target, views)
-    with Capture(target, infos) as capture:
-        capture.run(inputs)
+    target, settings, images = inputs.target, inputs.request.settings, len(inputs.images)
+    count = min(TRIAL_IMAGES, images)
+    pixels = _pixels(target, torch.zeros(count, 3, *target.preprocess.size, dtype=torch.uint8))
+    with Capture(target, inputs.layers) as capture:
+        capture.run(pixels)
         started = time.monotonic()
-        capture.run(inputs)
+        capture.run(pixels)
     forward = (time.monotonic() - started) / max(count, 1)
-    units = sum(i.units for i in infos)
-    maps = sum(i.units * i.map_size[0] * i.map_size[1] for i in infos)
-    signs = len(settings.signs)
-    disk = 8 * units * len(images) + 2 * maps * settings.k * signs + 40_000 * len(images)
-    memory = 4 * units * BINS + 2 * maps * settings.k * signs + 8 * maps * settings.batch
-    return Estimate(1.3 * forward * len(images), disk, memory)
+    units = sum(i.units for i in inputs.layers)
+    maps = sum(i.units * i.map_size[0] * i.map_size[1] for i in inputs.layers)
+    kept = 2 * maps * settings.k * len(inputs.request.signs)
+    disk = 8 * units * images + kept + 40_000 * images
+    memory = 4 * units * BINS + kept + 8 * maps * settings.batch
+    return Estimate(1.3 * forward * images, disk, memory)
 
 
-def _inputs(target: Target, views: torch.Tensor) -> torch.Tensor:
+def _pixels(target: Target, views: torch.Tensor) -> torch.Tensor:
     return target.inputs(views).contiguous(memory_format=torch.channels_last)
 
 
 def extract(
-    target: Target,
-    infos: Sequence[LayerInfo],
-    images: ProbeImages,
-    out: Path,
-    settings: ExtractSettings | None = None,
-    *,
-    units: dict[str, list[int]] | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    device: str = "cpu",
+    inputs: Inputs, out: Path, progress: Callable[[int, int], None] | None = None
 ) -> ExemplarStore:
     """Find the exemplars of any number of layers in one pass.
 
     Args:
-        target: the model.
-        infos: the layers.
-        images: the probe images.
+        inputs: what was asked for, opened.
         out: the run folder; what an earlier pass with the same inputs wrote there is used again.
-        settings: how.
-        units: which units of a layer; all where a layer is absent.
         progress: called with (images done, images in all).
-        device: where the target runs.
 
     Returns:
         The store.
@@ -104,19 +92,15 @@ def extract(
     """
     from accelerate import PartialState
 
-    settings = settings or ExtractSettings()
-    units = units or {}
-    process = PartialState(cpu=device == "cpu")
+    process = PartialState(cpu=inputs.device == "cpu")
     check_place(out, RUN, resumes=True)
-    key = fingerprint(FORMAT, VERSION, target.fingerprint, images.fingerprint,
-                      [i.to_dict() for i in infos], _lasting(settings), units)  # fmt: skip
+    key = inputs.key
     if _finished(out, key):
         return ExemplarStore.open(out)
-    exemplars = images.split(settings.aside, settings.seed)
-    counts_on = device if torch.device(device).type == "cuda" else "cpu"
     job = Pass(
-        infos, out, settings, key, len(images), exemplars, units, process.process_index, counts_on
-    )
+        _plan(inputs, key), out, process.process_index,
+        inputs.device if torch.device(inputs.device).type == "cuda" else "cpu",
+    )  # fmt: skip
     with explained(out), _interruptible(job):
         if process.is_main_process:
             _prepare(job, process.num_processes)
@@ -125,24 +109,23 @@ def extract(
         if not process.is_main_process:
             job.open_arrays()
         job.resume()
-        _run(job, target, images, process.process_index, process.num_processes, progress)
+        _run(job, inputs, process, progress)
         if process.num_processes > 1:
             job.checkpoint()
             process.wait_for_everyone()
         if process.is_main_process:
             job.merge_from(process.num_processes)
-            distinct = job.write(target.preprocess.size)
-            write_views(job.work, _views(images, distinct, target.preprocess))
-            write_images(job.work, images, exemplars)
+            _write(job, inputs)
             _publish(job)
         process.wait_for_everyone()
     return ExemplarStore.open(out)
 
 
-def _lasting(settings: ExtractSettings) -> dict[str, object]:
-    """The settings that the result depends on."""
-    return {k: v for k, v in asdict(settings).items()
-            if k not in ("workers", "checkpoint_seconds", "batch_size")}  # fmt: skip
+def _plan(inputs: Inputs, key: str) -> Plan:
+    """What the pass counts: the layers asked for, over the images that are not kept aside."""
+    settings = inputs.request.settings
+    exemplars = inputs.images.split(settings.aside, settings.seed)
+    return Plan(inputs.layers, exemplars, key, settings, inputs.request.signs, inputs.units)
 
 
 def _finished(out: Path, key: str) -> bool:
@@ -188,15 +171,11 @@ def _prepare(job: Pass, processes: int) -> None:
 
 
 def _run(
-    job: Pass,
-    target: Target,
-    images: ProbeImages,
-    rank: int,
-    ranks: int,
-    progress: Callable[[int, int], None] | None,
+    job: Pass, inputs: Inputs, process: PartialState, progress: Callable[[int, int], None] | None
 ) -> None:
     """Run this process's part of the batches, from where the job stands."""
-    size = job.settings.batch
+    target, images, size = inputs.target, inputs.images, job.settings.batch
+    rank, ranks = process.process_index, process.num_processes
     starts = list(range(0, len(images), size))
     part = starts[rank * len(starts) // ranks : (rank + 1) * len(starts) // ranks]
     if not part:
@@ -209,9 +188,9 @@ def _run(
         progress(done, last - part[0])
     todo = list(range(first, last))
     stream = images.iterate(todo, target.preprocess, size, job.settings.workers)
-    with Capture(target, job.infos) as capture:
+    with Capture(target, inputs.layers) as capture:
         for views, indices in stream:
-            maps = capture.run(_inputs(target, views))
+            maps = capture.run(_pixels(target, views))
             job.take(indices, maps)
             done += len(indices)
             if progress:
@@ -232,14 +211,15 @@ def _interruptible(job: Pass) -> Iterator[None]:
         ) from None  # fmt: skip
 
 
-def _views(
-    images: ProbeImages, distinct: Sequence[int], preprocess: Preprocess
-) -> Iterator[tuple[int, np.ndarray]]:
-    for index in distinct:
-        yield index, preprocess.view(images.read(index))
+def _write(job: Pass, inputs: Inputs) -> None:
+    """Write exemplars, views and the table of images into the work folder."""
+    images, preprocess = inputs.images, inputs.target.preprocess
+    distinct = job.write(preprocess.size)
+    write_views(job.work, ((i, preprocess.view(images.read(i))) for i in distinct))
+    _write_images(job.work, images, job.plan.exemplars)
 
 
-def write_images(root: Path, images: ProbeImages, exemplars: np.ndarray) -> None:
+def _write_images(root: Path, images: ProbeImages, exemplars: np.ndarray) -> None:
     """Write ``images.parquet``: what is known of every probe image."""
     import pyarrow as pa
 

@@ -1,10 +1,10 @@
-"""One pass over images: how exemplars are chosen, what is counted, checkpoints, the files."""
+"""One pass over images: what is counted, checkpoints, the files."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,78 +12,52 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from milanx.exemplars.masks import LayerRecord
+from milanx.exemplars.request import ExtractSettings
 from milanx.exemplars.statistics import LayerStatistics
 from milanx.exemplars.store import write_index, write_layer
 from milanx.files import atomic_path
 from milanx.targets.units import LayerInfo
 
-DEFAULT_BATCH = 32
-SECONDS_BETWEEN_CHECKPOINTS = 20.0
 WORK = ".extract"  # folder of an unfinished pass, inside the run folder
 Maps = dict[str, torch.Tensor]
 
 
-@dataclass(frozen=True)
-class ExtractSettings:
-    """How exemplars are chosen.
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a pass counts.
 
     Attributes:
-        k: exemplars a unit.
-        quantile: of all positions, above which the mask lies.
-        aside: share of the images, by group, that never become exemplars.
-        seed: of the split.
-        batch_size: images of a forward pass; `DEFAULT_BATCH` when None.
-        workers: threads that decode images.
+        layers: as `find_layers` gives them.
+        exemplars: bool [images], which may become exemplars.
+        key: fingerprint of all that the result depends on.
+        settings: how exemplars are chosen.
         signs: ``+``, ``-`` or both.
-        checkpoint_seconds: least time between two checkpoints; 0: after every batch.
+        units: the units of each layer that are kept; all where a layer is absent.
     """
 
-    k: int = 15
-    quantile: float = 0.99
-    aside: float = 0.2
-    seed: int = 0
-    batch_size: int | None = None
-    workers: int = 2
+    layers: Sequence[LayerInfo]
+    exemplars: np.ndarray
+    key: str
+    settings: ExtractSettings = field(default_factory=ExtractSettings)
     signs: tuple[str, ...] = ("+",)
-    checkpoint_seconds: float = SECONDS_BETWEEN_CHECKPOINTS
-
-    @property
-    def batch(self) -> int:
-        """Images of a forward pass."""
-        return self.batch_size or DEFAULT_BATCH
+    units: Mapping[str, list[int]] = field(default_factory=dict)
 
 
 class Pass:
     """One pass over images that are given as batches of maps.
 
     Args:
-        infos: the layers.
+        plan: what it counts.
         out: the run folder.
-        settings: how.
-        key: fingerprint of all that the result depends on.
-        count: images in all.
-        exemplars: bool [count], which may become exemplars.
-        units: the units of each layer that are kept; all where a layer is absent.
         rank: which process this is.
         device: where the statistics are counted.
     """
 
-    def __init__(
-        self,
-        infos: Sequence[LayerInfo],
-        out: Path,
-        settings: ExtractSettings,
-        key: str,
-        count: int,
-        exemplars: np.ndarray,
-        units: dict[str, list[int]],
-        rank: int = 0,
-        device: str = "cpu",
-    ) -> None:
-        self.infos, self.out, self.settings, self.key = list(infos), out, settings, key
-        self.count, self.rank, self.device = count, rank, device
-        self.exemplars = torch.from_numpy(exemplars)
-        self.chosen = {i.name: units.get(i.name, list(range(i.units))) for i in infos}
+    def __init__(self, plan: Plan, out: Path, rank: int = 0, device: str = "cpu") -> None:
+        self.plan, self.out, self.settings, self.key = plan, out, plan.settings, plan.key
+        self.rank, self.device = rank, device
+        self.exemplars = torch.from_numpy(plan.exemplars)
+        self.chosen = {i.name: plan.units.get(i.name, list(range(i.units))) for i in plan.layers}
         self.statistics = self._nothing_yet()
         self.work = out / WORK
         self.whole = True
@@ -92,20 +66,18 @@ class Pass:
         self.arrays: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     def _nothing_yet(self) -> dict[str, LayerStatistics]:
-        settings = self.settings
+        k, signs = self.settings.k, self.plan.signs
         return {
-            i.name: LayerStatistics(
-                len(self.chosen[i.name]), i.map_size, settings.k, settings.signs, self.device
-            )
-            for i in self.infos
+            i.name: LayerStatistics(len(self.chosen[i.name]), i.map_size, k, signs, self.device)
+            for i in self.plan.layers
         }
 
     def open_arrays(self) -> None:
         """Open max.npy and mean.npy of every layer [images, units], making them if need be."""
-        for info in self.infos:
+        for info in self.plan.layers:
             folder = self.work / "exemplars" / info.name
             folder.mkdir(parents=True, exist_ok=True)
-            shape = (self.count, len(self.chosen[info.name]))
+            shape = (len(self.exemplars), len(self.chosen[info.name]))
             pair = []
             for name in ("max.npy", "mean.npy"):
                 path = folder / name
@@ -124,7 +96,7 @@ class Pass:
         """Take one batch in: image indices int64 [b] and maps [b, u, h, w] of every layer."""
         eligible = self.exemplars[indices]
         self.whole = False  # until the end a part of the batch is counted and a part is not
-        for info in self.infos:
+        for info in self.plan.layers:
             here = maps[info.name]
             if len(self.chosen[info.name]) < info.units:
                 here = here[:, self.chosen[info.name]]
@@ -182,7 +154,7 @@ class Pass:
     def write(self, view_size: tuple[int, int]) -> list[int]:
         """Write every layer's exemplars; returns the distinct images that are exemplars."""
         records, distinct = [], set()
-        for info in self.infos:
+        for info in self.plan.layers:
             record = LayerRecord(info.name, info.kind, info.map_size, info.rectified, info.upper)
             images = self._write_layer(record)
             records.append(record)
@@ -200,7 +172,7 @@ class Pass:
             "low_quantile": histogram.quantile(1 - settings.quantile),
             "median": median, "mean": mean, "deviation": deviation,
             "maximum": state["largest"],
-            "minimum": _lowest(state["counts"]),
+            "minimum": histogram.lowest(),
         }  # fmt: skip
         units, images, activations, maps = [], [], [], []
         for sign in statistics.top:
@@ -218,11 +190,3 @@ class Pass:
             torch.cat(activations).numpy(), torch.cat(maps).numpy(), repeated,
         )  # fmt: skip
         return together
-
-
-def _lowest(counts: torch.Tensor) -> torch.Tensor:
-    """Return the lower edge of each unit's lowest bin that holds anything, float32 [u]."""
-    from milanx.exemplars.statistics import _bounds
-
-    place = (counts > 0).int().argmax(1)
-    return _bounds(place)[0].float()

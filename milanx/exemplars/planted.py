@@ -30,6 +30,7 @@ from milanx.files.replacing import RUN
 from milanx.images.preprocess import Preprocess
 
 MAP = 14  # side of the maps of planted units
+LAYER, VIEW_SIZE = "planted", (224, 224)  # of a store that `plant` writes
 COLOURS: dict[str, tuple[float, float, float]] = {
     "red": (0.8, 0.15, 0.15), "green": (0.2, 0.55, 0.25), "blue": (0.15, 0.3, 0.75),
     "yellow": (0.95, 0.85, 0.15), "orange": (0.93, 0.55, 0.12), "purple": (0.5, 0.2, 0.62),
@@ -48,7 +49,7 @@ class PixelUnits(nn.Module):
     fine detail, plainness, and bright things at a place. ``names`` says what each one means.
     """
 
-    preprocess = Preprocess((224, 224), 256, "bilinear", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    preprocess = Preprocess(VIEW_SIZE, 256, "bilinear", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
     colours: torch.Tensor
     across: torch.Tensor
@@ -87,11 +88,6 @@ class PixelUnits(nn.Module):
         maps = [colours, light - 0.75, 0.2 - light, *lines, detail - 0.06, 0.012 - detail,
                 (light - 0.6) * self.places]  # fmt: skip
         return self.units(torch.cat(maps, 1))
-
-
-def pixel_units() -> nn.Module:
-    """Return the planted pixel units as a target: ``milanx.exemplars.planted:pixel_units``."""
-    return PixelUnits()
 
 
 @dataclass(frozen=True)
@@ -143,8 +139,6 @@ def plant(
     records: Sequence[dict[str, object]],
     *,
     activations: np.ndarray | None = None,
-    layer: str = "planted",
-    view_size: tuple[int, int] = (224, 224),
     overwrite: bool = False,
 ) -> ExemplarStore:
     """Write planted units as the store of a run folder.
@@ -153,13 +147,11 @@ def plant(
         out: the folder.
         chosen: of each unit the indices of its exemplars, int64 [k] (all of one length).
         maps: of each unit their masks as maps, [k, h, w]; above one half is inside.
-        views: index and view uint8 [H, W, 3], ascending: every image that is an exemplar, and
-            others that may serve as contrast.
+        views: index and view uint8 [H, W, 3] of `VIEW_SIZE`, ascending: every image that is an
+            exemplar, and others that may serve as contrast.
         records: one row an image for ``images.parquet``.
         activations: of every image and unit, float32 [images, units]; written as ``max.npy`` and
             ``mean.npy``, which finding contrast views needs. None writes neither.
-        layer: name of the layer.
-        view_size: of the views.
         overwrite: replace a run folder that is there.
 
     Returns:
@@ -179,17 +171,17 @@ def plant(
     if activations is not None:
         stats["median"] = np.median(activations, 0).astype(np.float32)
     height, width = stacked.shape[2:]
-    record = LayerRecord(layer, "planted", (int(height), int(width)), True, None)
+    record = LayerRecord(LAYER, "planted", (int(height), int(width)), True, None)
     with atomic_path(out, RUN if overwrite else None) as temporary:
-        write_layer(temporary / "exemplars" / layer, record, [(u, "+") for u in range(rows)],
+        write_layer(temporary / "exemplars" / LAYER, record, [(u, "+") for u in range(rows)],
                     images, stacked.max((2, 3)).astype(np.float32), stacked, stats)  # fmt: skip
         if activations is not None:
             for name in ("max.npy", "mean.npy"):
                 values = np.ascontiguousarray(activations, np.float32)
-                np.save(temporary / "exemplars" / layer / name, values, allow_pickle=False)
+                np.save(temporary / "exemplars" / LAYER / name, values, allow_pickle=False)
         write_views(temporary, views)
         write_table(temporary / "images.parquet", pa.Table.from_pylist(list(records)), FORMAT,
                     VERSION)  # fmt: skip
         key = fingerprint("planted", images.tolist(), stacked.astype(float).sum())
-        write_index(temporary, [record], view_size, key)
+        write_index(temporary, [record], VIEW_SIZE, key)
     return ExemplarStore.open(out)

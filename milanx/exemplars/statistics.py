@@ -1,7 +1,9 @@
 """Streaming, mergeable statistics of every unit: top k, quantiles, mean and deviation.
 
-All are exact functions of what was seen but for the quantile, which is counted in bins of the
-float's own bits: counts add, so order, shards and resuming change nothing.
+Top k, spatial maximum and mean of every image, and the largest value are exact. Quantiles, mean,
+deviation and the lowest value are estimates: values are counted in bins of the float's own bits,
+of large maps at a subset of the positions. Counts add, so order, shards and resuming change
+nothing of either kind.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ def bin_edges() -> torch.Tensor:
 
 
 class Histogram:
-    """Counts of a layer's values in bins, for quantiles.
+    """Counts of a layer's values in bins, and what is estimated from them.
 
     Args:
         units: u.
@@ -66,7 +68,7 @@ class Histogram:
         self.largest = torch.maximum(self.largest, other.largest)
 
     def quantile(self, q: float) -> torch.Tensor:
-        """Return the q-quantile of each unit, float32 [u].
+        """Estimate the q-quantile of each unit, float32 [u].
 
         Linear inside a bin, and never above the largest value that was seen. On the CPU.
 
@@ -87,7 +89,7 @@ class Histogram:
         return torch.minimum(found, self.largest.cpu())
 
     def mean_and_deviation(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return mean and standard deviation of each unit, float32 [u], from the bins' middles."""
+        """Estimate mean and standard deviation of each unit, float32 [u], from bins' middles."""
         low, high = _bounds(torch.arange(BINS))
         middle = (low + high) / 2
         weights = self.counts.cpu().double()
@@ -95,6 +97,10 @@ class Histogram:
         mean = weights @ middle / total
         square = weights @ middle.square() / total
         return mean.float(), (square - mean.square()).clamp_min(0).sqrt().float()
+
+    def lowest(self) -> torch.Tensor:
+        """Return the lower edge of each unit's lowest bin that holds anything, float32 [u]."""
+        return _bounds((self.counts.cpu() > 0).int().argmax(1))[0].float()
 
 
 def _bounds(place: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

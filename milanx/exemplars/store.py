@@ -179,10 +179,6 @@ class ExemplarStore:
         """Return one view, uint8 [3, H, W]."""
         return self._decode(int(image))
 
-    def view_webp(self, image: int) -> bytes:
-        """Return one view as it is stored."""
-        return self._views[int(image)]
-
     def image_table(self) -> list[dict[str, Any]]:
         """Return what is known of every probe image, in order of its index."""
         rows: list[dict[str, Any]] = read_table(

@@ -17,11 +17,22 @@ from milanx.targets.units import LayerInfo, first_tensor, to_maps
 from milanx.targets.zoo import Target
 
 PATTERN = frozenset("*?[")
+READS = ("auto", "raw")
 
 
 def list_layers(target: Target) -> list[LayerInfo]:
     """List every layer that can be described, in the order of the forward pass."""
     return discover(target)
+
+
+def check_read(read: str) -> None:
+    """Refuse a way to read units that is none.
+
+    Raises:
+        InputError: neither ``auto`` nor ``raw``.
+    """
+    if read not in READS:
+        raise InputError(f"cannot read units {read!r}", "--read is auto or raw", "leave it away")
 
 
 def find_layers(target: Target, patterns: Sequence[str], *, read: str = "auto") -> list[LayerInfo]:
@@ -35,8 +46,7 @@ def find_layers(target: Target, patterns: Sequence[str], *, read: str = "auto") 
     Raises:
         InputError: a pattern that matches nothing, or a value of ``read`` that is not known.
     """
-    if read not in ("auto", "raw"):
-        raise InputError(f"cannot read units {read!r}", "--read is auto or raw", "leave it away")
+    check_read(read)
     known = {info.name: info for info in list_layers(target)}
     chosen: dict[str, LayerInfo] = {}
     for pattern in patterns:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import nn
 
 from milanx.errors import InputError, MilanxError, MissingWeights, did_you_mean
@@ -39,12 +38,6 @@ ALIASES: dict[str, str] = {
     "clip_vitb16": "vit_base_patch16_clip_224.openai",
     "clip_vitb32": "vit_base_patch32_clip_224.openai",
     "clip_vitl14": "vit_large_patch14_clip_224.openai",
-}
-INTERPOLATIONS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
 }
 
 

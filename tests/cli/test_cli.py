@@ -78,6 +78,40 @@ def test_unknown_model_layer_and_units(photos: Path, tmp_path: Path) -> None:
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--sign", "x"], "no sign 'x' there are +, -"),
+        (["--quantile", "2"], "the quantile cannot be 2.0"),
+        (["--quantile", "nan"], "between 0 and 1"),
+        (["-k", "0"], "cannot be 0 it is a whole number, 1 or more"),
+        (["--seed", "-1"], "the seed cannot be -1"),
+        (["--batch-size", "0"], "the batch size cannot be 0"),
+        (["--workers", "0"], "the number of workers cannot be 0"),
+        (["--dtype", "foo"], "no dtype 'foo' there are float32, bfloat16, float16"),
+        (["--dtype", "float23"], "did you mean float32"),
+        (["--read", "both"], "--read is auto or raw"),
+        (["--device", "foo"], "the device 'foo' cannot be used"),
+        (["--random-weights", "--weights", "x.pth"], "cannot both be used"),
+    ],
+)
+def test_values_that_cannot_be(options: list[str], said: str, photos: Path, tmp_path: Path) -> None:
+    for command in ("exemplars", "describe"):
+        found = refused(command, TINY, "-l", "bn1", "--images", photos, "-o", tmp_path / "r",
+                        *options)  # fmt: skip
+        assert said in re.sub(r" +(why|do): ", " ", found)
+    assert not (tmp_path / "r").exists()
+
+
+def test_which_layer_is_asked_where_none_was_named(photos: Path, tmp_path: Path) -> None:
+    said = refused("describe", "resnet18", "--random-weights")
+    assert "which layer of resnet18?" in said
+    assert "milanx layers resnet18 lists them" in said
+    # The default's name is a layer as any other when it is given.
+    said = refused("describe", TINY, "-l", "blocks.5.3.bn1", "--images", photos, "-o", tmp_path)
+    assert "no layer 'blocks.5.3.bn1' to describe" in said
+
+
 def test_image_sources(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "texts").mkdir()

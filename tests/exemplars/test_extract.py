@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import hashlib
 import json
@@ -15,18 +16,19 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import milanx
 import milanx.exemplars.job as passes
-from milanx.errors import InputError
+from milanx.errors import InputError, Interrupted
 from milanx.exemplars.extract import estimate, extract
-from milanx.exemplars.job import ExtractSettings
+from milanx.exemplars.inputs import open_inputs
+from milanx.exemplars.request import ExtractSettings, Request
 from milanx.exemplars.store import ExemplarStore
-from milanx.images.probe import ProbeImages, open_images
-from milanx.targets.capture import find_layers
-from milanx.targets.zoo import Target, load_target
-from tests.helpers import Tiny, noise, write_parquet
+from milanx.images.probe import ProbeImages
+from milanx.targets.zoo import Target
+from tests.helpers import Tiny, noise, tiny, write_parquet
 
-ROOT = Path(__file__).parents[1]
-LAYERS = ["bn1", "conv2", "conv3", "head"]
+ROOT = Path(__file__).parents[2]
+LAYERS = ("bn1", "conv2", "conv3", "head")
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +37,11 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(photos: Path, out: Path, **changes: object) -> tuple[ExemplarStore, Target, ProbeImages]:
-    target, images = load_target(Tiny()), open_images([photos])
-    settings = ExtractSettings(**{"k": 5, "batch_size": 7, "signs": ("+", "-"), **changes})
-    store = extract(target, find_layers(target, LAYERS), images, out, settings)
-    return store, target, images
+    dtype = str(changes.pop("dtype", "float32"))
+    settings = ExtractSettings(**{"k": 5, "batch_size": 7, **changes})
+    request = Request(Tiny(), LAYERS, (photos,), signs=("+", "-"), settings=settings, dtype=dtype)
+    inputs = open_inputs(request)
+    return extract(inputs, out), inputs.target, inputs.images
 
 
 def digest(root: Path) -> str:
@@ -88,7 +91,7 @@ def test_exemplars_equal_the_oracle(photos: Path, tmp_path: Path) -> None:
 
 def test_store_content(photos: Path, tmp_path: Path) -> None:
     store, _, images = run(photos, tmp_path / "run")
-    assert store.layers == LAYERS
+    assert store.layers == list(LAYERS)
     assert not set(store.view_indices()) - set(np.flatnonzero(images.split()).tolist())
     for layer in LAYERS:
         rows = list(range(len(store.units(layer))))
@@ -135,6 +138,30 @@ def test_same_inputs_are_reused_and_others_refused(photos: Path, tmp_path: Path)
         run(photos, tmp_path / "run", k=4)
 
 
+def test_another_dtype_is_another_run(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(photos, tmp_path / "run")
+    with pytest.raises(InputError, match="holds another run"):
+        run(photos, tmp_path / "run", dtype="bfloat16")
+    # Nor does a pass that was ended in one go on in the other.
+    take, seen = passes.Pass.take, []
+
+    def stopping(self: passes.Pass, *args: object) -> None:
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        seen.append(1)
+        take(self, *args)
+
+    monkeypatch.setattr(passes.Pass, "take", stopping)
+    with pytest.raises(Interrupted):
+        run(photos, tmp_path / "ended")
+    monkeypatch.undo()
+    ended = run(photos, tmp_path / "ended", dtype="bfloat16")[0]
+    whole = run(photos, tmp_path / "whole", dtype="bfloat16")[0]
+    assert digest(ended.root) == digest(whole.root)
+
+
 def _child(photos: Path, out: Path) -> str:
     return (
         "import sys, os, time, signal, random; sys.path.insert(0, os.getcwd())\n"
@@ -167,8 +194,6 @@ def test_twenty_random_kills_change_no_byte(photos: Path, tmp_path: Path) -> Non
 def test_interrupt_keeps_a_checkpoint_and_says_how_to_go_on(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from milanx.errors import Interrupted
-
     take, seen = passes.Pass.take, []
 
     def stopping(self: passes.Pass, *args: object) -> None:
@@ -205,9 +230,9 @@ def test_two_processes_give_one_processs_exemplars(photos: Path, tmp_path: Path)
     assert done.returncode == 0, done.stderr[-2000:]
     written = json.loads((tmp_path / "two" / "run.json").read_text())
     assert written["settings"]["processes"] == 2
-    target, images = load_target("tests.helpers:tiny"), open_images([photos])
-    extract(target, find_layers(target, ["bn1", "conv3"]), images, one,
-            ExtractSettings(k=5, batch_size=7))  # fmt: skip
+    settings = ExtractSettings(k=5, batch_size=7)
+    request = Request("tests.helpers:tiny", ("bn1", "conv3"), (photos,), settings=settings)
+    extract(open_inputs(request), one)
     a, b = ExemplarStore.open(one), ExemplarStore.open(tmp_path / "two")
     for layer in a.layers:
         assert (a.images(layer) == b.images(layer)).mean() > 0.99
@@ -218,9 +243,33 @@ def test_two_processes_give_one_processs_exemplars(photos: Path, tmp_path: Path)
         np.testing.assert_allclose(a.maxima(layer), b.maxima(layer), rtol=1e-4)
 
 
+def test_a_run_discovers_layers_once(photos: Path, tmp_path: Path) -> None:
+    """One forward pass with gradients; then two for the estimate, and one for each batch."""
+    model, passes_seen = Tiny(), []
+    model.register_forward_pre_hook(lambda *_: passes_seen.append(torch.is_grad_enabled()))
+    milanx.extract(model, layers=LAYERS, images=photos, out=tmp_path / "run",
+                   settings=ExtractSettings(batch_size=30))  # fmt: skip
+    assert passes_seen == [True, False, False, False, False, False]
+
+
+def test_the_run_says_what_was_asked(photos: Path, tmp_path: Path) -> None:
+    arguments = {"layers": "bn1:0-3", "images": photos, "limit": 40, "read": "raw", "signs": "-",
+                 "out": tmp_path / "run", "device": "cpu", "dtype": "bfloat16"}  # fmt: skip
+    settings = ExtractSettings(4, 0.9, 0.3, 5, 9, 1)
+    milanx.extract(tiny(), settings=settings, **arguments)
+    written = milanx.open_run(tmp_path / "run").settings["settings"]
+    assert written == {
+        "layers": ["bn1:0-3"], "units": None, "limit": 40, "read": "raw", "signs": ["-"],
+        "k": 4, "quantile": 0.9, "aside": 0.3, "seed": 5, "batch_size": 9, "workers": 1,
+        "dtype": "bfloat16", "device": "cpu", "processes": 1,
+    }  # fmt: skip
+    again = dataclasses.replace(settings, batch_size=3)
+    milanx.extract(tiny(), settings=again, **arguments)  # is there: nothing was run in threes
+    assert milanx.open_run(tmp_path / "run").settings["settings"] == written
+
+
 def test_estimate_is_said_before(photos: Path) -> None:
-    target, images = load_target(Tiny()), open_images([photos])
-    found = estimate(target, find_layers(target, LAYERS), images, ExtractSettings())
+    found = estimate(open_inputs(Request(Tiny(), LAYERS, (photos,))))
     assert found.seconds > 0
     assert "MiB on disk" in found.text
 
@@ -236,7 +285,7 @@ def test_a_full_disk_is_explained_and_leaves_no_half_run(
         run(photos, tmp_path / "run")
     assert not (tmp_path / "run" / "exemplars").exists()
     monkeypatch.undo()
-    assert run(photos, tmp_path / "run")[0].layers == LAYERS
+    assert run(photos, tmp_path / "run")[0].layers == list(LAYERS)
 
 
 @pytest.mark.skipif(not Path("/proc/mounts").exists(), reason="needs Linux's read-only /proc")

@@ -1,0 +1,126 @@
+"""A request with all that it names opened: the target, its layers, the probe images."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from milanx.environment import pick_device
+from milanx.errors import InputError
+from milanx.exemplars.request import DEFAULT_DTYPE, Request
+from milanx.exemplars.store import FORMAT, VERSION
+from milanx.files import fingerprint
+from milanx.images.probe import ProbeImages, open_images
+from milanx.progress import Reporter, Silent
+from milanx.targets.capture import find_layers
+from milanx.targets.units import LayerInfo, parse_units
+from milanx.targets.zoo import Target, load_target
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What a pass reads.
+
+    Attributes:
+        request: what was asked for.
+        target: the model, on its device.
+        layers: of it, in the order of the forward pass.
+        images: the probe images.
+        units: which units of a layer are asked for; all where a layer is absent.
+        device: where the target is.
+    """
+
+    request: Request
+    target: Target
+    layers: tuple[LayerInfo, ...]
+    images: ProbeImages
+    units: dict[str, list[int]]
+    device: str
+
+    @property
+    def key(self) -> str:
+        """Fingerprint of all that the exemplars depend on."""
+        request = self.request
+        parts = [
+            FORMAT, VERSION, self.target.fingerprint, self.images.fingerprint,
+            [info.to_dict() for info in self.layers],
+            request.settings.choosing() | {"signs": request.signs}, self.units,
+        ]  # fmt: skip
+        if request.dtype != DEFAULT_DTYPE:  # which stands for itself: keys do not change by it
+            parts.append(request.dtype)
+        return fingerprint(*parts)
+
+
+def open_inputs(request: Request, progress: Reporter | None = None) -> Inputs:
+    """Load the target, find its layers, open the images.
+
+    Args:
+        request: what is asked for.
+        progress: told about the stages, and what the user should know of layers and images.
+
+    Raises:
+        MilanxError: a target, a layer, a unit, images or a device that cannot be used.
+    """
+    progress = progress or Silent()
+    device = pick_device(request.device)
+    with progress.stage("load target", None):
+        target = load_target(
+            request.target,
+            weights=request.weights,
+            random_weights=request.random_weights,
+            preprocess=request.preprocess,
+            device=device,
+        )
+        if request.dtype != DEFAULT_DTYPE:
+            target.model.to(getattr(torch, request.dtype))
+        patterns = [address.layer for address in request.addresses]
+        layers = tuple(find_layers(target, patterns, read=request.read))
+    units = select_units(request, layers)
+    _tell_layers(layers, request.signs, progress)
+    with progress.stage("open images", None):
+        images = open_images(request.images, limit=request.limit)
+    if images.skipped:
+        first = images.skipped[0]
+        progress.say(f"skipped {len(images.skipped)} unreadable: {first.path} ({first.why}), ...")
+    return Inputs(request, target, layers, images, units, device)
+
+
+def _tell_layers(layers: Sequence[LayerInfo], signs: tuple[str, ...], progress: Reporter) -> None:
+    """Say what of the layers may surprise."""
+    for info in layers:
+        if info.inert:
+            progress.say(f"warning: {info.name} is inert here: nothing of it reaches the output")
+        if info.linear and signs == ("+",):
+            better = f"; {info.better} reads clearer" if info.better else ""
+            progress.say(
+                f"note: {info.name} is linear: its units have a second side (--sign -){better}"
+            )
+
+
+def select_units(request: Request, layers: Sequence[LayerInfo]) -> dict[str, list[int]]:
+    """Return which units of each layer are asked for; a layer that is absent means all of them.
+
+    Raises:
+        InputError: a unit that a layer does not have.
+    """
+    asked: dict[str, list[int]] = {}
+    everywhere = list(parse_units(request.units)) if request.units is not None else None
+    for info in layers:
+        wanted = everywhere
+        for address in request.addresses:
+            if address.units is not None and fnmatch.fnmatchcase(info.name, address.layer):
+                wanted = [*(wanted or []), *address.units]
+        if wanted is None:
+            continue
+        beyond = [u for u in wanted if not 0 <= u < info.units]
+        if beyond:
+            raise InputError(
+                f"{info.name} has no unit {beyond[0]}",
+                f"its units are 0 to {info.units - 1}",
+                f"choose among them, for example --units 0-{min(63, info.units - 1)}",
+            )
+        asked[info.name] = sorted(set(wanted))
+    return asked
