@@ -9,10 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from milanx.language.connectives import joins
-from milanx.language.gpt2 import normalise_text, stem
+from milanx.language.gpt2 import normalise_text
 from milanx.language.hypotheses import Found, beam_search, nucleus_search
 from milanx.language.score import score_texts
 from milanx.language.settings import SearchSettings
+from milanx.language.words import stem
 
 if TYPE_CHECKING:
     import torch

@@ -10,7 +10,8 @@ from collections.abc import Callable, Container, Sequence
 
 import torch
 
-from milanx.language.gpt2 import normalise_text, stem
+from milanx.language.gpt2 import normalise_text
+from milanx.language.words import stem
 
 CONNECTIVES = ("or", "and", "without")
 

@@ -212,9 +212,3 @@ def normalise_text(text: str) -> str:
     """Fold a text for comparison: NFKC, lower case, punctuation off, spaces folded."""
     folded = unicodedata.normalize("NFKC", text).lower()
     return re.sub(r"[\W_]+", " ", folded).strip()
-
-
-def stem(word: str) -> str:
-    """Return what a regular noun and its plural share: "horse" and "horses", "sky" and "skies"."""
-    short = word.rstrip("s").rstrip("e").rstrip("s") or word
-    return f"{short[:-1]}y" if short.endswith("i") else short

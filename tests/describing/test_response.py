@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from milanx.describing.response import EXACT, NO_OPINION, Responses, most_alike
-from milanx.language.gpt2 import stem
 
 NAMES = list("abcdef")
 
@@ -98,21 +97,6 @@ def test_few_views_say_little() -> None:
     assert float(few.correlations([0], NAMES[:2], torch.eye(2))[0, 0]) == pytest.approx(
         8 / (8 + NO_OPINION)
     )
-
-
-@pytest.mark.parametrize(
-    ("one", "many"),
-    [
-        ("horse", "horses"),
-        ("bus", "buses"),
-        ("sky", "skies"),
-        ("glass", "glasses"),
-        ("cat", "cats"),
-    ],
-)
-def test_stems_of_regular_plurals_agree(one: str, many: str) -> None:
-    assert stem(one) == stem(many)
-    assert stem(one) != stem("dog")
 
 
 def test_cuts_of_one_photograph_count_as_one() -> None:

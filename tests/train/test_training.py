@@ -34,7 +34,7 @@ from milanx.train.units.meanings import (
     region_meanings,
     training_photos,
 )
-from milanx.train.units.phrases import clean_name, held_out_names, mentions, plural, whole_words
+from milanx.train.units.phrases import clean_name, held_out_names, mentions, whole_words
 from milanx.train.units.pixels import pixel_meanings
 from milanx.train.units.table import Table, build_table
 from milanx.train.units.text import near_duplicates
@@ -139,13 +139,10 @@ def test_near_duplicates_equal_the_plain_version() -> None:
     assert not near_duplicates(sentences, []).any()
 
 
-def test_names_are_cleaned_and_pluralised() -> None:
+def test_names_are_cleaned() -> None:
     assert clean_name("wall-other-merged") == "wall"
     assert clean_name("sea_horse") == "sea horse"
     assert clean_name("playingfield") == "playing field"
-    assert plural("bus") == "buses"
-    assert plural("grass") == "grass"
-    assert plural("traffic light") == "traffic lights"
     words = whole_words(held_out_names())
     assert mentions("three llamas stand", words)
     assert mentions("a goldfish", words)

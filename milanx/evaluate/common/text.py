@@ -8,63 +8,25 @@ from functools import lru_cache
 import numpy as np
 
 from milanx.language.gpt2 import normalise_text
+from milanx.language.words import singular
 
-# Words that rules for plurals would break, and irregular plurals.
-KEPT = frozenset({
-    "grass", "glass", "dress", "bus", "gas", "class", "cross", "moss", "brass", "bass",
-    "lens", "news", "series", "species", "sheep", "fish", "chess", "boss", "pass", "mass",
-    "loss", "octopus", "walrus", "hippopotamus", "platypus", "cactus", "iris", "compass",
-    "canvas", "wilderness", "hourglass", "sunglasses", "binoculars", "scissors", "trousers",
-    "shorts", "jeans", "pants", "swiss", "less", "abacus", "papyrus", "crocus", "bonus",
-    "this", "is", "was", "has", "its", "various", "circus", "lotus", "mantis", "rhinoceros",
-    "trellis", "tennis", "asparagus", "citrus", "cosmos", "christmas",
-})  # fmt: skip
-IRREGULAR = {
-    "men": "man", "women": "woman", "children": "child", "people": "person", "feet": "foot",
-    "teeth": "tooth", "mice": "mouse", "geese": "goose", "oxen": "ox", "leaves": "leaf",
-    "wolves": "wolf", "knives": "knife", "shelves": "shelf", "loaves": "loaf", "halves": "half",
-    "calves": "calf", "lives": "life", "cacti": "cactus", "octopi": "octopus", "buses": "bus",
-    "postmen": "postman", "fungi": "fungus", "skies": "sky", "scarves": "scarf",
-    "hooves": "hoof", "thieves": "thief", "potatoes": "potato", "tomatoes": "tomato",
-    "bikinis": "bikini", "taxis": "taxi", "skis": "ski", "ties": "tie", "pies": "pie",
-    "potpies": "potpie", "cookies": "cookie", "movies": "movie", "hoodies": "hoodie",
-    "does": "do", "goes": "go",
-}  # fmt: skip
-DOUBLED = frozenset("bdgmnprt")
-ENDS_IN_OE = ("shoes", "toes", "canoes", "oboes", "hoes", "foes")
+DOUBLED = frozenset("bdgmnprt")  # letters that "-ing" doubles
 
 
 @lru_cache(maxsize=65536)
 def lemma(word: str) -> str:
-    """Bring a noun to its singular and a verb's -ing form to its stem, by rules.
+    """Bring a noun to its singular and a verb's -ing form to its stem.
 
     Both sides of a comparison go through it, so a stem that is no word does no harm.
     """
-    if word in KEPT:
-        return word
-    if word in IRREGULAR:
-        return IRREGULAR[word]
     if len(word) > 6 and word.endswith("ings"):
         return lemma(word[:-1])
     if len(word) > 5 and word.endswith("ing"):
-        stem = word[:-3]
-        if stem[-1] == stem[-2] and stem[-1] in DOUBLED:
-            return stem[:-1]
-        return stem.removesuffix("e")
-    if len(word) > 4 and word.endswith("ies"):
-        return word[:-3] + "y"
-    if word.endswith("es") and word[:-2] in KEPT:
-        return word[:-2]
-    if len(word) > 6 and word.endswith("uses") and word[-5] not in "oa":  # not houses, causes
-        return word[:-2]
-    if len(word) > 4 and word.endswith("oes") and not word.endswith(ENDS_IN_OE):
-        return word[:-2]
-    for ending in ("ches", "shes", "sses", "xes", "zzes"):
-        if word.endswith(ending):
-            return word[:-2]
-    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
-        return word[:-1]
-    return word
+        bare = word[:-3]
+        if bare[-1] == bare[-2] and bare[-1] in DOUBLED:
+            return bare[:-1]
+        return bare.removesuffix("e")
+    return singular(word)
 
 
 def lemmas(text: str) -> list[str]:

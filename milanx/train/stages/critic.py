@@ -22,9 +22,9 @@ from milanx.describing.set_encoder import FREQUENCY, SetEncoder
 from milanx.features.encoder import Encoder
 from milanx.features.evidence import Evidence
 from milanx.language.connectives import CONNECTIVES, join_features, split
+from milanx.language.words import plural
 from milanx.train.recipe import CriticSettings
 from milanx.train.units.corpus import Corpus, Unit
-from milanx.train.units.phrases import plural
 from milanx.train.units.table import Table
 
 WEIGHT_DECAY = 0.05

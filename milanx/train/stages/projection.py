@@ -17,9 +17,10 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from milanx.features.encoder import Encoder, Projection
+from milanx.language.words import plural
 from milanx.train.data.photos import PhotoFeatures
 from milanx.train.recipe import EncoderSettings
-from milanx.train.units.phrases import clean_name, plural
+from milanx.train.units.phrases import clean_name
 from milanx.train.units.table import Joint, joint_features
 
 BATCH_SHARES = {"caption": 0.5, "name": 0.3, "region": 0.2}

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from milanx.features.evidence import Evidence
-from milanx.train.units.phrases import plural, vary
+from milanx.language.words import plural
+from milanx.train.units.phrases import vary
 from milanx.train.units.table import Entry, Table
 
 # How often each kind of meaning is drawn.

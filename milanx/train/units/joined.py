@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from milanx.features.pixels import SMALL
+from milanx.language.words import plural
 from milanx.train.data.photos import PhotoFeatures
 from milanx.train.units.meanings import MIN_POSITIVES, TEXT_WORDS, Meaning, region_maps
-from milanx.train.units.phrases import plural
 from milanx.train.units.pixels import LARGE, shown_cells
 
 PAIRS = 60  # of two families other than regions, of all that exist

@@ -1,4 +1,4 @@
-"""How a meaning is put into words in training: names cleaned, plurals, varied human phrasing."""
+"""How a meaning is put into words in training: names cleaned, varied human phrasing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 
+from milanx.language.words import plural
 from milanx.train.data.splits import HELD_OUT_CALTECH, HELD_OUT_TINY
 
 # Suffixes of COCO panoptic's names that say how classes were merged, not what they are.
@@ -81,16 +82,6 @@ KINDS: dict[str, tuple[str, ...]] = {
                          "yin_yang", "soccer_ball"),
 }  # fmt: skip
 
-NO_PLURAL = {"food", "grass", "snow", "sand", "water", "sky", "sea", "fruit", "clothes", "broccoli",
-             "cauliflower", "guacamole", "espresso", "scissors", "skis", "thatch", "pavement",
-             "stairs", "brass", "gravel", "dirt", "paper", "cardboard", "sheep", "bison",
-             "fish", "sunglasses", "swimming trunks", "cobwebs", "aircraft"}  # fmt: skip
-
-# Plurals that textblob's rules get wrong: it adds "es" to every "o", and "s" to rare words in "s".
-ENDS_IN_OES = {"potato", "tomato", "hero", "echo", "torpedo", "mosquito", "volcano", "buffalo",
-               "mango"}  # fmt: skip
-SINGULAR_IN_S = {"bus", "trolleybus", "glass", "compass", "octopus", "lotus", "nautilus"}
-
 
 def clean_name(name: str) -> str:
     """Turn a class or region name of a data set into the words a person would write."""
@@ -98,23 +89,6 @@ def clean_name(name: str) -> str:
         return RENAMED[name].lower()
     bare = _SUFFIX.sub("", name)
     return RENAMED.get(bare, bare).replace("_", " ").replace("-", " ").lower()
-
-
-def plural(text: str) -> str:
-    """Return the plural of a noun phrase by its last word; mass nouns stay as they are."""
-    from textblob.en.inflect import pluralize
-
-    head, _, last = text.rpartition(" ")
-    there = last.endswith("s") and last not in SINGULAR_IN_S
-    if text in NO_PLURAL or last in NO_PLURAL or there:
-        return text
-    if last.endswith("o") and last not in ENDS_IN_OES:
-        many = f"{last}s"
-    elif last in SINGULAR_IN_S:
-        many = f"{last}es"
-    else:
-        many = pluralize(last)
-    return f"{head} {many}".strip()
 
 
 def vary(text: str, rng: np.random.Generator) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from milanx.language.gpt2 import normalise_text
+from milanx.language.words import plural
 from milanx.train.data.photos import PhotoFeatures
 
 CAPTIONS_A_PHOTO = 3  # of which phrases are taken
@@ -132,6 +133,4 @@ def person_phrases(descriptions: Iterable[str], seen: Iterable[str]) -> list[str
 
 def name_words(names: Sequence[str]) -> set[str]:
     """Return the words of names, singular and plural."""
-    from milanx.train.units.phrases import plural
-
     return {form for name in names for word in name.split() for form in (word, plural(word))}
