@@ -52,14 +52,14 @@ def evaluate(
     p3: do the texts foretell what the units do on images that were kept aside?
     """
     c.starting(quiet, as_json, f"milanx evaluate {run}")
-    from milanx.evaluate import run_protocols
+    from milanx.evaluate.protocols import Asked, run_protocols
 
-    reports = run_protocols(
-        run, protocol.split(","), images=images or (), describer=describer, count=units,
-        simulator=simulator, against=against or (), unseen=unseen or (),
-        vocabulary=vocabulary, seed=seed, overwrite=overwrite,
-        progress=c.reporter(quiet, as_json),
+    asked = Asked(
+        run, tuple(protocol.split(",")), images=tuple(images or ()), describer=describer,
+        count=units, simulator=simulator, against=tuple(against or ()),
+        unseen=tuple(unseen or ()), vocabulary=vocabulary, seed=seed, overwrite=overwrite,
     )  # fmt: skip
+    reports = run_protocols(asked, c.reporter(quiet, as_json))
     if as_json:
         c.print_json(reports)
         return

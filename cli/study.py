@@ -14,7 +14,7 @@ app = typer.Typer(help="Blinded reading: which of five sheets does a text belong
 
 @app.command("make")
 @c.explained
-def make(
+def make_study(
     run: Annotated[Path, typer.Argument(help="Run folder whose descriptions are read.")],
     images: Annotated[
         list[str], typer.Option("--images", help="The run's probe images, as they were given.")
@@ -47,16 +47,17 @@ def make(
     """
     c.starting(quiet, False, f"milanx study make {run}")
     from milanx.environment import pick_device
-    from milanx.evaluate.p4 import study as p4
+    from milanx.evaluate.p4.questions import StudySettings
+    from milanx.evaluate.p4.study import Material, make
+    from milanx.runs import open_run
 
-    opened, others = p4.open_study_runs(run, against or [])
-    settings = p4.StudySettings(
-        questions, seed=seed, words=words, shared_sheets=shared_sheets
+    material = Material(
+        open_run(run), tuple(layer or ()), tuple(open_run(other) for other in against or ()),
+        tuple(images), limit, weights, pick_device(device),
     )  # fmt: skip
-    counts = p4.make(
-        opened, out, layers=layer, images=images, limit=limit, against=others, weights=weights,
-        settings=settings, device=pick_device(device), overwrite=overwrite,
-        progress=c.reporter(quiet),
+    settings = StudySettings(questions, seed=seed, words=words, shared_sheets=shared_sheets)
+    counts = make(
+        material, out, settings=settings, overwrite=overwrite, progress=c.reporter(quiet)
     )  # fmt: skip
     for name, count in counts.items():
         typer.echo(f"{out / f'questions-{name}.json'}: {count} questions")

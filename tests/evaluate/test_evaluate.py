@@ -10,7 +10,7 @@ from milanx.evaluate.common.rows import constant, shuffled
 from milanx.evaluate.common.text import Sentences, contains, lemma, lemmas
 from milanx.evaluate.p2.photos import PlantedPhoto
 from milanx.evaluate.p2.planted import generate
-from milanx.evaluate.p2.protocol import attribute_f1, connective_of
+from milanx.evaluate.p2.texts import attribute_f1, connective_of
 from milanx.exemplars.planted import Meaning, combine
 from milanx.measures.intervals import bootstrap, crossed, holm, paired, wilson
 

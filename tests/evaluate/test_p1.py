@@ -15,7 +15,7 @@ from milanx.describing.ranker import Candidate
 from milanx.errors import InputError
 from milanx.evaluate.common.names import ClassNamer, accepted_kin, accepted_names, wnid_of
 from milanx.evaluate.common.text import lemma, lemmas
-from milanx.evaluate.p1 import kin
+from milanx.evaluate.p1 import kin, upper
 from milanx.evaluate.p1 import protocol as p1
 from milanx.pipeline import extract
 from milanx.runs import Run, open_run, write_units
@@ -124,12 +124,12 @@ def test_linear_probe_reads_classes_off_pooled_features(tmp_path: Path) -> None:
     tensors = {"weight": weight.half(), "bias": torch.tensor([0.0, 0.0, 5.0]), "mean": mean,
                "scale": scale}  # fmt: skip
     save_file(tensors, tmp_path / "probe.safetensors", {"wnids": json.dumps(CLASSES[:3])})
-    read, classes = p1.read_probe(tmp_path / "probe.safetensors")
+    read, classes = upper.read_probe(tmp_path / "probe.safetensors")
     assert classes == CLASSES[:3]
     flat = mean + weight[1] * 30 / scale
     pooled = flat.reshape(2, 4) + torch.tensor([1.0, -1.0])[:, None, None]
-    assert p1.probe_class(pooled, read, classes) == CLASSES[1]
-    assert p1.probe_class(mean.reshape(1, 2, 4), read, classes) == CLASSES[2]
+    assert upper.probe_class(pooled, read, classes) == CLASSES[1]
+    assert upper.probe_class(mean.reshape(1, 2, 4), read, classes) == CLASSES[2]
 
 
 def test_kin_of_planted_classes_that_training_held_out(tmp_path: Path) -> None:

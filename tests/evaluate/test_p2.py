@@ -15,14 +15,8 @@ from milanx.errors import InputError
 from milanx.evaluate.p2.atoms import KIND_OF, Lettering, lettering, pixel_atoms
 from milanx.evaluate.p2.photos import PlantedPhoto, kinds_above, read_photos
 from milanx.evaluate.p2.planted import PlantedUnit, SourcePool, generate
-from milanx.evaluate.p2.protocol import (
-    _parts,
-    attribute_f1,
-    committed_phrases,
-    find_atoms,
-    phrase_table,
-    plant_units,
-)
+from milanx.evaluate.p2.protocol import _parts, plant_units
+from milanx.evaluate.p2.texts import attribute_f1, committed_phrases, find_atoms, phrase_table
 from milanx.exemplars.planted import Meaning, combine
 from milanx.files.replacing import RUN, check_content
 

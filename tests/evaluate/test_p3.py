@@ -18,12 +18,11 @@ from torch import nn
 import milanx
 from milanx.describing.describer import Description
 from milanx.errors import FormatError, InputError
-from milanx.evaluate import run_protocols
 from milanx.evaluate.p3 import correlate as co
-from milanx.evaluate.p3 import protocol as p3
 from milanx.evaluate.p3.aside import read_probe
 from milanx.evaluate.p3.simulate import LayerScores
 from milanx.evaluate.p3.simulator import Simulator, image_features
+from milanx.evaluate.protocols import Asked, run_protocols
 from milanx.files import read_json
 from milanx.pipeline import extract
 from milanx.runs import write_units
@@ -326,33 +325,27 @@ RIGHT = {0: "a red square", 1: "a green square", 2: "a blue square"}
 WRONG = {0: "a green square", 1: "a blue square", 2: "a red square"}
 
 
-def test_from_photos_to_a_report(simulator: Path, loaded: Simulator, tmp_path: Path) -> None:
+def test_from_photos_to_a_report(simulator: Path, tmp_path: Path) -> None:
     run, other = make_run(tmp_path, RIGHT), make_run(tmp_path, WRONG)
     source = str(tmp_path / "shapes.parquet")
     vocabulary = tmp_path / "words.txt"
     vocabulary.write_text("something red\n\nsomething blue\n")
-    report = run_protocols(
-        run.root, ["p3"], images=[source], simulator=str(simulator), against=[other.root],
-        vocabulary=vocabulary,
-    )[0]  # fmt: skip
+    asked = Asked(run.root, ("p3",), images=(source,), simulator=str(simulator),
+                  against=(other.root,), vocabulary=vocabulary)  # fmt: skip
+    report = run_protocols(asked)[0]
     assert report["n"] == 3
     figures = {name: row["correlation"]["estimate"] for name, row in report["rows"].items()}
     assert set(figures) == {
         "description", other.root.name, "constant", "shuffled", "best of vocabulary"}  # fmt: skip
     assert figures["description"] > 0.3
     assert figures["description"] > max(figures["constant"], figures[other.root.name]) + 0.2
+    scores = [u["correlation"] for u in report["units"]]
+    assert np.mean(scores) == pytest.approx(figures["description"])
     assert report["paired"][f"description - {other.root.name}"]["estimate"] > 0.2
     assert any("were kept aside; the protocol asks for 150" in note for note in report["notes"])
     assert any("text tower" in text for text in report["shared"])
     written = read_json(run.root / "evaluation-p3.json", "milanx evaluation", 1)
     assert written["rows"] == json.loads(json.dumps(report["rows"]))
-
-    probe = read_probe(run, loaded, [source])
-    alone = p3.unit_scores(run, probe=probe)
-    assert alone.mean() == pytest.approx(figures["description"])
-    assert alone.tolist() == [u["correlation"] for u in report["units"]]
-    swapped = p3.unit_scores(run, texts=list(WRONG.values()), probe=probe)
-    assert swapped.mean() == pytest.approx(figures[other.root.name])
 
 
 def test_moved_and_changed_images_are_said(loaded: Simulator, tmp_path: Path) -> None:
@@ -377,7 +370,7 @@ def test_what_cannot_be_scored_is_said(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"simulator\.json"):
         Simulator.load(tmp_path)
     with pytest.raises(InputError, match="no protocol 'p33'"):
-        run_protocols(tmp_path, ["p33"])
+        Asked(tmp_path, ("p33",))
     made = extract(ColourUnits(), layers=["units"], images="builtin:probe", limit=60,
                           out=tmp_path / "run")  # fmt: skip
     assert made is not None

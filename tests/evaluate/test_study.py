@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from milanx.describing.describer import Description
 from milanx.describing.ranker import Candidate
 from milanx.errors import InputError
+from milanx.evaluate.p4.questions import StudySettings, draw_questions
 from milanx.evaluate.p4.reading import score, share_of_the_way
 from milanx.evaluate.p4.sheets import (
     DIM,
@@ -27,7 +28,7 @@ from milanx.evaluate.p4.sheets import (
     top_aside,
     variety,
 )
-from milanx.evaluate.p4.study import StudySettings, draw_questions, make
+from milanx.evaluate.p4.study import Material, make
 from milanx.features.encoder import Encoder
 from milanx.files import read_json
 from milanx.images.probe import open_images
@@ -72,8 +73,8 @@ def study(
     out = tmp_path_factory.mktemp("study") / "made"
     other = out.with_name("other")
     shutil.copytree(run.root, other)
-    make(run, out, layers=["conv3"], images=sources, against=[open_run(other)], encoder=encoder,
-         settings=StudySettings(6, shared_sheets=True))  # fmt: skip
+    material = Material(run, ("conv3",), (open_run(other),), tuple(sources))
+    make(material, out, encoder=encoder, settings=StudySettings(6, shared_sheets=True))
     return out
 
 
@@ -143,7 +144,7 @@ def test_layout_fills_the_box() -> None:
 
 def test_the_target_must_be_the_run_s(run: Run, sources: list[Path], encoder: Encoder) -> None:
     with pytest.raises(InputError, match="these are not the 80 images"):
-        make(run, run.root / "x", images=sources[:1], encoder=encoder)
+        make(Material(run, images=tuple(sources[:1])), run.root / "x", encoder=encoder)
     changed = {**run.settings, "target": {**run.settings["target"], "fingerprint": "0"}}
     with pytest.raises(InputError, match="is not the model"):
         reload_target(Run(run.root, changed), None)

@@ -1,10 +1,13 @@
-"""The rows that stand beside every method: constant and shuffled."""
+"""The rows that stand beside every method: likeliest, constant, shuffled; how far it is ahead."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+
+from milanx.measures.intervals import paired
 
 PERMUTATIONS = 100
 FOLDS = 5
@@ -72,3 +75,25 @@ def constant(score: Callable[[int, str], float], texts: Sequence[str], seed: int
     """Score of each unit [n] under the one text that is best on the units of other folds."""
     table, _ = _table(score, texts)
     return table[np.arange(len(texts)), constant_choice(table, seed)]
+
+
+def likeliest(row: dict[str, Any]) -> str:
+    """Return a unit's candidate of the highest log p(d|E), of its row of a run's table.
+
+    The description where no candidate has one, as of a describer without language models.
+    """
+    scored = [c for c in row["candidates"] or [] if c["log_p_given_exemplars"] is not None]
+    if not scored:
+        return str(row["description"] or "")
+    return str(max(scored, key=lambda c: c["log_p_given_exemplars"])["text"])
+
+
+def signed(found: dict[str, Any]) -> str:
+    """Write a difference with its interval: ``+0.120 [-0.010, +0.250]``."""
+    low, high = found["interval"]
+    return f"{found['estimate']:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def ahead(name: str, mine: np.ndarray, other: str, theirs: np.ndarray) -> str:
+    """Say how far one method is ahead of another on the same units, float [n] each."""
+    return f"{name} - {other}: {signed(paired(mine, theirs))}"

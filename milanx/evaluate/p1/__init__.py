@@ -1,5 +1,5 @@
 """P1, named outputs: do descriptions of logits name their classes, or close kin?
 
-In comes a run over labelled images; out goes a report. ``protocol`` is P1, ``kin`` its planted form
-for classes that no description named.
+In comes a run over labelled images; out goes a report. ``protocol`` is P1 over the ``logits`` that
+have images, ``upper`` its upper rows; ``kin`` plants units of classes that no description named.
 """

@@ -19,7 +19,7 @@ from PIL import Image
 
 from milanx.errors import InputError
 from milanx.evaluate.common.names import ClassNamer, accepted_kin, accepted_names, wnid_of
-from milanx.evaluate.common.rows import constant_choice
+from milanx.evaluate.common.rows import constant_choice, signed
 from milanx.exemplars.planted import MAP, plant
 from milanx.files.replacing import RUN, check_place
 from milanx.images.preprocess import Preprocess
@@ -146,9 +146,7 @@ def differences(figures: dict[str, np.ndarray], group: str) -> list[str]:
     lines = []
     for other in ("shuffled", "constant"):
         found = paired(figures["description"], figures[other])
-        low, high = found["interval"]
-        lines.append(f"close kin, {group}: description - {other} {found['estimate']:+.3f} "
-                     f"[{low:+.3f}, {high:+.3f}]")  # fmt: skip
+        lines.append(f"close kin, {group}: description - {other} {signed(found)}")
     return lines
 
 

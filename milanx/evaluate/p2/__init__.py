@@ -1,5 +1,6 @@
 """P2, planted units: attribute F1, connectives and forced choice on known meanings.
 
-In come labelled or segmented photos; out goes a report. ``protocol`` is P2, ``photos`` reads what
-units are planted in, ``planted`` plants, ``atoms`` says which things a text names.
+In come a describer and labelled or segmented photos; out go a run of planted units and a report.
+``protocol`` is P2. ``photos`` reads what units are planted in, with the ``atoms`` that rules see in
+pixels; ``planted`` draws meanings and exemplar sets; ``texts`` says which atoms a text names.
 """

@@ -2,133 +2,62 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Sequence
-from functools import lru_cache
-from importlib import resources
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from milanx.evaluate.common.names import accepted_names
-from milanx.evaluate.common.rows import constant, shuffled
-from milanx.evaluate.common.text import Sentences, find_phrase, lemmas
-from milanx.evaluate.p2.photos import PlantedPhoto, kinds_above, read_photos
+from milanx.evaluate.common.rows import ahead, constant, shuffled
+from milanx.evaluate.common.text import Sentences
+from milanx.evaluate.p2.photos import PlantedPhoto, read_photos
 from milanx.evaluate.p2.planted import PlantedUnit, generate
-from milanx.exemplars.planted import Meaning, plant
+from milanx.evaluate.p2.texts import (
+    attribute_f1,
+    committed_phrases,
+    connective_of,
+    find_atoms,
+    phrase_table,
+)
+from milanx.exemplars.planted import plant
 from milanx.files.replacing import RUN, check_place
-from milanx.language.gpt2 import normalise_text
-from milanx.measures.intervals import bootstrap, paired
+from milanx.measures.intervals import bootstrap
 from milanx.progress import Reporter, Silent
 
 if TYPE_CHECKING:
-    from milanx.describing.describer import Describer
+    from milanx.describing.describer import Describer, Description
+    from milanx.exemplars.store import ExemplarStore
 
 HELD_OUT = 0.2  # share of the photos that no training of a describer sees, by group
-NEGATIONS = frozenset({"without", "no", "not", "but"})
 FURTHER = 400  # views beside the exemplars, in which contrast can be found
 CONNECTIVES = ("single", "and", "or", "and-not")
-Table = dict[str, list[list[str]]]
 
 
-@lru_cache(maxsize=1)
-def _class_names() -> dict[str, tuple[str, ...]]:
-    """Return a class's own name -> all accepted names of the classes that are called so."""
-    found: dict[str, tuple[str, ...]] = {}
-    for names in accepted_names().values():
-        found[names[0]] = (*found.get(names[0], ()), *names)
-    return found
+@dataclass(frozen=True)
+class Planting:
+    """What is planted, on which photos.
 
-
-@lru_cache(maxsize=1)
-def committed_phrases() -> dict[str, list[str]]:
-    """Return atom -> accepted phrases, as they were written before any description was seen."""
-    text = resources.files("milanx.evaluate.p2").joinpath("p2_phrases.json").read_text("utf-8")
-    table: dict[str, list[str]] = json.loads(text)
-    return table
-
-
-def phrase_table(atoms: set[str]) -> Table:
-    """Return atom -> lemmatised phrases: from the committed table, the names of a class, itself."""
-    known, classes = committed_phrases(), _class_names()
-    return {a: [lemmas(p) for p in known.get(a) or classes.get(a) or [a]] for a in atoms}
-
-
-def find_atoms(text: str, table: Table) -> dict[str, bool]:
-    """Find the atoms that a text names: atom -> whether it stands behind a negation.
-
-    A phrase inside a longer one that is named too does not count ("car" in "sports car").
+    Attributes:
+        images: parquet files with regions or names; their held-out fifth is used.
+        whole: those of them that no training read at all, of which every photo is used.
+        count: units.
+        seed: of everything that is drawn.
     """
-    words = lemmas(text)
-    negated = next((i for i, w in enumerate(normalise_text(text).split()) if w in NEGATIONS), None)
-    spans = [(start, start + len(phrase), atom)
-             for atom, phrases in table.items() for phrase in phrases
-             for start in range(len(words) - len(phrase) + 1)
-             if words[start : start + len(phrase)] == phrase]  # fmt: skip
-    outer = [s for s in spans if not any(
-        o[0] <= s[0] and s[1] <= o[1] and o[1] - o[0] > s[1] - s[0] for o in spans)]  # fmt: skip
-    found: dict[str, int] = {}
-    for start, _, atom in outer:
-        found[atom] = min(start, found.get(atom, start))
-    return {atom: negated is not None and start > negated for atom, start in found.items()}
 
-
-def attribute_f1(
-    text: str, meaning: Meaning, table: Table, found: dict[str, bool] | None = None
-) -> float:
-    """F1 of the atoms found in a text with the right polarity, against those of a meaning.
-
-    An atom that shares a found word with the meaning's own, or that one of them says anyway (the
-    kind of a class), never counts against a text. ``found`` is what `find_atoms` gave, where it
-    is known.
-    """
-    found = find_atoms(text, table) if found is None else found
-    wanted = {
-        atom: meaning.connective == "and-not" and i == 1 for i, atom in enumerate(meaning.atoms)
-    }
-    hits = sum(found.get(atom) == negative for atom, negative in wanted.items())
-    if not hits:
-        return 0.0
-    said = {kind for kind, members in _members().items() if members & wanted.keys()}
-    words = lemmas(text)
-    own = [
-        p for atom in (*wanted, *said) for p in table.get(atom, []) if find_phrase(words, p) >= 0
-    ]
-    false = 0
-    for atom, negative in found.items():
-        if atom in wanted:
-            false += negative != wanted[atom]
-        else:
-            false += not any(p in own for p in table[atom])
-    precision, recall = hits / (hits + false), hits / len(wanted)
-    return 2 * precision * recall / (precision + recall)
-
-
-@lru_cache(maxsize=1)
-def _members() -> dict[str, set[str]]:
-    """Return kind above classes -> the names of its classes."""
-    names = accepted_names()
-    return {kind: {names[w][0] for w in wnids} for kind, wnids in kinds_above().items()}
-
-
-def connective_of(text: str) -> str:
-    """Read the connective off a text."""
-    words = normalise_text(text).split()
-    if NEGATIONS & set(words):
-        return "and-not"
-    return "or" if "or" in words else "and" if "and" in words else "single"
+    images: tuple[Path, ...]
+    whole: tuple[Path, ...] = ()
+    count: int = 200
+    seed: int = 0
 
 
 def evaluate(
     describer: Describer,
-    images: Sequence[Path],
+    asked: Planting,
     *,
-    whole: Sequence[Path] = (),
-    count: int = 200,
-    seed: int = 0,
     out: Path | None = None,
     overwrite: bool = False,
     progress: Reporter | None = None,
@@ -137,10 +66,7 @@ def evaluate(
 
     Args:
         describer: what is measured.
-        images: parquet files with regions or names; their held-out fifth is used.
-        whole: those of them that no training read at all, of which every photo is used.
-        count: units.
-        seed: of everything that is drawn.
+        asked: what is planted.
         out: where the planted store is written; a temporary folder when None.
         overwrite: replace a run folder that is there.
         progress: told about encoding and describing.
@@ -154,21 +80,21 @@ def evaluate(
     started = time.monotonic()
     if out:
         check_place(out, RUN, overwrite=overwrite)
-    photos = read_photos(images, HELD_OUT, whole=whole, seed=seed)
-    units = generate(photos, count, seed)
+    photos = read_photos(asked.images, HELD_OUT, whole=asked.whole, seed=asked.seed)
+    units = generate(photos, asked.count, asked.seed)
     with tempfile.TemporaryDirectory() as folder:
         place = out or Path(folder) / "planted"
-        store = plant_units(place, units, photos, seed, overwrite=overwrite)
+        store = plant_units(place, units, photos, asked.seed, overwrite=overwrite)
         found = describer.describe(store, progress=progress or Silent())
     texts = [d.text for d in found]
     argmax = [_likeliest(d) for d in found]
     held = {accepted_names()[w][0] for w in describer.training.get("held_out_wnids", [])
             if w in accepted_names()}  # fmt: skip
-    report = _report(units, texts, argmax, held, seed)
+    report = _report(units, texts, argmax, held, asked.seed)
     report |= {
         "describer": describer.name,
         "photos": len(photos),
-        "seed": seed,
+        "seed": asked.seed,
         "seconds": round(time.monotonic() - started, 1),
         "units": [
             {"meaning": u.meaning.phrase, "connective": u.meaning.connective,
@@ -179,11 +105,11 @@ def evaluate(
     return report
 
 
-def _likeliest(description: Any) -> str:
+def _likeliest(description: Description) -> str:
     """Return the candidate of the highest log p(d|E); the description where none has one."""
-    known = [c for c in description.candidates if c.log_p_given_exemplars is not None]
-    best = max(known, key=lambda c: float(c.log_p_given_exemplars), default=None)
-    return str(description.text if best is None else best.text)
+    known = [(c.log_p_given_exemplars, c.text) for c in description.candidates
+             if c.log_p_given_exemplars is not None]  # fmt: skip
+    return max(known, key=lambda pair: pair[0], default=(0.0, description.text))[1]
 
 
 def plant_units(
@@ -193,7 +119,7 @@ def plant_units(
     seed: int,
     *,
     overwrite: bool = False,
-) -> Any:
+) -> ExemplarStore:
     """Write units as a store: exemplars, activations of all photos, and views for contrast.
 
     The further views are, for each unit, two photos that show a part of its meaning and leave it
@@ -271,13 +197,7 @@ def _report(
                 "forced choice": bootstrap(right[inside]),
                 "connective": bootstrap(connective[inside]),
             }
-    notes = []
-    for name, other in others.items():
-        difference = paired(own, other)
-        low, high = difference["interval"]
-        notes.append(
-            f"description - {name}: {difference['estimate']:+.3f} [{low:+.3f}, {high:+.3f}]"
-        )
+    notes = [ahead("description", own, name, other) for name, other in others.items()]
     notes.append("and-not: a describer that looks at no contrast views cannot know of absence")
     return {"protocol": "P2 planted units", "n": len(units), "rows": rows, "notes": notes}
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from milanx.errors import InputError
+from milanx.evaluate.common.rows import likeliest, signed
 from milanx.evaluate.p3 import correlate as co
 from milanx.evaluate.p3.aside import Probe, read_probe
 from milanx.evaluate.p3.simulate import LayerScores, Row
@@ -35,16 +36,13 @@ def layer_scores(
     Left out are dead units, the sign ``-`` (its images have no record of every image), and units
     that give one value on all images kept aside.
     """
-    columns: dict[int, int] = {}
-    for unit, _ in run.store.units(layer):
-        columns.setdefault(unit, len(columns))
     maxima = run.store.maxima(layer)
     rows = [
         i
         for i, row in enumerate(run.rows)
         if row["layer"] == layer and row["sign"] == "+" and row["status"] != "dead"
     ]
-    at = [columns[run.rows[i]["unit"]] for i in rows]
+    at = [run.store.column(layer, run.rows[i]["unit"]) for i in rows]
     aside = np.asarray(maxima[probe.aside.indices], np.float32)[:, at].T
     search = np.asarray(maxima[probe.search.indices], np.float32)[:, at].T
     alive: np.ndarray = np.asarray(co.varying(aside, probe.aside.sources).any(1))
@@ -61,34 +59,6 @@ def scored_layers(run: Run) -> list[str]:
     """Return the layers that reach the output; inert ones leave every denominator."""
     inert = {x["name"] for x in run.settings.get("layers", []) if x.get("inert")}
     return [layer for layer in run.store.layers if layer not in inert]
-
-
-def unit_scores(
-    run: Run,
-    *,
-    texts: Sequence[str] | None = None,
-    probe: Probe | None = None,
-    seed: int = 0,
-) -> np.ndarray:
-    """Score each row of a run alone: the within-source correlation of its text.
-
-    Args:
-        run: the run.
-        texts: one for each of ``run.rows``; their descriptions when None.
-        probe: what `read_probe` returned; made with the bundled simulator when None.
-        seed: of the folds.
-
-    Returns:
-        [rows], NaN where a row cannot be scored.
-    """
-    probe = probe or read_probe(run, seed=seed)
-    texts = [r["description"] or "" for r in run.rows] if texts is None else texts
-    scores = np.full(len(run.rows), np.nan)
-    for layer in scored_layers(run):
-        made, rows = layer_scores(run, layer, probe, seed)
-        if rows:
-            scores[rows] = made.correlations([texts[i] for i in rows])
-    return scores
 
 
 def evaluate(
@@ -208,7 +178,7 @@ def _score(
     texts = [run.rows[i]["description"] or "" for i in rows]
     sigmoids = made.sigmoids(texts)
     found = {"description": made.row(made.predict(texts, sigmoids))}
-    argmax = [_likeliest(run.rows[i]) for i in rows]
+    argmax = [likeliest(run.rows[i]) for i in rows]
     methods = {} if argmax == texts else {"argmax p(d|E)": argmax}
     if other is not None:
         methods[other.name] = other.texts([run.rows[i] for i in rows])
@@ -228,14 +198,6 @@ def _score(
             "correlation": float(found["description"].scores[place]),
             "best_correlation": float(found["best of vocabulary"].scores[place]),
         })  # fmt: skip
-
-
-def _likeliest(row: dict[str, Any]) -> str:
-    """Return the candidate of the highest log p(d|E); the description where there is none."""
-    scored = [c for c in row["candidates"] or [] if c["log_p_given_exemplars"] is not None]
-    if not scored:
-        return str(row["description"] or "")
-    return str(max(scored, key=lambda c: c["log_p_given_exemplars"])["text"])
 
 
 class _Other:
@@ -284,8 +246,7 @@ def _notes(
 ) -> list[str]:
     lines = []
     for name, claim in claims.items():
-        low, high = claim["interval"]
-        text = f"{name}: {claim['estimate']:+.3f} [{low:+.3f}, {high:+.3f}]"
+        text = f"{name}: {signed(claim)}"
         if "p_holm" in claim:
             text += (
                 f", {'ahead' if claim['ahead'] else 'not ahead'} (Holm p = {claim['p_holm']:.3f})"

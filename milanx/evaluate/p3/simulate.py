@@ -55,11 +55,6 @@ class LayerScores:
         distinct, columns = _distinct(texts)
         return co.predict(self.similar_aside(distinct)[columns], sigmoids, self.fold)
 
-    def correlations(self, texts: Sequence[str]) -> np.ndarray:
-        """Score texts, one a unit: the within-source correlations [u]."""
-        predictions = self.predict(texts, self.sigmoids(texts))
-        return co.correlations(predictions, self.aside, self.sources)
-
     def best_texts(self, vocabulary: Sequence[str], sigmoids: list[co.Sigmoid]) -> list[str]:
         """Find for each unit the text that correlates best on the images searched."""
         table = co.correlation_table(self.similar_search(vocabulary), self.search,

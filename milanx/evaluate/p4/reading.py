@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from milanx.errors import FormatError, InputError
+from milanx.evaluate.common.rows import ahead
+from milanx.evaluate.p4.questions import KINDS
 from milanx.evaluate.p4.sheets import LETTERS
-from milanx.evaluate.p4.study import DESCRIPTION, EXEMPLARS, KEY, KINDS, VERSION
+from milanx.evaluate.p4.study import DESCRIPTION, EXEMPLARS, KEY, VERSION
 from milanx.files import fingerprint_file, read_json
-from milanx.measures.intervals import DRAWS, paired, wilson
+from milanx.measures.intervals import DRAWS, wilson
 
 CHANCE = 0.2
 ABSTAINED = ("", "?")
@@ -151,11 +153,9 @@ def _notes(
         for kind in KINDS if name not in (DESCRIPTION, EXEMPLARS) else ():
             both = sorted(p for p in mine if p in right[name] and p[0] == kind)
             if both:
-                found = paired(np.array([mine[p] for p in both]),
-                               np.array([right[name][p] for p in both]))  # fmt: skip
-                low, high = found["interval"]
-                lines.append(f"description - {name}, {kind}: {found['estimate']:+.3f} "
-                             f"[{low:+.3f}, {high:+.3f}]")  # fmt: skip
+                theirs = np.array([right[name][p] for p in both])
+                lines.append(ahead("description", np.array([mine[p] for p in both]),
+                                   f"{name}, {kind}", theirs))  # fmt: skip
     total: dict[str, int] = {}
     for entry in content["questions"].values():
         total[entry["list"]] = total.get(entry["list"], 0) + 1

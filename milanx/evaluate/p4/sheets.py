@@ -53,10 +53,9 @@ def dim(views: np.ndarray, masks: np.ndarray) -> np.ndarray:
     return (views * share).round().astype(np.uint8)
 
 
-def columns(store: ExemplarStore, layer: str) -> dict[int, tuple[int, int]]:
-    """Return unit -> (its row in the store, its column in ``max.npy``), for the sign ``+``."""
-    plus = [(row, unit) for row, (unit, s) in enumerate(store.units(layer)) if s == "+"]
-    return {unit: (row, column) for column, (row, unit) in enumerate(plus)}
+def plus_rows(store: ExemplarStore, layer: str) -> dict[int, int]:
+    """Return unit -> its row in the store, for the sign ``+``."""
+    return {unit: row for row, (unit, sign) in enumerate(store.units(layer)) if sign == "+"}
 
 
 def top_aside(run: Run, layer: str, units: Sequence[int], each: int) -> dict[int, np.ndarray]:
@@ -85,11 +84,10 @@ def top_aside(run: Run, layer: str, units: Sequence[int], each: int) -> dict[int
             "all of its images are of one group, or could become exemplars",
             "describe with more images, of more groups",
         )
-    place = columns(run.store, layer)
     maxima = run.store.maxima(layer)
     found = {}
     for unit in units:
-        values = np.asarray(maxima[:, place[unit][1]])
+        values = np.asarray(maxima[:, run.store.column(layer, unit)])
         best = [sorted(there, key=lambda i: (-values[i], i))[:each]
                 for _, there in sorted(aside.items())]  # fmt: skip
         found[unit] = np.array([i for part in best for i in part], np.int64)
@@ -145,11 +143,11 @@ def aside_sheets(
     from milanx.exemplars.masks import make_masks
 
     maps, views = _maps(run, layer, wanted, target, images, batch_size, advance)
-    store, place = run.store, columns(run.store, layer)
+    store, place = run.store, plus_rows(run.store, layer)
     record, stats = store.record(layer), store.stats(layer)
     sheets = {}
     for unit, shown in wanted.items():
-        row = place[unit][0]
+        row = place[unit]
         stacked = torch.from_numpy(np.stack([maps[unit, int(i)] for i in shown]))[None]
         masks = make_masks(
             stacked, {k: v[[row]] for k, v in stats.items()}, ["+"], record, store.view_size

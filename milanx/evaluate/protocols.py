@@ -1,0 +1,182 @@
+"""Protocols by name: what is asked is checked first, then each is run and its report written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from milanx.errors import InputError, did_you_mean
+from milanx.files.replacing import EVALUATION, RUN, check_file, check_place
+from milanx.progress import Reporter
+
+if TYPE_CHECKING:
+    from milanx.runs import Run
+
+VERSION = 1
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is measured, on what, and beside what.
+
+    Attributes:
+        run: the run folder that p1 and p3 score; where p2 and kin write their planted units.
+        protocols: of `PROTOCOLS`.
+        images: photos for p2 and kin; for p3 where the run's images lie now, if they have moved.
+        describer: for p1's linear probe, p2 and kin: ``builtin`` or a folder.
+        count: planted units of p2.
+        simulator: for p3, ``builtin``, a folder, or an open_clip model's name.
+        against: for p1 and p3, other runs of the same units to compare with (p3: the first).
+        unseen: those of p2's photos that no training read at all: every one is used.
+        vocabulary: for p3, a file of texts, one a line, for its upper row.
+        seed: of everything that is drawn.
+        overwrite: p2 and kin may replace a run folder that is there.
+
+    Raises:
+        InputError: an unknown protocol, protocols that want the folder for two purposes, or
+            planting without photos.
+    """
+
+    run: Path
+    protocols: tuple[str, ...]
+    images: tuple[str, ...] = ()
+    describer: str = "builtin"
+    count: int = 200
+    simulator: str = "builtin"
+    against: tuple[Path, ...] = ()
+    unseen: tuple[str, ...] = ()
+    vocabulary: Path | None = None
+    seed: int = 0
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.protocols if name not in PROTOCOLS]
+        if unknown:
+            raise InputError(
+                f"no protocol {unknown[0]!r}",
+                f"there are {', '.join(PROTOCOLS)}",
+                did_you_mean(unknown[0], PROTOCOLS) or "--protocol p1",
+            )
+        planting = self.planting
+        if planting and len(self.protocols) > 1:
+            scoring = [name for name in self.protocols if name not in PLANTING]
+            other = (*scoring, planting[-1])[0]
+            raise InputError(
+                f"{planting[0]} and {other} cannot share {self.run}",
+                f"{planting[0]} writes its planted units there, and {other} needs the folder "
+                "itself",
+                "run them one by one, each with a folder of its own",
+            )
+        if planting and not self.images:
+            raise InputError(
+                f"{planting[0]} needs photos",
+                "it plants units on photos with labels or regions",
+                "--images FILE.parquet",
+            )
+
+    @property
+    def planting(self) -> list[str]:
+        """Those of the protocols that write a run of planted units."""
+        return [name for name in self.protocols if name in PLANTING]
+
+
+def run_protocols(asked: Asked, progress: Reporter | None = None) -> list[Report]:
+    """Run protocols by name.
+
+    The reports of p1 and p3 are also written into the run, ``evaluation-p1.json`` and so on.
+
+    Args:
+        asked: what is measured.
+        progress: told about long parts.
+
+    Raises:
+        InputError: a run, photos or runs beside it that cannot be used, or a folder that holds
+            what must not be replaced.
+    """
+    if asked.planting:
+        check_place(asked.run, RUN, overwrite=asked.overwrite)
+    for name in asked.protocols:
+        check_file(asked.run, f"evaluation-{name}.json", EVALUATION)
+    reports = []
+    for name in asked.protocols:
+        reports.append(PROTOCOLS[name](asked, progress))
+        if name not in PLANTING:
+            write_report(asked.run, name, reports[-1])
+    return reports
+
+
+def write_report(run: Path, protocol: str, report: Report) -> Path:
+    """Write a report into its run folder, atomically; returns where."""
+    from milanx.files import write_json
+
+    path = run / f"evaluation-{protocol}.json"
+    write_json(path, EVALUATION, VERSION, report)
+    return path
+
+
+def _scored(root: Path) -> Run:
+    """Open a run that may be given a score."""
+    from milanx.runs import open_run
+
+    opened = open_run(root)
+    if opened.demonstration:
+        raise InputError(
+            "no score is given for the built-in images",
+            "they are a demonstration and hold few concepts",
+            "probe with photos of your own; p1 needs labelled ones",
+        )
+    return opened
+
+
+def _p1(asked: Asked, progress: Reporter | None) -> Report:
+    from milanx.evaluate.p1 import protocol as p1
+    from milanx.runs import open_run
+
+    others = [open_run(other) for other in asked.against]
+    run = _scored(asked.run)
+    return p1.evaluate(run, describer=asked.describer, against=others, seed=asked.seed)
+
+
+def _p2(asked: Asked, progress: Reporter | None) -> Report:
+    from milanx.describing.describer import Describer
+    from milanx.evaluate.p2 import protocol as p2
+
+    files, whole = (tuple(map(Path, paths)) for paths in (asked.images, asked.unseen))
+    planting = p2.Planting(files, whole, asked.count, asked.seed)
+    return p2.evaluate(
+        Describer.load(asked.describer), planting,
+        out=asked.run, overwrite=asked.overwrite, progress=progress,
+    )  # fmt: skip
+
+
+def _p3(asked: Asked, progress: Reporter | None) -> Report:
+    from milanx.evaluate.p3 import protocol as p3
+
+    return p3.evaluate(
+        _scored(asked.run),
+        simulator=asked.simulator,
+        against=asked.against[0] if asked.against else None,
+        vocabulary=asked.vocabulary,
+        images=asked.images,
+        seed=asked.seed,
+        progress=progress,
+    )
+
+
+def _kin(asked: Asked, progress: Reporter | None) -> Report:
+    from milanx.describing.describer import Describer
+    from milanx.evaluate.p1 import kin
+
+    return kin.evaluate(
+        Describer.load(asked.describer), [Path(i) for i in asked.images],
+        seed=asked.seed, out=asked.run, overwrite=asked.overwrite, progress=progress,
+    )  # fmt: skip
+
+
+PROTOCOLS: dict[str, Callable[[Asked, Reporter | None], Report]] = {
+    "p1": _p1, "p2": _p2, "p3": _p3, "kin": _kin,
+}  # fmt: skip
+PLANTING = ("p2", "kin")  # these write a run of planted units, the others read one
