@@ -9,8 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from milanx.describing.describer import Describer, Description
-    from milanx.describing.ranker import Candidate, SearchSettings
+    from milanx.describing.candidates import Candidate, Description
+    from milanx.describing.describer import Describer
+    from milanx.describing.settings import SearchSettings
     from milanx.errors import FormatError, InputError, Interrupted, MilanxError, MissingWeights
     from milanx.exemplars.request import ExtractSettings
     from milanx.exemplars.store import ExemplarSet, ExemplarStore
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PLACES = {
-    "Candidate": "describing.ranker",
+    "Candidate": "describing.candidates",
     "Describer": "describing.describer",
-    "Description": "describing.describer",
+    "Description": "describing.candidates",
     "ExemplarSet": "exemplars.store",
     "ExemplarStore": "exemplars.store",
     "ExtractSettings": "exemplars.request",
@@ -34,7 +35,7 @@ _PLACES = {
     "MissingWeights": "errors",
     "Preprocess": "images.preprocess",
     "Run": "runs",
-    "SearchSettings": "describing.ranker",
+    "SearchSettings": "describing.settings",
     "describe": "pipeline",
     "extract": "pipeline",
     "open_run": "runs",

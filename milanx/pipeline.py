@@ -19,8 +19,9 @@ from milanx.progress import Reporter, Silent, Timed
 if TYPE_CHECKING:
     from torch import nn
 
-    from milanx.describing.describer import Describer, Description
-    from milanx.describing.ranker import SearchSettings
+    from milanx.describing.candidates import Description
+    from milanx.describing.describer import Describer
+    from milanx.describing.settings import SearchSettings
     from milanx.exemplars.inputs import Inputs
     from milanx.exemplars.request import ExtractSettings, Request
     from milanx.exemplars.store import ExemplarStore

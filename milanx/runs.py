@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,16 +14,16 @@ from milanx.files import read_json, read_table, write_json, write_table
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from milanx.describing.describer import Description
-    from milanx.describing.ranker import Candidate
+    from milanx.describing.candidates import Candidate, Description
     from milanx.exemplars.store import ExemplarSet, ExemplarStore
 
 RUN = "milanx-run"
 RUN_VERSION = 1
 UNITS = "milanx-units"
-UNITS_VERSION = 1
+UNITS_VERSION = 2  # 2: rank and its terms
+OLDER_UNITS = (1,)
 STATUSES = ("described", "unclear", "dead")
-FIGURES = ("pmi", "log_p_given_exemplars", "log_p_prior", "agreement", "response")
+FIGURES = ("pmi", "log_p_given_exemplars", "log_p_prior", "agreement", "response", "rank")
 
 
 def units_schema() -> pa.Schema:
@@ -31,6 +31,8 @@ def units_schema() -> pa.Schema:
     import pyarrow as pa
 
     figures = [(name, pa.float32()) for name in FIGURES]
+    term = pa.struct([("name", pa.string()), ("value", pa.float32()), ("added", pa.float32())])
+    candidate = pa.struct([("text", pa.string()), *figures, ("terms", pa.list_(term))])
     return pa.schema(
         [
             ("layer", pa.string()),
@@ -41,7 +43,7 @@ def units_schema() -> pa.Schema:
             ("score", pa.float32()),
             ("confidence", pa.float32()),
             *figures,
-            ("candidates", pa.list_(pa.struct([("text", pa.string()), *figures]))),
+            ("candidates", pa.list_(candidate)),
             ("images", pa.list_(pa.int64())),
             ("activations", pa.list_(pa.float32())),
         ]
@@ -94,9 +96,10 @@ def _row(description: Description, images: Any, activations: Any) -> dict[str, A
     """Return one row of the table; ``images`` and ``activations`` are those exemplars' [k]."""
     figures = {name: getattr(description, name) for name in FIGURES}
     candidates = [
-        {"text": c.text, **{name: getattr(c, name) for name in FIGURES}}
+        {"text": c.text, **{name: getattr(c, name) for name in FIGURES},
+         "terms": [asdict(term) for term in c.terms]}
         for c in description.candidates
-    ]
+    ]  # fmt: skip
     return {
         "layer": description.layer,
         "unit": description.unit,
@@ -108,6 +111,30 @@ def _row(description: Description, images: Any, activations: Any) -> dict[str, A
         "images": images.tolist(),
         "activations": activations.tolist(),
     }
+
+
+def _current(table: pa.Table) -> pa.Table:
+    """Bring a table of an earlier version to the current columns; what it lacks is null."""
+    import pyarrow as pa
+
+    schema = units_schema()
+    if table.schema.equals(schema):
+        return table
+    return pa.Table.from_pylist(table.to_pylist(), schema=schema)
+
+
+def candidates_of(row: Mapping[str, Any]) -> tuple[Candidate, ...]:
+    """Return the candidates of a row of the table, best first."""
+    from milanx.describing.candidates import Candidate
+
+    return tuple(Candidate.from_row(candidate) for candidate in row["candidates"] or ())
+
+
+def likeliest(row: Mapping[str, Any]) -> str:
+    """Return a row's text of the highest log p(d|E); the description where none has one."""
+    from milanx.describing import candidates
+
+    return candidates.likeliest(candidates_of(row), row["description"] or "")
 
 
 @dataclass(frozen=True)
@@ -126,6 +153,7 @@ class UnitView:
     log_p_prior: float | None
     agreement: float | None
     response: float | None
+    rank: float | None
     row: dict[str, Any] = field(repr=False, compare=False)
     run: Run = field(repr=False, compare=False)
 
@@ -137,9 +165,7 @@ class UnitView:
     @property
     def candidates(self) -> tuple[Candidate, ...]:
         """The best texts, best first."""
-        from milanx.describing.ranker import Candidate
-
-        return tuple(Candidate(**candidate) for candidate in self.row["candidates"])
+        return candidates_of(self.row)
 
 
 class Run:
@@ -188,6 +214,8 @@ class Run:
     def units(self) -> pa.Table:
         """The table, a row a unit and sign (columns: `units_schema`).
 
+        In one of an earlier version ranks are null and have no terms.
+
         Raises:
             InputError: nothing was described yet.
         """
@@ -198,7 +226,7 @@ class Run:
                 "there is no units.parquet: only exemplars were extracted, or the run was stopped",
                 f"milanx describe ... --out {self.root}",
             )
-        return read_table(path, UNITS, UNITS_VERSION)
+        return _current(read_table(path, UNITS, UNITS_VERSION, OLDER_UNITS))
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:

@@ -1,13 +1,17 @@
-"""Every test has a cache of its own and no network."""
+"""Every test has a cache of its own and no network; a run that several files look at."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from accelerate.state import AcceleratorState
+
+if TYPE_CHECKING:
+    import milanx
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -25,3 +29,26 @@ def own_accelerator() -> Iterator[None]:
     """Let no test find the device and precision that another one settled."""
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="session")
+def describer() -> milanx.Describer:
+    """The bundled describer."""
+    import milanx
+
+    return milanx.Describer.load("builtin")
+
+
+@pytest.fixture(scope="session")
+def planted(describer: milanx.Describer, tmp_path_factory: pytest.TempPathFactory) -> milanx.Run:
+    """Planted pixel units, through capture as any model, described by the bundled describer."""
+    import milanx
+    from milanx.exemplars.planted import PixelUnits
+    from milanx.report.page import write_page
+
+    made = milanx.describe(
+        PixelUnits(), layers=["units"], images="builtin:probe", limit=240,
+        out=tmp_path_factory.mktemp("runs") / "planted", describer=describer,
+    )  # fmt: skip
+    write_page(made)
+    return made

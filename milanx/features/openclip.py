@@ -1,4 +1,4 @@
-"""Any open_clip model as the frozen encoder, with the interface of `features.encoder.Encoder`.
+"""Any open_clip model as the frozen encoder, a `features.encoder.Encoder`.
 
 A CLIP is trained so that its pooled image feature meets the text, not its patches.
 `OpenClipEncoder` therefore offers several ways to dense features, by the setting ``dense``:
@@ -28,7 +28,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import KW_ONLY, asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,7 @@ from torch.nn import functional as F
 
 from milanx.environment import announce_clip
 from milanx.errors import InputError, MilanxError, MissingWeights, did_you_mean
-from milanx.features.encoder import edge_strengths
-from milanx.features.pixels import EDGE_CHANNELS, PIXEL_CHANNELS
+from milanx.features.encoder import EncoderSpec, on_grid
 from milanx.features.towers import Vit, tower_of
 from milanx.files import fingerprint
 
@@ -49,8 +48,8 @@ MARGIN = 0.1  # of its longer side by which the box of a mask is widened on each
 
 
 @dataclass(frozen=True)
-class OpenClipSpec:
-    """What defines an encoder made with open_clip.
+class OpenClipSpec(EncoderSpec):
+    """What defines an encoder made with open_clip; see `EncoderSpec` for what is not listed here.
 
     Attributes:
         model: name of an open_clip model, ``hf-hub:owner/name``, or a local folder with
@@ -61,33 +60,22 @@ class OpenClipSpec:
         stages: further depths: blocks of a ViT, stages of a CNN, as indices of
             ``forward_intermediates``.
         grid: side of the grid that all features are brought to, in cells; 0: the tower's own.
-        edges: whether a cell also tells how strong its edges are in four orientations.
         seed: of random weights.
         image_size: side that views are resized to, in pixels; found by the encoder.
         joint: width of the space shared with the text tower; found by the encoder.
-        kind: tells this spec from `milanx.features.encoder.EncoderSpec` in files.
+        kind: tells this spec from `milanx.features.smallclip.SmallClipSpec` in files.
     """
 
     model: str
     pretrained: str = ""
     dense: str = "auto"
-    stages: tuple[int, ...] = ()
+    _: KW_ONLY
     grid: int = 0
     edges: bool = True
     seed: int = 0
     image_size: int = 0
     joint: int = 0
     kind: str = "open_clip"
-
-    @property
-    def pixel_channels(self) -> int:
-        """How many of the last channels of a dense feature come from pixels alone."""
-        return PIXEL_CHANNELS + EDGE_CHANNELS * self.edges
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> OpenClipSpec:
-        """Read what `asdict` wrote."""
-        return cls(**{**values, "stages": tuple(values["stages"])})
 
 
 def _open_clip_name(spec: OpenClipSpec) -> str:
@@ -282,16 +270,9 @@ class OpenClipEncoder(nn.Module):
 
         A cell of the grid is the same part of the view as the cell of a mask.
         """
-        grid = self.spec.grid
         pixels, inputs = self._pixels(views)
         last, stages = self._tower.maps(inputs, self.spec.stages)
-        mean = F.adaptive_avg_pool2d(pixels, grid)
-        square = F.adaptive_avg_pool2d(pixels.square(), grid)
-        deviation = (square - mean.square()).clamp_min(0).sqrt()
-        maps = [F.adaptive_avg_pool2d(m, grid) for m in (last, *stages)] + [mean, deviation]
-        if self.spec.edges:
-            maps.append(edge_strengths(pixels, grid))
-        return torch.cat(maps, dim=1).permute(0, 2, 3, 1)
+        return on_grid([last, *stages], pixels, self.spec)
 
     def joint(self, features: torch.Tensor) -> torch.Tensor:
         """Bring features [..., d] (or their first ``last_channels``) to unit rows [..., joint]."""

@@ -186,9 +186,12 @@ def tower_of(visual: Any, way: str) -> Vit | Timm | ResNet:
     from open_clip.timm_model import TimmModel
     from open_clip.transformer import VisionTransformer
 
-    for kind, adapter in ((VisionTransformer, Vit), (TimmModel, Timm), (ModifiedResNet, ResNet)):
-        if isinstance(visual, kind):
-            return adapter(visual, way)  # type: ignore[no-any-return, abstract]
+    if isinstance(visual, VisionTransformer):
+        return Vit(visual, way)
+    if isinstance(visual, TimmModel):
+        return Timm(visual, way)
+    if isinstance(visual, ModifiedResNet):
+        return ResNet(visual, way)
     raise InputError(
         f"the image tower {type(visual).__name__} cannot be used",
         "dense features are known for open_clip's ViT and ResNet and for towers from timm",

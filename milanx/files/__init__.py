@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,8 +123,8 @@ def write_json(path: Path, name: str, version: int, content: dict[str, Any]) -> 
     write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path, name: str, version: int) -> dict[str, Any]:
-    """Read what `write_json` wrote.
+def read_json(path: Path, name: str, version: int, older: Sequence[int] = ()) -> dict[str, Any]:
+    """Read what `write_json` wrote, of a version or one of the ``older`` ones.
 
     Raises:
         FormatError: no such file, not json, another format, or a version not known.
@@ -136,18 +136,25 @@ def read_json(path: Path, name: str, version: int) -> dict[str, Any]:
     except (ValueError, OSError) as error:
         raise FormatError(f"{path} cannot be read", str(error), "make it again") from error
     found = content if isinstance(content, dict) else {}
-    check_format(path, found.get("format"), found.get("version"), name, version)
+    check_format(path, found.get("format"), found.get("version"), name, version, older)
     return found
 
 
-def check_format(path: Path, found: object, found_version: object, name: str, version: int) -> None:
-    """Raise `FormatError` unless a file's format and version are the expected ones."""
+def check_format(
+    path: Path,
+    found: object,
+    found_version: object,
+    name: str,
+    version: int,
+    older: Sequence[int] = (),
+) -> None:
+    """Raise `FormatError` unless a file's format is the expected one, and its version or older."""
     if found != name:
         raise FormatError(f"{path} is no {name}", f"its format is {found!r}, not {name!r}")
-    if found_version != version:
+    if found_version not in (version, *older):
         raise FormatError(
             f"{path} has version {found_version} of the format {name}",
-            f"this milanx reads version {version}",
+            f"this milanx reads version {' and '.join(map(str, (version, *older)))}",
             "use the milanx that wrote it, or make it again",
         )
 
@@ -161,8 +168,8 @@ def write_table(path: Path, table: pa.Table, name: str, version: int) -> None:
         pq.write_table(table.replace_schema_metadata(meta), temporary, compression="zstd")
 
 
-def read_table(path: Path, name: str, version: int) -> pa.Table:
-    """Read what `write_table` wrote.
+def read_table(path: Path, name: str, version: int, older: Sequence[int] = ()) -> pa.Table:
+    """Read what `write_table` wrote, of a version or one of the ``older`` ones.
 
     Raises:
         FormatError: no such file, damaged, another format, or a version not known.
@@ -179,5 +186,6 @@ def read_table(path: Path, name: str, version: int) -> pa.Table:
     meta = table.schema.metadata or {}
     found_version = meta.get(b"version", b"-1").decode()
     version_number = int(found_version) if found_version.lstrip("-").isdigit() else None
-    check_format(path, meta.get(b"format", b"none").decode(), version_number, name, version)
+    kind = meta.get(b"format", b"none").decode()
+    check_format(path, kind, version_number, name, version, older)
     return table

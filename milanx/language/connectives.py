@@ -14,6 +14,7 @@ from milanx.language.gpt2 import normalise_text
 from milanx.language.words import stem
 
 CONNECTIVES = ("or", "and", "without")
+BETWEEN = frozenset({*CONNECTIVES, "of", "with", "on", "in", "a", "an", "the"})  # name nothing
 
 
 def split(text: str, whole: Container[str] = ()) -> tuple[str, str, str] | None:
@@ -33,6 +34,21 @@ def split(text: str, whole: Container[str] = ()) -> tuple[str, str, str] | None:
         if found and first and second:
             return first, connective, second
     return None
+
+
+def joins(text: str) -> bool:
+    """Whether a text, folded by `normalise_text`, joins two things: whether `split` divides it."""
+    return split(text) is not None
+
+
+def says_missing(text: str) -> bool:
+    """Whether a text, folded by `normalise_text`, says anywhere what is missing."""
+    return " without " in text
+
+
+def named(text: str) -> list[str]:
+    """Return the stems of the words of a folded text that name something, in their order."""
+    return [stem(word) for word in text.split() if word not in BETWEEN]
 
 
 def join_features(
@@ -60,11 +76,6 @@ def join_features(
             if part[1] == "without":
                 found[row, len(CONNECTIVES) :] = vectors[place[part[2]]]
     return found
-
-
-def joins(text: str) -> bool:
-    """Whether a text, folded by `normalise_text`, holds a connective."""
-    return any(f" {connective} " in text for connective in CONNECTIVES)
 
 
 def possible_pairs(parts: Sequence[str]) -> list[tuple[int, str, int]]:

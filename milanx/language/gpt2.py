@@ -18,6 +18,7 @@ END = "<|endoftext|>"
 MAX_VOCABULARY = 8000
 # Tokens of one forward pass when texts are scored: their logits fit in a CPU cache, or fill a GPU.
 BATCH_TOKENS = {"cpu": 1024, "cuda": 32768}
+BATCH_TOKENS_ELSEWHERE = 8192
 
 
 def train_tokenizer(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
@@ -162,46 +163,35 @@ def encode_texts(
 
 @torch.inference_mode()
 def log_probabilities(
-    model: GPT2LMHeadModel,
-    ids: torch.Tensor,
-    mask: torch.Tensor,
-    prefix: torch.Tensor | None = None,
-    batch_tokens: int | None = None,
+    model: GPT2LMHeadModel, ids: torch.Tensor, mask: torch.Tensor
 ) -> torch.Tensor:
     """Compute the log-probability of whole texts, end token included, in nats.
 
-    The sequence that the model reads is prefix, beginning token, text, end token.
+    The sequence that the model reads is beginning token, text, end token.
 
     Args:
         model: a causal language model.
         ids: int64 [n, t], as `encode_texts` gives them.
         mask: bool [n, t].
-        prefix: [n, p, width] embeddings put before the beginning token, or None.
-        batch_tokens: tokens of one forward pass; `BATCH_TOKENS` of the model's device when None.
 
     Returns:
         float32 [n], on the CPU.
     """
     device = model.get_input_embeddings().weight.device
-    batch_tokens = batch_tokens or BATCH_TOKENS.get(device.type, 8192)
+    batch_tokens = BATCH_TOKENS.get(device.type, BATCH_TOKENS_ELSEWHERE)
     lengths = mask.sum(1)
     order = torch.argsort(lengths, stable=True)
     out = torch.empty(len(ids), dtype=torch.float32)
     start = 0
-    extra = 1 + (0 if prefix is None else prefix.shape[1])
     while start < len(order):
         # As many of the shortest that are left as fit; their padding stays small.
-        size = max(1, batch_tokens // (int(lengths[order[start]]) + extra))
+        size = max(1, batch_tokens // (int(lengths[order[start]]) + 1))
         rows = order[start : start + size]
         longest = int(lengths[rows].max())
         here, where = ids[rows, :longest].to(device), mask[rows, :longest].to(device)
         begin = here.new_full((len(rows), 1), model.config.bos_token_id)
         embedded = model.get_input_embeddings()(torch.cat([begin, here[:, :-1]], dim=1))
-        skip = 0
-        if prefix is not None:
-            skip = prefix.shape[1]
-            embedded = torch.cat([prefix[rows.to(prefix.device)].to(embedded), embedded], dim=1)
-        logits = model(inputs_embeds=embedded).logits[:, skip:].float()
+        logits = model(inputs_embeds=embedded).logits.float()
         chosen = logits.gather(2, here[..., None]).squeeze(2) - logits.logsumexp(2)
         out[rows] = (chosen * where).sum(1).cpu()
         start += len(rows)

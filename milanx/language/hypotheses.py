@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from milanx.language.incremental import CHUNK, Incremental
-from milanx.language.settings import SearchSettings
+from milanx.language.settings import HypothesisSettings
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
@@ -78,7 +78,7 @@ class _Beam:
         self,
         model: GPT2LMHeadModel,
         prefixes: torch.Tensor,
-        settings: SearchSettings,
+        settings: HypothesisSettings,
         prior: GPT2LMHeadModel | None,
     ) -> None:
         self.settings = settings
@@ -225,11 +225,34 @@ def ban_repeats(logits: torch.Tensor, texts: torch.Tensor, size: int) -> None:
     logits[(*rows, grams[..., -1][(*rows, gram)])] = -math.inf
 
 
+def hypotheses(
+    model: GPT2LMHeadModel,
+    prefixes: torch.Tensor,
+    settings: HypothesisSettings,
+    prior: GPT2LMHeadModel | None = None,
+) -> list[Found]:
+    """Find texts of each unit by the settings' strategy.
+
+    Args:
+        model: p(d|E).
+        prefixes: [u, p, width].
+        settings: strategy and its numbers.
+        prior: p(d), needed when ``stepwise`` is not 0.
+
+    Returns:
+        For each unit (token ids without the end token, log p of the whole text with its end
+        token, in nats), best first.
+    """
+    if settings.strategy == "nucleus":
+        return nucleus_search(model, prefixes, settings)
+    return beam_search(model, prefixes, settings, prior)
+
+
 @torch.inference_mode()
 def beam_search(
     model: GPT2LMHeadModel,
     prefixes: torch.Tensor,
-    settings: SearchSettings,
+    settings: HypothesisSettings,
     prior: GPT2LMHeadModel | None = None,
 ) -> list[Found]:
     """Find the likeliest texts of each unit, in groups when the settings say ``diverse``.
@@ -251,7 +274,7 @@ def beam_search(
 
 @torch.inference_mode()
 def nucleus_search(
-    model: GPT2LMHeadModel, prefixes: torch.Tensor, settings: SearchSettings
+    model: GPT2LMHeadModel, prefixes: torch.Tensor, settings: HypothesisSettings
 ) -> list[Found]:
     """Draw texts of each unit by nucleus sampling (Holtzman et al. 2020, section 3.1).
 

@@ -24,11 +24,14 @@ class Prior:
         self.tokenizer = tokenizer
         self._known: dict[str, float] = {}
 
-    def __call__(self, texts: Sequence[str], max_tokens: int = 62) -> list[float]:
-        """Return log p of each whole text with its end token, in nats."""
+    def __call__(self, texts: Sequence[str]) -> list[float]:
+        """Return log p of each whole text with its end token, in nats.
+
+        Texts are cut to what the model has positions for.
+        """
         new = sorted({text for text in texts if text not in self._known})
         if new:
-            ids, mask = encode_texts(self.tokenizer, new, max_tokens)
-            values = log_probabilities(self.model, ids, mask, prefix=None)
+            ids, mask = encode_texts(self.tokenizer, new, self.model.config.n_positions)
+            values = log_probabilities(self.model, ids, mask)
             self._known.update(zip(new, values.tolist(), strict=True))
         return [self._known[text] for text in texts]

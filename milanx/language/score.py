@@ -19,7 +19,7 @@ def score_texts(
 ) -> list[list[float]]:
     """Compute the log-probability of whole texts behind their unit's prefix, in nats.
 
-    The same as `milanx.language.gpt2.log_probabilities` with each text's own copy of the prefix.
+    The sequence that the model reads is prefix, beginning token, text, end token.
 
     Args:
         model: p(d|E).

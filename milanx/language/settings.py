@@ -1,4 +1,4 @@
-"""How candidates are found and ranked: one object of settings, checked when it is made."""
+"""How hypotheses of p(d|E) are searched: settings that are checked when they are made."""
 
 from __future__ import annotations
 
@@ -10,43 +10,26 @@ STRATEGIES = ("beam", "diverse", "nucleus")
 
 
 @dataclass(frozen=True)
-class SearchSettings:
-    """How descriptions are searched.
+class HypothesisSettings:
+    """How texts are searched under p(d|E).
 
     Attributes:
-        beam: hypotheses kept.
+        beam: hypotheses kept; 50 as of MILAN (Hernandez et al. 2022).
         max_tokens: of a text that is searched, its end token included; retrieved ones may be
-            longer.
-        lam: lambda of log p(d|E) - lambda log p(d).
-        candidates: how many are kept beside the description.
-        method: ``pmi``, or ``argmax`` for log p(d|E) alone.
-        strategy: ``beam``; ``diverse``, a beam in groups that avoid each other's words;
-            ``nucleus``, sampling.
+            longer. 16 tokens hold nearly all descriptions that people wrote of units: their 95th
+            percentile is 12 words.
+        strategy: ``beam``; ``diverse``, a beam in groups that avoid each other's words
+            (Vijayakumar et al. 2016); ``nucleus``, sampling (Holtzman et al. 2020).
         groups: of the diverse beam, which share ``beam`` equally.
         diversity: nats that a word costs a group for each hypothesis of the groups before it
-            that has this word at this place.
-        top_p: mass of the nucleus that words are drawn from.
-        samples: texts drawn for each unit.
+            that has this word at this place; 0.5 is among the values of Vijayakumar et al.
+        top_p: mass of the nucleus that words are drawn from; 0.95 as of Holtzman et al.
+        samples: texts drawn for each unit, as many as the beam keeps.
         seed: of the draws. All units read the same draws, so that a unit's texts do not depend
             on the units beside it.
         stepwise: beams are ranked by log p(d|E) - stepwise * log p(d) at every step; 0 is off.
         min_tokens: least tokens of a description, its end token left out.
         no_repeat: n-grams of this many tokens never occur twice in a text; 0 is off.
-        length_penalty: nats taken for each token when candidates are ranked (below 0: given).
-        agreement: weight of the agreement of text and exemplars (`milanx.describing.critic`) in
-            the ranking.
-        response: weight of the correlation of text and activations (`milanx.describing.response`)
-            in the ranking.
-        retrieved: phrases that the critic finds to agree most, and as many that foretell the
-            activations best where ``response`` has a weight, that are ranked beside what the
-            strategy finds; 0 is none.
-        composed: joined texts a connective, made of two retrieved phrases that foretell the
-            activations better together than each does, that are ranked beside the others where
-            ``response`` has a weight; 0 is none.
-        joined: nats taken in the ranking from a text that joins two things, which fits by chance
-            more easily than one.
-        without: nats taken in the ranking from a text that says what is missing ("A without B"):
-            contrast views seldom bear it out.
 
     Raises:
         InputError: an unknown strategy, or values that no search can have.
@@ -54,9 +37,6 @@ class SearchSettings:
 
     beam: int = 50
     max_tokens: int = 16
-    lam: float = 0.2
-    candidates: int = 10
-    method: str = "pmi"
     strategy: str = "beam"
     groups: int = 5
     diversity: float = 0.5
@@ -66,13 +46,6 @@ class SearchSettings:
     stepwise: float = 0.0
     min_tokens: int = 0
     no_repeat: int = 0
-    length_penalty: float = 0.0
-    agreement: float = 0.0
-    response: float = 0.0
-    retrieved: int = 0
-    composed: int = 0
-    joined: float = 0.0
-    without: float = 0.0
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 from milanx.files import write_text
 from milanx.files.replacing import PAGE, check_file
+from milanx.report.why import reasons
 
 if TYPE_CHECKING:
     from milanx.runs import Run
@@ -22,6 +24,7 @@ QUALITY = 72
 SHOWN = 15  # exemplars of a unit
 GRID = 14  # side of the masks that are embedded, in cells; the page smooths them
 UNITS_AT_ONCE = 64
+FIGURES = ("rank", "pmi", "log_p_given_exemplars", "log_p_prior")  # of a candidate
 
 
 def write_page(run: Run) -> Path:
@@ -84,8 +87,9 @@ def _units(run: Run) -> list[dict[str, Any]]:
         entries.append({
             "l": row["layer"], "u": row["unit"], "s": row["sign"], "t": row["description"],
             "st": row["status"], "p": _rounded(row["pmi"]), "sc": _rounded(row["score"]),
-            "c": [[c["text"], _rounded(c["pmi"]), _rounded(c["log_p_given_exemplars"]),
-                   _rounded(c["log_p_prior"])] for c in row["candidates"]],
+            "c": [[c["text"], *(_rounded(c[figure]) for figure in FIGURES)]
+                  for c in row["candidates"]],
+            "w": [list(astuple(reason)) for reason in reasons(row)],
             "i": row["images"][:count], "a": [_rounded(a) for a in row["activations"][:count]],
             "m": base64.b64encode(bits.tobytes()).decode(),
         })  # fmt: skip

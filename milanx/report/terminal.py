@@ -13,6 +13,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from milanx.report.why import reasons
+
 if TYPE_CHECKING:
     from milanx.runs import Run, UnitView
     from milanx.targets.units import LayerInfo
@@ -108,18 +110,38 @@ def print_unit(run: Run, view: UnitView) -> None:
         highlight=False,
     )
     table = Table()
-    for name in ("candidate", "PMI", "log p(d|E)", "log p(d)"):
+    for name in ("candidate", "rank", "PMI", "log p(d|E)", "log p(d)"):
         table.add_column(name, justify="left" if name == "candidate" else "right")
     for candidate in view.row["candidates"]:
-        table.add_row(
-            escape(candidate["text"]),
-            _number(candidate["pmi"]),
-            _number(candidate["log_p_given_exemplars"]),
-            _number(candidate["log_p_prior"]),
-        )
+        figures = ("rank", "pmi", "log_p_given_exemplars", "log_p_prior")
+        table.add_row(escape(candidate["text"]), *(_number(candidate[f]) for f in figures))
     console.print(table)
+    _print_why(console, view)
     pairs = zip(view.row["images"], view.row["activations"], strict=True)
     console.print("exemplars: " + ", ".join(f"{i} ({a:.2f})" for i, a in pairs), highlight=False)
+
+
+def _print_why(console: Console, view: UnitView) -> None:
+    """Print what each term of the ranking added to the first text and to the next best."""
+    lines = reasons(view.row)
+    if not lines:
+        if view.row["candidates"]:
+            console.print(
+                "This run was described by an earlier milanx, which kept no terms of the ranking: "
+                "describe it again (--overwrite) to see why a text ranks first."
+            )
+        return
+    names = [escape(candidate["text"]) for candidate in view.row["candidates"][:2]]
+    table = Table(title="why it ranks first, in nats", title_justify="left")
+    table.add_column("term")
+    for name in (*names, "difference")[: 2 * len(names) - 1]:
+        table.add_column(name, justify="right")
+    for line in lines:
+        if line.term == "rank":
+            table.add_section()
+        cells = (line.winner, line.other, line.difference)[: 2 * len(names) - 1]
+        table.add_row(line.term, *cells)
+    console.print(table)
 
 
 def print_layers(name: str, infos: Sequence[LayerInfo]) -> None:

@@ -19,6 +19,8 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from safetensors.torch import load_file, save_file
 
+from milanx.describing.folder import FORMAT, VERSION
+from milanx.describing.settings import SearchSettings
 from milanx.files import atomic_path, write_json, write_text
 from milanx.files.replacing import DESCRIBER, Kind, check_place
 from milanx.language.gpt2 import normalise_text
@@ -66,8 +68,8 @@ AGREEMENT = 3  # the same for the critic
 LANGUAGE = 4  # the same for what the language side is built of
 # How a describer searches unless told otherwise. The weights of agreement and response were chosen
 # on hidden layers (P3, readers), planted units (P2) and a model's logits that are not reported.
-SEARCH = {"beam": 50, "lam": 0.2, "max_tokens": 16, "agreement": 1.5, "response": 300.0,
-          "retrieved": 12, "composed": 4, "joined": 2.0, "without": 3.0}  # fmt: skip
+SEARCH = SearchSettings(agreement=1.5, response=300.0, retrieved=12, composed=4, joined=2.0,
+                        without=3.0)  # fmt: skip
 MIN_WORD_COUNT = 3  # rarer words of captions are misspelled more often than not
 
 
@@ -320,10 +322,10 @@ def _write(
             **_elsewhere(stages),
             "set_encoder": facts["critic"]["set_encoder"],
             "contrast": stages.recipe.decoder.contrast,
-            "search": SEARCH,
+            "search": asdict(SEARCH),
             "training": training,
         }
-        write_json(temporary / "describer.json", "milanx describer", 2, content)
+        write_json(temporary / "describer.json", FORMAT, VERSION, content)
         _write_words(stages, corpus, vocabulary, temporary / "words.json")
         write_text(temporary / "README.md", card(content))
 

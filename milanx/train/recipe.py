@@ -317,7 +317,9 @@ def _check_models(recipe: Recipe, errors: list[str]) -> None:
     from milanx.features.openclip import OpenClipSpec, check_spec
 
     try:
-        check_spec(OpenClipSpec(encoder.model, encoder.pretrained, encoder.dense, encoder.stages))
+        check_spec(
+            OpenClipSpec(encoder.model, encoder.pretrained, encoder.dense, stages=encoder.stages)
+        )
     except MilanxError as error:
         errors.append(" - ".join([error.what, error.why, *filter(None, error.ways_out)]))
 

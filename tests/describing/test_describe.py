@@ -1,43 +1,29 @@
-"""The bundled describer on planted units, the run, its table and its page in a real browser."""
+"""The bundled describer on planted units, the run and its table."""
 
 from __future__ import annotations
 
 import json
-import re
 import shutil
-import subprocess
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import milanx
 from milanx.bench.describe import bench_describe
-from milanx.describing.ranker import DIM, Candidate, doubt_of
+from milanx.describing.ranker import TERMS
 from milanx.errors import FormatError, InputError
 from milanx.exemplars.planted import COLOURS, PixelUnits
-from milanx.report.page import write_page
-from milanx.runs import UNITS, UNITS_VERSION, open_run, units_schema, write_units
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+from milanx.runs import FIGURES, UNITS, UNITS_VERSION, open_run, units_schema, write_units
 
 
 @pytest.fixture(scope="module")
-def describer() -> milanx.Describer:
-    return milanx.Describer.load("builtin")
-
-
-@pytest.fixture(scope="module")
-def run(describer: milanx.Describer, tmp_path_factory: pytest.TempPathFactory) -> milanx.Run:
-    """Planted pixel units, through capture as any model, described by the bundled describer."""
-    made = milanx.describe(
-        PixelUnits(), layers=["units"], images="builtin:probe", limit=240,
-        out=tmp_path_factory.mktemp("runs") / "planted", describer=describer,
-    )  # fmt: skip
-    write_page(made)
-    return made
+def run(planted: milanx.Run) -> milanx.Run:
+    """Planted pixel units, described by the bundled describer."""
+    return planted
 
 
 def test_planted_colours_are_told_apart(run: milanx.Run) -> None:
@@ -52,27 +38,17 @@ def test_planted_colours_are_told_apart(run: milanx.Run) -> None:
     assert own > others, texts
 
 
-def _ranks(describer: milanx.Describer, candidates: Sequence[Candidate]) -> list[float]:
-    how = describer.settings
-    surest = max(c.log_p_given_exemplars or 0.0 for c in candidates)
-    found = []
-    for c in candidates:
-        words, r = c.text.split(), c.response or 0.0
-        joined = how.joined * bool({"and", "or", "without"} & set(words))
-        told = how.agreement * (c.agreement or 0.0)
-        told += how.response * doubt_of(surest) * r**3 / (r**2 + DIM**2)
-        found.append(c.pmi + told - joined - how.without * ("without" in words))
-    return found
-
-
-def test_table_is_read_without_milanx(run: milanx.Run, describer: milanx.Describer) -> None:
+def test_table_is_read_without_milanx(run: milanx.Run) -> None:
     table = pq.read_table(run.root / "units.parquet")
     assert table.schema.names == units_schema().names
     assert table.num_rows == len(run)
     assert table.column("score").null_count == len(run)
     for row in table.to_pylist():
-        ranks = _ranks(describer, [Candidate(**c) for c in row["candidates"]])
-        assert ranks[0] == pytest.approx(max(ranks))
+        ranks = [c["rank"] for c in row["candidates"]]
+        assert row["rank"] == ranks[0] == max(ranks)
+        for c in row["candidates"]:
+            assert [t["name"] for t in c["terms"]] == [term.name for term in TERMS]
+            assert c["rank"] == pytest.approx(sum(t["added"] for t in c["terms"]), abs=1e-4)
         assert row["pmi"] == row["candidates"][0]["pmi"]
         assert row["description"] == row["candidates"][0]["text"]
         assert len(row["images"]) == len(row["activations"]) == 15
@@ -85,7 +61,7 @@ def test_a_unit_alone_has_the_text_that_it_has_in_the_layer(
     for unit in (0, 5, 11):
         alone = describer.describe(run.store, units={"units": [(unit, "+")]})[0]
         other = together[unit, "+"]
-        ranks = _ranks(describer, other.candidates)
+        ranks = [c.rank for c in other.candidates]
         if len(ranks) < 2 or ranks[0] - ranks[1] > 1e-4:
             assert alone.text == other.text
             assert alone.pmi == pytest.approx(other.pmi, abs=1e-3)
@@ -147,6 +123,30 @@ def test_unknown_versions_are_refused(run: milanx.Run, tmp_path: Path) -> None:
         open_run(tmp_path)
 
 
+def test_a_table_of_an_earlier_milanx_is_read(run: milanx.Run, tmp_path: Path) -> None:
+    """Version 1 had neither ranks nor terms."""
+    from milanx.files import read_table, write_table
+
+    shutil.copytree(run.root, tmp_path / "old")
+    rows = read_table(run.root / "units.parquet", UNITS, UNITS_VERSION).to_pylist()
+    for row in rows:
+        del row["rank"]
+        for candidate in row["candidates"]:
+            del candidate["rank"], candidate["terms"]
+    names = [name for name in units_schema().names if name != "rank"]
+    figures = [(f, pa.float32()) for f in FIGURES if f != "rank"]
+    candidates = pa.list_(pa.struct([("text", pa.string()), *figures]))
+    schema = pa.schema([(n, candidates if n == "candidates" else units_schema().field(n).type)
+                        for n in names])  # fmt: skip
+    write_table(tmp_path / "old" / "units.parquet", pa.Table.from_pylist(rows, schema), UNITS, 1)
+    old = open_run(tmp_path / "old")
+    for view, before in zip(old, run, strict=True):
+        assert (view.description, view.pmi, view.rank) == (before.description, before.pmi, None)
+        for mine, theirs in zip(view.candidates, before.candidates, strict=True):
+            assert mine == replace(theirs, rank=None, terms=())
+    assert all(row["rank"] is None for row in old.rows)
+
+
 def test_a_described_unit_must_be_in_the_store(run: milanx.Run, tmp_path: Path) -> None:
     stranger = milanx.Description("units", 999, "+", "described", "x")
     with pytest.raises(ValueError, match="not extracted"):
@@ -159,110 +159,8 @@ def test_search_settings_change_the_ranking_alone(
     how = describer.search_defaults(method="argmax")
     units = {"units": [(u, "+") for u in range(4)]}
     for d in describer.describe(run.store, settings=how, units=units):
-        likeliest = max(d.candidates, key=lambda c: c.log_p_given_exemplars)
-        assert d.text == likeliest.text
-
-
-def dump(page: Path, hash_: str, tmp_path: Path) -> str:
-    """Open the page in Chromium and return its document after scripts have run.
-
-    Units are drawn as they come into view, which a busy machine does late: up to four looks.
-    """
-    for look in range(4):
-        document = _dump(page, hash_, tmp_path, 5000 * 2**look)
-        if "<canvas" in document:
-            break
-    return document
-
-
-def _dump(page: Path, hash_: str, tmp_path: Path, milliseconds: int) -> str:
-    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
-               "--no-first-run", "--disable-background-networking", "--disable-component-update",
-               "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}",
-               f"--virtual-time-budget={milliseconds}", "--dump-dom",
-               f"file://{page}{hash_}"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    return done.stdout.split("<main", 1)[1]
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_page_in_a_real_browser(run: milanx.Run, tmp_path: Path) -> None:
-    page = (run.root / "page" / "index.html").resolve()
-    everything = dump(page, "", tmp_path)
-    assert everything.count("<article") == len(run)
-    assert "<canvas" in everything
-    one = dump(page, "#units/7", tmp_path)
-    assert 'class="open"' in one.split("</article>")[0]
-    assert "units:7" in one.split("</article>")[0]
-
-
-TYPED = """<script>
-addEventListener("load", () => {
-  for (const [id, value] of Object.entries(%s)) {
-    const box = document.getElementById(id);
-    box.value = value;
-    box.dispatchEvent(new Event("input", {bubbles: true}));
-  }
-});
-</script></body>"""
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_search_filter_and_sort_boxes_of_the_page(run: milanx.Run, tmp_path: Path) -> None:
-    copy = tmp_path / "run"
-    shutil.copytree(run.root, copy)
-    made = open_run(copy)
-    for i, row in enumerate(made.rows):
-        row["description"] = f"thing {chr(122 - i)}"
-        row["candidates"] = []
-    made.rows[1]["description"] = "a violet heron"
-    made.rows[2]["description"] = "herons on a lake"
-    made.rows[3]["status"] = "dead"
-    page = write_page(made).resolve()
-    plain = page.read_text()
-
-    def shown(**boxes: str) -> list[str]:
-        page.write_text(plain.replace("</body>", TYPED % json.dumps(boxes)))
-        document = dump(page, "", tmp_path)
-        return re.findall(r"<article.*?<span[^>]*>(.*?)</span>", document, re.DOTALL)
-
-    assert len(shown(q="thing")) == len(made) - 2
-    assert shown(q="HERON") == ["a violet heron", "herons on a lake"]
-    assert shown(q="heron lake") == ["herons on a lake"]
-    assert shown(q="heron", status="dead") == []
-    assert shown(status="dead") == [made.rows[3]["description"]]
-    by_text = shown(sort="text")
-    assert by_text == sorted(by_text)
-    assert by_text != shown()
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_page_escapes_every_text(run: milanx.Run, tmp_path: Path) -> None:
-    evil = "</script><img src=x onerror=document.title='broken'><b>"
-    copy = tmp_path / "run"
-    shutil.copytree(run.root, copy)
-    made = open_run(copy)
-    made.rows[0]["description"] = evil
-    made.settings["target"]["name"] = evil
-    html = write_page(made).read_text()
-    assert evil not in html
-    document = dump((copy / "page" / "index.html").resolve(), "", tmp_path)
-    assert "<img" not in document
-    assert "&lt;/script&gt;" in document
-
-
-def test_page_is_self_contained(run: milanx.Run) -> None:
-    html = (run.root / "page" / "index.html").read_text()
-    for word in ("http://", "https://", "<link", "@import"):
-        assert word not in html
-    assert len(np.unique(run.store.view_indices())) < 240
-
-
-def test_unknown_describers(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="neither 'builtin' nor a folder"):
-        milanx.Describer.load("no-such-describer")
-    with pytest.raises(FormatError, match="does not exist"):
-        milanx.Describer.load(tmp_path)
+        assert d.text == d.likeliest
+        assert d.candidates[0].rank == d.log_p_given_exemplars
 
 
 def test_what_is_wrong_with_words_or_describer_is_said_before_the_work(tmp_path: Path) -> None:

@@ -1,12 +1,31 @@
 """Responses to all views: the closed form equals plain correlations."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from milanx.describing.response import EXACT, NO_OPINION, Responses, most_alike
+from milanx.describing.response import Others, Responses, Views, most_alike
+from milanx.describing.settings import ResponseSettings
 
 NAMES = list("abcdef")
+HOW = ResponseSettings(no_opinion=150, exact=0.3, near=2, near_share=0.25)
+NO_OPINION, EXACT = HOW.no_opinion, HOW.exact
+
+
+def responses(
+    seen: torch.Tensor,
+    sources: list[str],
+    activations: torch.Tensor,
+    shown: dict[str, torch.Tensor] | None = None,
+    *,
+    others: Others | None = None,
+    photographs: int | None = None,
+    how: ResponseSettings = HOW,
+) -> Responses:
+    views = Views(seen, sources, photographs or len(seen), shown or {})
+    return Responses(views, activations, how, others)
 
 
 def test_correlations_equal_the_plain_version() -> None:
@@ -15,7 +34,7 @@ def test_correlations_equal_the_plain_version() -> None:
     sources = ["b" if i % 3 else "a" for i in range(90)]
     activations = torch.from_numpy(rng.normal(size=(90, 4)).astype(np.float32)) * 7 + 3
     texts = torch.from_numpy(rng.normal(size=(6, 5)).astype(np.float32))
-    found = Responses(seen, sources, activations).correlations([3, 1], NAMES, texts)
+    found = responses(seen, sources, activations).correlations([3, 1], NAMES, texts)
     similar = (seen @ texts.T).numpy()
     expected = np.zeros((2, 6))
     for source in ("a", "b"):
@@ -29,7 +48,7 @@ def test_correlations_equal_the_plain_version() -> None:
 
 def test_what_pixels_show_is_not_asked_of_the_joint_space() -> None:
     shares = torch.rand(40)
-    told = Responses(torch.rand(40, 2), ["a"] * 40, shares[:, None] * 2 + 1, {"red areas": shares})
+    told = responses(torch.rand(40, 2), ["a"] * 40, shares[:, None] * 2 + 1, {"red areas": shares})
     found = told.correlations([0], ["dogs", "red areas"], torch.rand(2, 2))
     assert float(found[0, 1]) == pytest.approx(EXACT * 40 / (40 + NO_OPINION), abs=1e-5)
     assert float(found[0, 0]) < 0.1
@@ -39,7 +58,7 @@ def test_sources_apart_and_constant_units_tell_nothing() -> None:
     seen = torch.eye(4).repeat_interleave(10, 0)[:, :2].contiguous()
     sources = ["a"] * 20 + ["b"] * 20
     by_source = torch.tensor([0.0] * 20 + [1.0] * 20)[:, None]  # constant within each source
-    found = Responses(seen, sources, by_source).correlations([0], NAMES[:2], torch.eye(2))
+    found = responses(seen, sources, by_source).correlations([0], NAMES[:2], torch.eye(2))
     assert found.tolist() == [[0.0, 0.0]]
 
 
@@ -55,14 +74,16 @@ def test_a_text_that_holds_for_all_neighbours_falls_behind() -> None:
     looks[:3] = looks[0] + 0.1 * looks[:3]
     near = most_alike(looks, [0, 1, 2], 2)
     assert [sorted(row) for row in near.tolist()] == [[1, 2], [0, 2], [0, 1]]
-    plain = Responses(shows, sources, dogs, None, others).correlations([0], NAMES[:2], texts)[0]
-    told = Responses(shows, sources, dogs, None, others, near).correlations([0], NAMES[:2], texts)[
-        0
-    ]
+    beside = Others(others, near)
+    plain, told = (
+        responses(shows, sources, dogs, others=beside, how=replace(HOW, near_share=share))
+        .correlations([0], NAMES[:2], texts)[0]
+        for share in (0.0, 0.25)
+    )  # fmt: skip
     assert plain[0] > plain[1] and told[0] < told[1]
-    alone = most_alike(looks[:1], [0])
+    alone = most_alike(looks[:1], [0], 2)
     assert alone.shape == (1, 0)
-    same = Responses(shows, sources, dogs[:, :1], None, others[:, 3:], alone)
+    same = responses(shows, sources, dogs[:, :1], others=Others(others[:, 3:], alone))
     assert same.correlations([0], NAMES[:1], texts[:1]).isfinite().all()
 
 
@@ -72,7 +93,7 @@ def test_joined_texts_are_fuzzy_sets_of_their_parts() -> None:
     shows = torch.from_numpy((rng.random((400, 2)) < 0.4).astype(np.float32))
     a, b = shows.bool().T
     meanings = torch.stack([a | b, a & b, a & ~b], 1).float()
-    told = Responses(shows, ["a"] * 200 + ["b"] * 200, meanings)
+    told = responses(shows, ["a"] * 200 + ["b"] * 200, meanings)
     texts = torch.eye(2)
     pairs = [(0, "or", 1), (0, "and", 1), (0, "without", 1), (1, "or", 0)]
     for unit in range(3):
@@ -86,14 +107,14 @@ def test_joined_texts_are_fuzzy_sets_of_their_parts() -> None:
 
 def test_of_joined_texts_what_pixels_tell_counts_less() -> None:
     shares, seen = torch.rand(40), torch.rand(40, 2)
-    told = Responses(seen, ["a"] * 40, shares[:, None], {"red areas": shares, "red things": shares})
+    told = responses(seen, ["a"] * 40, shares[:, None], {"red areas": shares, "red things": shares})
     pair = told.joined(0, ["red areas", "red things"], torch.rand(2, 2), [(0, "or", 1)])
     assert float(pair[0]) == pytest.approx(EXACT * 40 / (40 + NO_OPINION), abs=1e-5)
 
 
 def test_few_views_say_little() -> None:
     activations = torch.arange(8.0)[:, None]
-    few = Responses(activations.repeat(1, 2), ["a"] * 8, activations)
+    few = responses(activations.repeat(1, 2), ["a"] * 8, activations)
     assert float(few.correlations([0], NAMES[:2], torch.eye(2))[0, 0]) == pytest.approx(
         8 / (8 + NO_OPINION)
     )
@@ -102,8 +123,8 @@ def test_few_views_say_little() -> None:
 def test_cuts_of_one_photograph_count_as_one() -> None:
     torch.manual_seed(0)
     activations = torch.rand(400, 1)
-    apart = Responses(activations.repeat(1, 2), ["a"] * 400, activations)
-    alike = Responses(activations.repeat(1, 2), ["a"] * 400, activations, photographs=10)
+    apart = responses(activations.repeat(1, 2), ["a"] * 400, activations)
+    alike = responses(activations.repeat(1, 2), ["a"] * 400, activations, photographs=10)
     r = [told.correlations([0], NAMES[:2], torch.eye(2))[0, 0] for told in (apart, alike)]
-    assert float(r[0]) == pytest.approx(400 / 600, abs=1e-3)
-    assert float(r[1]) == pytest.approx(10 / 210, abs=1e-3)
+    assert float(r[0]) == pytest.approx(400 / (400 + NO_OPINION), abs=1e-3)
+    assert float(r[1]) == pytest.approx(10 / (10 + NO_OPINION), abs=1e-3)

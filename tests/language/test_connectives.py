@@ -4,7 +4,15 @@ from collections.abc import Sequence
 
 import torch
 
-from milanx.language.connectives import best_pairs, join_features, joins, possible_pairs, split
+from milanx.language.connectives import (
+    best_pairs,
+    join_features,
+    joins,
+    named,
+    possible_pairs,
+    says_missing,
+    split,
+)
 
 
 def _embed(texts: Sequence[str]) -> torch.Tensor:
@@ -37,6 +45,12 @@ PARTS = ["dogs", "red dogs", "trees"]
 def test_joined_texts_are_told_from_words_that_look_like_connectives() -> None:
     assert joins("dogs or trees") and joins("dogs without trees") and joins("dogs and trees")
     assert not joins("corals") and not joins("orchids") and not joins("andes")
+
+
+def test_what_is_missing_is_told_wherever_it_stands() -> None:
+    assert says_missing("dogs without trees") and says_missing("cats or dogs without trees")
+    assert not says_missing("without") and not says_missing("dogs and trees")
+    assert named("the dogs without a tree") == named("dog trees")
 
 
 def test_phrases_of_one_word_are_not_joined() -> None:

@@ -11,20 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milanx.describing.ranker import (
-    Candidate,
-    SearchSettings,
-    beam_search,
-    doubt_of,
-    foretells,
-    hypotheses,
-    rerank,
-    search,
-)
 from milanx.errors import InputError
-from milanx.language.gpt2 import build_gpt2, log_probabilities, train_tokenizer
-from milanx.language.hypotheses import ban_repeats, draw, largest
-from milanx.language.prior import Prior
+from milanx.language.gpt2 import build_gpt2
+from milanx.language.hypotheses import ban_repeats, beam_search, draw, hypotheses, largest
+from milanx.language.settings import HypothesisSettings
+from tests import oracles
 
 WORDS, END = 7, 0
 
@@ -64,15 +55,7 @@ def prefixes() -> torch.Tensor:
 def log_p(
     model: torch.nn.Module, texts: list[tuple[int, ...]], prefix: torch.Tensor | None
 ) -> list[float]:
-    """Score whole texts with `milanx.language.gpt2.log_probabilities`."""
-    longest = max(map(len, texts)) + 1
-    ids = torch.full((len(texts), longest), END)
-    mask = torch.zeros(len(texts), longest, dtype=torch.bool)
-    for i, text in enumerate(texts):
-        ids[i, : len(text)] = torch.tensor(text, dtype=torch.long)
-        mask[i, : len(text) + 1] = True
-    own = None if prefix is None else prefix.expand(len(texts), -1, -1)
-    return log_probabilities(model, ids, mask, own).tolist()
+    return [oracles.log_p(model, text, prefix) for text in texts]
 
 
 class Next:
@@ -92,14 +75,14 @@ class Next:
 
 
 HOWS = [
-    SearchSettings(beam=9, max_tokens=6),
-    SearchSettings(beam=9, max_tokens=6, strategy="diverse", groups=3),
-    SearchSettings(beam=7, max_tokens=6, strategy="diverse", groups=3, diversity=3.0),
-    SearchSettings(samples=20, max_tokens=6, strategy="nucleus"),
-    SearchSettings(beam=9, max_tokens=6, stepwise=0.4),
-    SearchSettings(beam=9, max_tokens=7, min_tokens=3, no_repeat=2),
-    SearchSettings(samples=20, max_tokens=7, strategy="nucleus", min_tokens=3, no_repeat=1),
-    SearchSettings(
+    HypothesisSettings(beam=9, max_tokens=6),
+    HypothesisSettings(beam=9, max_tokens=6, strategy="diverse", groups=3),
+    HypothesisSettings(beam=7, max_tokens=6, strategy="diverse", groups=3, diversity=3.0),
+    HypothesisSettings(samples=20, max_tokens=6, strategy="nucleus"),
+    HypothesisSettings(beam=9, max_tokens=6, stepwise=0.4),
+    HypothesisSettings(beam=9, max_tokens=7, min_tokens=3, no_repeat=2),
+    HypothesisSettings(samples=20, max_tokens=7, strategy="nucleus", min_tokens=3, no_repeat=1),
+    HypothesisSettings(
         beam=8, max_tokens=7, strategy="diverse", groups=4, min_tokens=2, no_repeat=2, stepwise=0.2
     ),
 ]
@@ -107,7 +90,7 @@ HOWS = [
 
 @pytest.mark.parametrize("how", HOWS, ids=range(len(HOWS)))
 def test_every_strategy_is_exact_and_a_unit_does_not_feel_the_batch(
-    model: torch.nn.Module, prior: torch.nn.Module, prefixes: torch.Tensor, how: SearchSettings
+    model: torch.nn.Module, prior: torch.nn.Module, prefixes: torch.Tensor, how: HypothesisSettings
 ) -> None:
     together = hypotheses(model, prefixes, how, prior)
     assert len(together) == len(prefixes)
@@ -126,8 +109,54 @@ def test_every_strategy_is_exact_and_a_unit_does_not_feel_the_batch(
         assert [s for _, s in alone] == pytest.approx([s for _, s in found], abs=1e-4)
 
 
+def test_beam_equals_enumeration_when_it_is_wide_enough(model: torch.nn.Module) -> None:
+    prefixes = torch.randn(2, 2, 16)
+    found = beam_search(model, prefixes, HypothesisSettings(beam=400, max_tokens=4))
+    every = [t for n in range(4) for t in itertools.product(range(1, 7), repeat=n)]
+    for unit in range(2):
+        expected = sorted(((oracles.log_p(model, list(t), prefixes[unit]), t) for t in every),
+                          reverse=True)  # fmt: skip
+        assert len(found[unit]) == len(every)
+        known = {tokens: p for p, tokens in expected}
+        for (tokens, score), (p, _) in zip(found[unit], expected, strict=True):
+            assert score == pytest.approx(p, abs=1e-4)
+            assert score == pytest.approx(known[tokens], abs=1e-4)
+
+
+def test_a_narrow_beam_is_a_plain_beam(model: torch.nn.Module) -> None:
+    prefix = torch.randn(1, 2, 16)
+    beam, longest = 3, 5
+    alive: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
+    finished: list[tuple[float, tuple[int, ...]]] = []
+    for _ in range(longest):
+        grown = []
+        for _, tokens in alive:
+            finished.append((oracles.log_p(model, list(tokens), prefix[0]), tokens))
+            for token in range(1, 7):
+                text = [*tokens, token]
+                ended = oracles.log_p(model, text, prefix[0])
+                with torch.inference_mode():
+                    embedded = model.get_input_embeddings()(torch.tensor([[0, *text]]))
+                    last = model(inputs_embeds=torch.cat([prefix, embedded], 1)).logits[0, -1]
+                grown.append((ended - float(last.log_softmax(0)[0]), tuple(text)))
+        alive = sorted(grown, reverse=True)[:beam]
+    expected = sorted(finished, reverse=True)[:beam]
+    found = beam_search(model, prefix, HypothesisSettings(beam=beam, max_tokens=longest))[0]
+    assert [t for t, _ in found] == [t for _, t in expected]
+
+
+def test_a_unit_is_the_same_alone_and_in_a_batch(model: torch.nn.Module) -> None:
+    prefixes = torch.randn(6, 2, 16)
+    how = HypothesisSettings(beam=8, max_tokens=8)
+    batch = beam_search(model, prefixes, how)
+    for unit in range(6):
+        alone = beam_search(model, prefixes[unit : unit + 1], how)[0]
+        assert [t for t, _ in alone] == [t for t, _ in batch[unit]]
+        assert [s for _, s in alone] == pytest.approx([s for _, s in batch[unit]], abs=1e-4)
+
+
 def test_bans_leave_no_allowed_text_out(model: torch.nn.Module, prefixes: torch.Tensor) -> None:
-    how = SearchSettings(beam=300, max_tokens=4, min_tokens=2, no_repeat=1)
+    how = HypothesisSettings(beam=300, max_tokens=4, min_tokens=2, no_repeat=1)
     every = [t for n in (2, 3) for t in itertools.permutations(range(1, WORDS), n)]
     for unit, found in enumerate(beam_search(model, prefixes[:2], how)):
         expected = sorted(zip(log_p(model, every, prefixes[unit]), every, strict=True))[::-1]
@@ -140,7 +169,7 @@ def test_a_wide_stepwise_beam_equals_enumeration(
     model: torch.nn.Module, prior: torch.nn.Module, prefixes: torch.Tensor
 ) -> None:
     weight = 0.6
-    how = SearchSettings(beam=300, max_tokens=4, stepwise=weight)
+    how = HypothesisSettings(beam=300, max_tokens=4, stepwise=weight)
     every = [t for n in range(4) for t in itertools.product(range(1, WORDS), repeat=n)]
     before = log_p(prior, every, None)
     for unit, found in enumerate(beam_search(model, prefixes[:2], how, prior)):
@@ -155,11 +184,13 @@ def test_a_wide_stepwise_beam_equals_enumeration(
 def test_stepwise_changes_what_a_narrow_beam_finds(
     model: torch.nn.Module, prior: torch.nn.Module, prefixes: torch.Tensor
 ) -> None:
-    plain = beam_search(model, prefixes, SearchSettings(beam=3, max_tokens=6))
-    weighed = beam_search(model, prefixes, SearchSettings(beam=3, max_tokens=6, stepwise=1), prior)
+    plain = beam_search(model, prefixes, HypothesisSettings(beam=3, max_tokens=6))
+    weighed = beam_search(
+        model, prefixes, HypothesisSettings(beam=3, max_tokens=6, stepwise=1), prior
+    )
     assert [[t for t, _ in found] for found in plain] != [[t for t, _ in f] for f in weighed]
     with pytest.raises(ValueError, match="prior"):
-        beam_search(model, prefixes, SearchSettings(stepwise=0.2))
+        beam_search(model, prefixes, HypothesisSettings(stepwise=0.2))
 
 
 def plain_diverse(
@@ -195,7 +226,7 @@ def plain_diverse(
 def test_diverse_beam_equals_the_plain_version(
     model: torch.nn.Module, prefixes: torch.Tensor, groups: int, diversity: float
 ) -> None:
-    how = SearchSettings(
+    how = HypothesisSettings(
         beam=6, max_tokens=5, strategy="diverse", groups=groups, diversity=diversity
     )
     for unit, found in enumerate(beam_search(model, prefixes, how)):
@@ -208,7 +239,7 @@ def test_diversity_none_is_a_narrow_beam_and_much_is_more_first_words(
     model: torch.nn.Module, prefixes: torch.Tensor
 ) -> None:
     def texts(**changes: object) -> list[list[tuple[int, ...]]]:
-        how = SearchSettings(max_tokens=6, **changes)
+        how = HypothesisSettings(max_tokens=6, **changes)
         return [[t for t, _ in found] for found in beam_search(model, prefixes, how)]
 
     assert texts(beam=6, strategy="diverse", groups=3, diversity=0.0) == texts(beam=2)
@@ -221,7 +252,7 @@ def test_diversity_none_is_a_narrow_beam_and_much_is_more_first_words(
 def test_nucleus_draws_what_the_plain_version_draws(
     model: torch.nn.Module, prefixes: torch.Tensor
 ) -> None:
-    how = SearchSettings(strategy="nucleus", samples=12, max_tokens=5, top_p=0.8, seed=4)
+    how = HypothesisSettings(strategy="nucleus", samples=12, max_tokens=5, top_p=0.8, seed=4)
     draws = torch.rand(5, 12, generator=torch.Generator().manual_seed(4)).tolist()
     for unit, found in enumerate(hypotheses(model, prefixes, how)):
         after, expected = Next(model, prefixes[unit]), {}
@@ -246,7 +277,7 @@ def test_nucleus_draws_what_the_plain_version_draws(
 
 def test_seeds_and_the_smallest_nucleus(model: torch.nn.Module, prefixes: torch.Tensor) -> None:
     def texts(**changes: object) -> list[set[tuple[int, ...]]]:
-        how = SearchSettings(strategy="nucleus", samples=10, max_tokens=8, **changes)
+        how = HypothesisSettings(strategy="nucleus", samples=10, max_tokens=8, **changes)
         return [{t for t, _ in found} for found in hypotheses(model, prefixes, how)]
 
     assert texts(top_p=1.0, seed=1) == texts(top_p=1.0, seed=1) != texts(top_p=1.0, seed=2)
@@ -288,126 +319,6 @@ def test_banned_tokens_are_those_that_would_repeat(text: list[int], size: int) -
         assert bool(logits[0, 0, token] == -np.inf) == banned
 
 
-FOUND = [("red dogs", -2.0), ("dogs", -2.5), ("a dog in the snow", -3.0)]
-BEFORE = {"red dogs": -6.0, "dogs": -3.0, "a dog in the snow": -9.0}
-ALIKE = {"red dogs": 0.1, "dogs": 0.5, "a dog in the snow": -0.2}
-
-
-def ranked(how: SearchSettings, **more: object) -> list[Candidate]:
-    return list(rerank(FOUND, lambda texts: [BEFORE[t] for t in texts], how, **more))
-
-
-def test_agreement_takes_part_in_the_rank_and_not_in_the_pmi() -> None:
-    plain = ranked(SearchSettings())
-    assert [c.text for c in plain] == ["red dogs", "a dog in the snow", "dogs"]
-    assert all(c.agreement is None for c in plain)
-    asked: list[list[str]] = []
-
-    def agreement(texts: list[str]) -> list[float]:
-        asked.append(list(texts))
-        return [ALIKE[t] for t in texts]
-
-    weighed = ranked(SearchSettings(agreement=4.0), agreement=agreement)
-    for c in weighed:
-        assert c.pmi == pytest.approx(c.log_p_given_exemplars - 0.2 * c.log_p_prior)
-        assert c.agreement == pytest.approx(ALIKE[c.text])
-    totals = [c.pmi + 4 * c.agreement for c in weighed]
-    assert totals == sorted(totals, reverse=True)
-    assert weighed[0].text == "dogs"
-    assert len(asked) == 1
-    argmax = ranked(SearchSettings(agreement=4.0, method="argmax"), agreement=agreement)
-    assert [c.text for c in argmax] == ["red dogs", "dogs", "a dog in the snow"]
-    ranked(SearchSettings(), agreement=agreement)
-    assert len(asked) == 2  # without a weight it is not asked
-    with pytest.raises(ValueError, match="agreement"):
-        ranked(SearchSettings(agreement=1.0))
-
-
-def test_response_and_what_is_missing_take_part_in_the_rank() -> None:
-    told = ranked(SearchSettings(response=10.0), response=lambda texts: [ALIKE[t] for t in texts])
-    assert told[0].text == "dogs"
-    assert [c.response for c in told] == pytest.approx([ALIKE[c.text] for c in told])
-    with pytest.raises(ValueError, match="response"):
-        ranked(SearchSettings(response=1.0))
-    found = [("dogs", -2.0), ("dogs without snow", -1.0)]
-    prior = {"dogs": -3.0, "dogs without snow": -3.0}
-
-    def first(how: SearchSettings) -> str:
-        return rerank(found, lambda texts: [prior[t] for t in texts], how)[0].text
-
-    assert first(SearchSettings()) == "dogs without snow"
-    assert first(SearchSettings(without=2.0)) == "dogs"
-    assert first(SearchSettings(joined=2.0)) == "dogs"
-    found[1] = ("dogs or snow", -1.0)
-    prior["dogs or snow"] = -3.0
-    assert first(SearchSettings(without=2.0)) == "dogs or snow"
-    assert first(SearchSettings(joined=2.0)) == "dogs"
-
-
-def test_the_surer_p_is_the_less_a_response_counts() -> None:
-    def first(surest: float) -> str:
-        found = [("dogs", surest), ("trees", surest - 3)]
-        return rerank(found, lambda texts: [-3.0] * 2, SearchSettings(response=40.0),
-                      response=lambda texts: [0.2, 0.4])[0].text  # fmt: skip
-
-    assert [first(-0.5), first(-2.5), first(-6.0)] == ["dogs", "trees", "trees"]
-    assert doubt_of(-0.01) == doubt_of(-1.0) < doubt_of(-2.0) < doubt_of(-2.5) == doubt_of(-9.0)
-
-
-def test_what_may_be_chance_hardly_counts() -> None:
-    assert foretells(0.0) == 0
-    assert foretells(-0.3) == -foretells(0.3)
-    assert foretells(0.03) < 0.1 * 0.03
-    assert foretells(0.4) > 0.9 * 0.4
-
-
-def test_a_penalty_of_length_prefers_the_shorter() -> None:
-    tokens = {"red dogs": 3, "dogs": 2, "a dog in the snow": 6}
-    how = SearchSettings(length_penalty=2.0)
-    assert [c.text for c in ranked(how, tokens=tokens)] == ["dogs", "red dogs", "a dog in the snow"]
-    with pytest.raises(ValueError, match="tokens"):
-        ranked(how)
-
-
-@pytest.mark.parametrize("strategy", ["beam", "diverse", "nucleus"])
-def test_search_asks_the_agreement_of_the_right_unit(
-    monkeypatch: pytest.MonkeyPatch, strategy: str
-) -> None:
-    monkeypatch.setattr("milanx.describing.ranker.UNITS_AT_ONCE", 2)
-    tokenizer = train_tokenizer(["red dogs", "blue sky over water", "striped cats"] * 4, 300)
-    torch.manual_seed(1)
-    model = build_gpt2(len(tokenizer), layers=1, width=16, heads=2).eval()
-    how = SearchSettings(
-        beam=6, samples=6, groups=2, max_tokens=5, strategy=strategy, agreement=3.0,
-        length_penalty=0.1,
-    )  # fmt: skip
-    rows = []
-
-    def agreement(row: int, texts: list[str]) -> np.ndarray:
-        rows.append(row)
-        return np.array([((row + 1) * len(t) % 7) / 7 for t in texts])
-
-    prefixes = torch.randn(5, 2, 16)
-    prior = Prior(model, tokenizer)
-    made = search(model, prior, tokenizer, prefixes, how, agreement=agreement)
-    assert rows == [row for row in range(5) if made[row]]
-    for row, candidates in enumerate(made):
-        for c in candidates:
-            assert c.agreement == pytest.approx(((row + 1) * len(c.text) % 7) / 7)
-
-
-def test_retrieved_texts_are_ranked_where_the_model_can_read_them() -> None:
-    tokenizer = train_tokenizer(["red dogs", "blue sky over water"] * 4, 300)
-    torch.manual_seed(1)
-    model = build_gpt2(len(tokenizer), layers=1, width=16, heads=2, positions=16).eval()
-    short, long = "red dogs", " or ".join(["blue sky over water"] * 8)
-    how = SearchSettings(beam=3, max_tokens=8, candidates=99)
-    made = search(model, Prior(model, tokenizer), tokenizer, torch.randn(2, 2, 16), how,
-                  retrieved=[[short, long], [long]])  # fmt: skip
-    assert short in {c.text for c in made[0]}
-    assert not any(c.text == long for row in made for c in row)
-
-
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -421,15 +332,5 @@ def test_retrieved_texts_are_ranked_where_the_model_can_read_them() -> None:
 )
 def test_settings_that_no_search_can_have(changes: dict, said: str) -> None:
     with pytest.raises(InputError, match=said) as caught:
-        SearchSettings(**changes)
+        HypothesisSettings(**changes)
     assert caught.value.ways_out
-
-
-def test_joins_that_repeat_come_behind_other_things() -> None:
-    texts = ["dogs", "dog or cats", "dogs and cars", "lamps", "tents or ropes", "cats"]
-    found = [(text, -1.0 - i) for i, text in enumerate(texts)]
-    how = SearchSettings(lam=0, agreement=0, response=0, joined=0, candidates=5)
-    made = [c.text for c in rerank(found, lambda texts: [-1.0] * len(texts), how)]
-    assert made == ["dogs", "lamps", "tents or ropes", "cats", "dog or cats"]
-    first = rerank(found[1:3], lambda texts: [-1.0] * len(texts), how)
-    assert [c.text for c in first] == ["dog or cats", "dogs and cars"]

@@ -1,4 +1,4 @@
-"""The rows that stand beside every method: likeliest, constant, shuffled; how far it is ahead."""
+"""The rows that stand beside every method: constant, shuffled; how far it is ahead."""
 
 from __future__ import annotations
 
@@ -75,17 +75,6 @@ def constant(score: Callable[[int, str], float], texts: Sequence[str], seed: int
     """Score of each unit [n] under the one text that is best on the units of other folds."""
     table, _ = _table(score, texts)
     return table[np.arange(len(texts)), constant_choice(table, seed)]
-
-
-def likeliest(row: dict[str, Any]) -> str:
-    """Return a unit's candidate of the highest log p(d|E), of its row of a run's table.
-
-    The description where no candidate has one, as of a describer without language models.
-    """
-    scored = [c for c in row["candidates"] or [] if c["log_p_given_exemplars"] is not None]
-    if not scored:
-        return str(row["description"] or "")
-    return str(max(scored, key=lambda c: c["log_p_given_exemplars"])["text"])
 
 
 def signed(found: dict[str, Any]) -> str:

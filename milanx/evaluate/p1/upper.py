@@ -78,12 +78,11 @@ def linear_probe(run: Run, spec: str | Path, logits: Logits) -> tuple[np.ndarray
     if known is None:
         return None, "the run's settings name no describer"
     describer = Describer.load(spec)
-    path = describer.root / PROBE
     if describer.fingerprint != known:
         return None, "the run was described by another describer than the one given"
-    if not path.is_file():
+    if describer.root is None or not (describer.root / PROBE).is_file():
         return None, "the describer's folder holds none"
-    tensors, classes = read_probe(path)
+    tensors, classes = read_probe(describer.root / PROBE)
     store = run.store
     places = [store.units(r["layer"]).index((r["unit"], r["sign"])) for r in logits.rows]
     shown = np.stack([store.images(r["layer"])[p]

@@ -29,7 +29,7 @@ from milanx.measures.intervals import bootstrap
 from milanx.progress import Reporter, Silent
 
 if TYPE_CHECKING:
-    from milanx.describing.describer import Describer, Description
+    from milanx.describing.describer import Describer
     from milanx.exemplars.store import ExemplarStore
 
 HELD_OUT = 0.2  # share of the photos that no training of a describer sees, by group
@@ -87,7 +87,7 @@ def evaluate(
         store = plant_units(place, units, photos, asked.seed, overwrite=overwrite)
         found = describer.describe(store, progress=progress or Silent())
     texts = [d.text for d in found]
-    argmax = [_likeliest(d) for d in found]
+    argmax = [d.likeliest for d in found]
     held = {accepted_names()[w][0] for w in describer.training.get("held_out_wnids", [])
             if w in accepted_names()}  # fmt: skip
     report = _report(units, texts, argmax, held, asked.seed)
@@ -103,13 +103,6 @@ def evaluate(
         ],
     }  # fmt: skip
     return report
-
-
-def _likeliest(description: Description) -> str:
-    """Return the candidate of the highest log p(d|E); the description where none has one."""
-    known = [(c.log_p_given_exemplars, c.text) for c in description.candidates
-             if c.log_p_given_exemplars is not None]  # fmt: skip
-    return max(known, key=lambda pair: pair[0], default=(0.0, description.text))[1]
 
 
 def plant_units(

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from milanx.errors import InputError
-from milanx.evaluate.common.rows import likeliest, signed
+from milanx.evaluate.common.rows import signed
 from milanx.evaluate.p3 import correlate as co
 from milanx.evaluate.p3.aside import Probe, read_probe
 from milanx.evaluate.p3.simulate import LayerScores, Row
@@ -25,7 +25,7 @@ from milanx.evaluate.p3.simulator import BUILTIN, Simulator
 from milanx.files import fingerprint
 from milanx.measures.intervals import holm, p_value, with_interval
 from milanx.progress import Reporter, Silent
-from milanx.runs import Run, open_run
+from milanx.runs import Run, likeliest, open_run
 
 
 def layer_scores(

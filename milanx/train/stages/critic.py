@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from milanx.describing.set_encoder import FREQUENCY, SetEncoder
+from milanx.describing.set_encoder import SetEncoder
 from milanx.features.encoder import Encoder
 from milanx.features.evidence import Evidence
 from milanx.language.connectives import CONNECTIVES, join_features, split
@@ -249,7 +249,8 @@ class _Check:
         """Bring back the best weights and return what was found."""
         if self.best:
             self.set_encoder.critic.load_state_dict(self.best)
-        first = (self._logits() + FREQUENCY * self.known.frequency).argmax(1)
+        often = self.set_encoder.spec.frequency * self.known.frequency
+        first = (self._logits() + often).argmax(1)
         right = (self.share.gather(1, first[:, None])[:, 0] > 0).float().cpu()
         kinds = np.array([u.kind if len(u.senses) == 1 else "two senses" for u in self.units])
         by_kind = {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 from milanx.errors import InputError
-from milanx.features.encoder import Encoder, EncoderSpec
+from milanx.features.encoder import Encoder
+from milanx.features.smallclip import SmallClipEncoder, SmallClipSpec
 from milanx.files import fingerprint, fingerprint_file
 from milanx.language.gpt2 import gpt2_config
 from milanx.train.recipe import MIN_GRID, BaseSettings, EncoderSettings, Recipe
@@ -55,19 +55,19 @@ def base_fingerprint(base: BaseSettings) -> str:
 
 
 def build_encoder(settings: EncoderSettings) -> Encoder:
-    """Build the encoder; an open_clip one has the same interface.
+    """Build the encoder: the small CLIP, its projection untrained, or one of open_clip.
 
     Raises:
         InputError: an open_clip model that cannot be used.
         MissingWeights: weights that cannot be had on this machine.
     """
     if settings.kind != "open_clip":
-        return Encoder(EncoderSpec(tower=settings.tower, edges=settings.edges))
+        return SmallClipEncoder(SmallClipSpec(tower=settings.tower, edges=settings.edges))
     from milanx.features.openclip import OpenClipEncoder, OpenClipSpec
 
     made = OpenClipEncoder(
-        OpenClipSpec(settings.model, settings.pretrained, settings.dense, settings.stages,
-                     settings.grid, settings.edges)
+        OpenClipSpec(settings.model, settings.pretrained, settings.dense, stages=settings.stages,
+                     grid=settings.grid, edges=settings.edges)
     )  # fmt: skip
     if made.spec.grid < MIN_GRID:
         raise InputError(
@@ -75,4 +75,4 @@ def build_encoder(settings: EncoderSettings) -> Encoder:
             f"phrases are looked for in windows of {MIN_GRID}",
             "choose a model with smaller patches or larger views",
         )
-    return cast(Encoder, made)
+    return made

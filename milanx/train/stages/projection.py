@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from milanx.features.encoder import Encoder, Projection
+from milanx.features.encoder import Encoder
+from milanx.features.smallclip import Projection
 from milanx.language.words import plural
 from milanx.train.data.photos import PhotoFeatures
 from milanx.train.recipe import EncoderSettings
@@ -96,7 +97,9 @@ def train_projection(
     """Fit ``encoder.projection`` in place, from new weights, where the encoder is."""
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
-    projection: Projection = encoder.projection
+    projection = encoder.projection
+    if not isinstance(projection, Projection):
+        raise TypeError("this encoder's towers meet already: there is no projection to train")
     projection.reset()
     everything, embeddings = (
         part.to(encoder.device) for part in (pairs.features, pairs.embeddings)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from milanx.features.encoder import Encoder, EncoderSpec
+from milanx.features.smallclip import SmallClipEncoder, SmallClipSpec
 from milanx.files import atomic_path, write_json
 from milanx.files.replacing import SIMULATOR, check_place
 from milanx.progress import Reporter, Silent
@@ -29,13 +29,13 @@ SHARED = (
 )  # fmt: skip
 
 
-def simulator_spec(tower: str) -> EncoderSpec:
+def simulator_spec(tower: str) -> SmallClipSpec:
     """Return the encoder of a simulator: the tower at its own size, nothing but what it gives."""
     import timm
 
     config = timm.get_pretrained_cfg(tower)
-    size = EncoderSpec.image_size if config is None else int(config.input_size[-1])
-    return EncoderSpec(tower=tower, image_size=size, edges=False)
+    size = SmallClipSpec.image_size if config is None else int(config.input_size[-1])
+    return SmallClipSpec(tower=tower, image_size=size, edges=False)
 
 
 def train_simulator(
@@ -60,7 +60,7 @@ def train_simulator(
     started = time.monotonic()
     progress = progress or Silent()
     torch.manual_seed(settings.seed)
-    encoder = Encoder(simulator_spec(settings.encoder.tower))
+    encoder = SmallClipEncoder(simulator_spec(settings.encoder.tower))
     data = settings.data
     sources = [PhotoSource(Path(data.root) / p.file, p.per_class, p.views, p.text)
                for p in data.photos]  # fmt: skip

@@ -1,0 +1,82 @@
+"""Texts as a describer compares them with units: vectors of the joint space, each made once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from milanx.language.connectives import join_features, split
+
+if TYPE_CHECKING:
+    from milanx.describing.set_encoder import SetEncoder
+    from milanx.features.encoder import Encoder
+
+
+class TextSpace:
+    """Texts in the joint space, and the phrases of a describer's vocabulary among them.
+
+    Args:
+        encoder: embeds texts.
+        set_encoder: centres them on the vocabulary.
+        vocabulary: phrases that can be retrieved, as the set encoder holds their vectors.
+    """
+
+    def __init__(
+        self, encoder: Encoder, set_encoder: SetEncoder, vocabulary: Sequence[str]
+    ) -> None:
+        self.encoder, self.set_encoder, self.vocabulary = encoder, set_encoder, vocabulary
+        self._place = {text: i for i, text in enumerate(vocabulary)}
+        self._vectors: dict[str, torch.Tensor] = {}
+
+    def split(self, text: str) -> tuple[str, str, str] | None:
+        """Divide a text at its connective (`milanx.language.connectives.split`).
+
+        A phrase of the vocabulary is one thing.
+        """
+        return split(text, self._place)
+
+    def prepare(self, texts: Sequence[str]) -> None:
+        """Embed texts and what they join, all of them together."""
+        divided = (self.split(text) for text in texts)
+        parts = {part for found in divided if found for part in (found[0], found[2])}
+        self.embedded(sorted({*texts, *parts.difference(self._place)}))
+
+    def embedded(self, texts: Sequence[str]) -> torch.Tensor:
+        """Return the joint space's vectors of texts [t, j]."""
+        new = [text for text in texts if text not in self._vectors]
+        if new:
+            self._vectors.update(zip(new, self.encoder.texts(new), strict=True))
+        return torch.stack([self._vectors[text] for text in texts])
+
+    def centred(self, texts: Sequence[str]) -> torch.Tensor:
+        """Return texts' vectors as responses compare them: centred unit rows [t, j]."""
+        known = self.set_encoder.vocabulary
+        found = known.new_zeros(len(texts), self.set_encoder.spec.joint)
+        inside = [i for i, text in enumerate(texts) if text in self._place]
+        others = [i for i, text in enumerate(texts) if text not in self._place]
+        found[inside] = known[[self._place[texts[i]] for i in inside]]
+        if others:
+            embedded = self.embedded([texts[i] for i in others])
+            found[others] = self.set_encoder.centred_texts(embedded)
+        return found
+
+    def told(self, texts: Sequence[str]) -> torch.Tensor:
+        """Return what the critic is told of texts [t, 2 j + 3]."""
+        joins = join_features(texts, self.embedded, self._place)
+        return self.set_encoder.told_texts(self.embedded(texts), joins)
+
+    def retrieve(self, vectors: torch.Tensor, count: int) -> list[list[str]]:
+        """Return the phrases of the vocabulary that agree most with exemplar sets, best first.
+
+        Args:
+            vectors: of the sets, [u, 2 j + 1]
+                (`milanx.describing.set_encoder.SetEncoder.critic_vectors`).
+            count: how many.
+        """
+        count = min(count, len(self.vocabulary))
+        if not count:
+            return [[] for _ in range(len(vectors))]
+        nearest = self.set_encoder.word_scores(vectors).topk(count)
+        return [[self.vocabulary[i] for i in row] for row in nearest.indices.tolist()]
