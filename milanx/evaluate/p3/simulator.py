@@ -124,7 +124,6 @@ class SmallClip(Simulator):
         self.name = str(content["name"])
         self.shared = tuple(content["shared"])
         self.tower = spec.tower
-        self.training: dict[str, Any] = content["training"]
         self.features_key = fingerprint("pooled", self.encoder.fingerprint())
         self.fingerprint = fingerprint(self.features_key, fingerprint_file(weights))
 
