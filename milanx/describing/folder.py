@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from milanx.describing.parts import About, Lexicon, Parts
 from milanx.describing.settings import SearchSettings
@@ -24,6 +24,7 @@ VERSION = 3  # 3: every number that texts depend on is written
 OLDER = (2,)  # what version 2 leaves unsaid has the defaults of the settings: it was made with them
 WORDS = "milanx words"
 WORDS_VERSION = 1
+S = TypeVar("S", SearchSettings, "SetEncoderSpec")
 
 
 def read_parts(root: Path, device: str) -> Parts:
@@ -38,8 +39,12 @@ def read_parts(root: Path, device: str) -> Parts:
         InputError: what is there under the name of its encoder has other weights.
         MissingWeights: an open_clip model or a GPT-2 that it needs cannot be had here.
     """
-    content = read_json(root / "describer.json", FORMAT, VERSION, OLDER)
-    settings, spec = _settings(root, content)
+    from milanx.describing.set_encoder import SetEncoderSpec
+
+    path = root / "describer.json"
+    content = read_json(path, FORMAT, VERSION, OLDER)
+    settings = _read(path, SearchSettings, content["search"])
+    spec = _read(path, SetEncoderSpec, content["set_encoder"])
     words = read_json(root / "words.json", WORDS, WORDS_VERSION)
     files = sorted(p for p in root.rglob("*") if p.suffix in {".safetensors", ".json"})
     known = [[p.name, fingerprint_file(p)] for p in files]
@@ -58,18 +63,19 @@ def read_parts(root: Path, device: str) -> Parts:
     )
 
 
-def _settings(root: Path, content: dict[str, Any]) -> tuple[SearchSettings, SetEncoderSpec]:
-    """Return a describer's settings and the shape of its set encoder."""
-    from milanx.describing.set_encoder import SetEncoderSpec
-
-    try:
-        return SearchSettings(**content["search"]), SetEncoderSpec(**content["set_encoder"])
-    except TypeError as error:  # a name that the dataclasses do not have, or one that is missing
+def _read(path: Path, kind: type[S], values: dict[str, Any]) -> S:
+    """Make settings of what a file says of them."""
+    unknown = sorted(values.keys() - {f.name for f in fields(kind)})
+    if unknown:
         raise FormatError(
-            f"{root / 'describer.json'} holds settings that this milanx does not know",
-            str(error),
+            f"{path} holds settings that this milanx does not know",
+            f"there is no {', '.join(unknown)} among its own",
             "use the milanx that wrote it",
-        ) from error
+        )
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise FormatError(f"{path} is damaged", str(error), "make it again") from error
 
 
 def load_encoder(root: Path, content: dict[str, Any]) -> Encoder:
