@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 BUILTIN = "builtin"
 FORMAT, VERSION = "milanx simulator", 1
 BATCH = 32
-CHECKED_TEXTS = 256  # texts of a step
+TEXTS_AT_ONCE = 256  # texts of a step
 
 
 class Simulator(ABC):
@@ -193,8 +193,8 @@ class OpenClip(Simulator):
     def texts(self, texts: Sequence[str]) -> torch.Tensor:
         """Through the text tower."""
         parts = [
-            self._model.encode_text(self._tokenizer(list(texts[i : i + CHECKED_TEXTS])))
-            for i in range(0, len(texts), CHECKED_TEXTS)
+            self._model.encode_text(self._tokenizer(list(texts[i : i + TEXTS_AT_ONCE])))
+            for i in range(0, len(texts), TEXTS_AT_ONCE)
         ]
         return F.normalize(torch.cat(parts).float(), dim=-1)
 
