@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -12,6 +13,8 @@ from pathlib import Path
 import milanx
 
 ROOT = Path(milanx.__file__).parent
+TOP = ROOT.parent
+PAGE = (TOP / "docs" / "architecture.md").read_text(encoding="utf-8")
 # From the ground up; a folder imports from folders on floors below its own, and from its own files.
 FLOORS = (
     ("errors", "files", "progress", "environment", "assets"),
@@ -136,6 +139,61 @@ def test_every_folder_is_in_the_wheel() -> None:
     packages = project["tool"]["setuptools"]["packages"]
     folders = {f"milanx.{module_of(p)}" for p in ROOT.rglob("__init__.py") if p.parent != ROOT}
     assert set(packages) == {"milanx", "milanx.cli", "milanx.recipes", *folders}
+
+
+def part_of_page(title: str) -> str:
+    """Return what stands under a heading of the page that shows the house."""
+    return PAGE.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def ticked(text: str) -> list[str]:
+    """Return what stands in backticks."""
+    return re.findall(r"`([^`]+)`", text)
+
+
+def test_the_page_lists_every_folder_and_its_files() -> None:
+    listed = {}
+    for row in part_of_page("The folders").splitlines():
+        cells = row.split("|")
+        if ticked(cells[1] if len(cells) > 1 else ""):
+            listed[ticked(cells[1])[0]] = set(ticked(cells[4]))
+    kinds = {"recipes/": "*.yaml"}
+    folders = {
+        f"{p.parent.relative_to(TOP).as_posix()}/": p.parent
+        for top in ("milanx", "cli", "recipes")
+        for p in (TOP / top).rglob("__init__.py")
+    }
+    assert listed == {
+        name: {p.stem for p in folder.glob(kinds.get(name, "*.py")) if not p.stem.startswith("__")}
+        for name, folder in folders.items()
+    }  # fmt: skip
+
+
+def test_the_page_has_these_floors_and_shows_each_of_them() -> None:
+    there = {p.stem for p in (*ROOT.iterdir(), TOP / "cli", TOP / "recipes")}
+    floors = [tuple(n for n in names if n in there) for names in FLOORS]
+    lines = re.findall(r"^(\d+)\. (.*)$", part_of_page("Floors"), re.M)
+    assert [tuple(ticked(line)) for _, line in lines] == [names for names in floors if names]
+    assert [int(number) for number, _ in lines] == [*range(1, len(lines) + 1)]
+    picture = PAGE.partition("```mermaid\n")[2].partition("```")[0]
+    assert set(re.findall(r"(\w+)\[\1\]", picture)) - {"ground"} == {n for f in floors for n in f}
+
+
+def test_what_the_page_points_to_is_there() -> None:
+    code = "".join(
+        p.read_text() for top in (ROOT, TOP / "cli", TOP / "tests") for p in top.rglob("*.py")
+    )
+    names = {p.name for p in ROOT.rglob("*.*")}
+    paths, words = [], []
+    for found in ticked(part_of_page("Where do I put ...?")):
+        (paths if re.search(r"/|\.(py|html)$", found) else words).append(found)
+    lost = [p for p in paths if p not in names and not any((r / p).exists() for r in (TOP, ROOT))]
+    own = r"(\w+)(?:\(\))?"  # a name of the code, as it is, or called
+    asked = [match[1] for word in words if (match := re.fullmatch(own, word))]
+    lost += [name for name in asked if name != "p5" and not re.search(rf"\b{name}\b", code)]
+    assert len(paths) > 30
+    assert len(asked) > 20
+    assert not lost
 
 
 def test_help_and_import_load_nothing_heavy() -> None:
