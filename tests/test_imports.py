@@ -186,7 +186,7 @@ def test_what_the_page_points_to_is_there() -> None:
     names = {p.name for p in ROOT.rglob("*.*")}
     paths, words = [], []
     for found in ticked(part_of_page("Where do I put ...?")):
-        (paths if re.search(r"/|\.(py|html)$", found) else words).append(found)
+        (paths if re.search(r"/|\.(py|html|toml)$", found) else words).append(found)
     lost = [p for p in paths if p not in names and not any((r / p).exists() for r in (TOP, ROOT))]
     own = r"(\w+)(?:\(\))?"  # a name of the code, as it is, or called
     asked = [match[1] for word in words if (match := re.fullmatch(own, word))]
