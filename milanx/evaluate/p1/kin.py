@@ -118,16 +118,7 @@ def evaluate(
         return float(namer.kin(text, classes[unit]))
 
     figures = kin_figures(score, texts, texts, seed)
-    rows: dict[str, dict[str, Any]] = {}
-    notes = []
-    for group, seen in (("never named, but a label of the encoder's", True),
-                        ("unseen by describer and encoder", False)):  # fmt: skip
-        names = sorted({c for c in classes if in_imagenet(c) == seen})
-        inside = {n: _by_class(v, classes, names) for n, v in figures.items()}
-        if names:
-            for name, values in inside.items():
-                rows[f"{name}: {group} (n = {len(names)})"] = {"close kin": bootstrap(values)}
-            notes += differences(inside, group)
+    rows, notes = _by_group(figures, classes)
     return {
         "protocol": "P1 close kin of held-out classes, planted",
         "n": len(sets),
@@ -139,6 +130,23 @@ def evaluate(
         "units": [{"class": c, "description": t, "kin": bool(k)}
                   for c, t, k in zip(classes, texts, figures["description"], strict=True)],
     }  # fmt: skip
+
+
+def _by_group(
+    figures: dict[str, np.ndarray], classes: Sequence[str]
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Rows over classes that the encoder was once trained to tell apart, and over the others."""
+    rows: dict[str, dict[str, Any]] = {}
+    notes: list[str] = []
+    for group, seen in (("never named, but a label of the encoder's", True),
+                        ("unseen by describer and encoder", False)):  # fmt: skip
+        names = sorted({c for c in classes if in_imagenet(c) == seen})
+        inside = {n: _by_class(v, classes, names) for n, v in figures.items()}
+        if names:
+            for name, values in inside.items():
+                rows[f"{name}: {group} (n = {len(names)})"] = {"close kin": bootstrap(values)}
+            notes += differences(inside, group)
+    return rows, notes
 
 
 def differences(figures: dict[str, np.ndarray], group: str) -> list[str]:
