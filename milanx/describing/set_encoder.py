@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -269,14 +269,6 @@ def whitening(rows: torch.Tensor, components: int, pixels: int) -> torch.Tensor:
     for i in range(pixels):
         found[own + i, components + i] = 1 / centred[:, own + i].std().clamp_min(1e-3)
     return found
-
-
-def with_lora(base: GPT2LMHeadModel, settings: dict[str, Any]) -> nn.Module:
-    """Return ``base`` wrapped by peft with a fresh LoRA adapter (``settings`` of `LoraConfig`)."""
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(task_type="CAUSAL_LM", fan_in_fan_out=True, **settings)
-    return get_peft_model(base, config)
 
 
 def load_merged(base_folder: str, adapter_folder: str) -> GPT2LMHeadModel:

@@ -1,6 +1,8 @@
 """Training of describers: from a recipe and photos to a describer's folder.
 
 In comes a recipe; out goes a folder that `milanx.Describer.load` reads. ``recipe`` reads and checks
-the settings, ``loop`` goes through the stages, ``stage_cache`` keeps what each made, ``card``
-writes the README. The rooms, from the ground up: ``data``, ``units`` beside ``engine``, ``stages``.
+the settings, ``loop`` lists the stages and goes through them, ``describer_folder`` puts together
+what they made, ``card`` writes the README. ``code_key`` says what cached results are known by,
+``lock`` keeps two processes from making one. The rooms, from the ground up: ``data``, ``units``
+beside ``engine``, ``stages``.
 """

@@ -27,7 +27,7 @@ def card(content: dict[str, Any]) -> str:
     """Write the card in markdown from a describer.json's content."""
     training = content["training"]
     recipe, facts = training["recipe"], training["facts"]
-    held = facts.get("clip", {}).get("held_out_captions", {})
+    held = facts.get("projection", {}).get("held_out_captions", {})
     found = (
         f"Among {held['photos']} held-out captioned photos one caption finds its photo's place "
         f"with R@1 {held['r_at_1']:.1%} and R@5 {held['r_at_5']:.1%}."

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 from torch import nn
 
-from milanx.train.engine.fit import Fitted, fit_model, share
+from milanx.train.engine.fit import Fitted, Record, fit_model, share
 from milanx.train.engine.losses import text_sums
 from milanx.train.engine.schedule import FitSettings
 
@@ -81,9 +81,8 @@ def life(folder: Path, slow: float = 0.0) -> None:
         loss_of,
         KILLED,
         seed=3,
-        checkpoint=folder / "checkpoint.safetensors",
+        record=Record(folder / "checkpoint.safetensors", advance=advance),
         held_out=regression_held_out,
-        advance=advance,
     )
     write_result(folder, model, fitted)
 
@@ -137,14 +136,14 @@ def together(folder: Path) -> None:
     model = language_model()
     settings = FitSettings(12, 1e-2, accumulate=2, check_every=4, checkpoint_every=5)
     path = folder / "checkpoint.safetensors"
-    fit_model(accelerator, model, loss_of, settings, seed=0, checkpoint=path, held_out=held_out)
+    fit_model(accelerator, model, loss_of, settings, seed=0, record=Record(path), held_out=held_out)
     fitted = fit_model(  # from the finished checkpoint, on a model of its own
         accelerator,
         model := language_model(),
         loss_of,
         settings,
         seed=0,
-        checkpoint=path,
+        record=Record(path),
         held_out=held_out,
     )
     if accelerator.is_main_process:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -23,9 +24,9 @@ from torch import nn
 from milanx.errors import FormatError, InputError
 from milanx.language.gpt2 import build_gpt2
 from milanx.progress import Silent, SilentStage
-from milanx.train.engine.fit import Fitted, fit_model, share
+from milanx.train.engine.fit import Fitted, Record, fit_model, share
 from milanx.train.engine.losses import prefix_loss, prefix_sums, text_loss, text_sums
-from milanx.train.engine.schedule import FitSettings, learning_rate_at
+from milanx.train.engine.schedule import FitSettings, learning_rate_at, small_network
 from milanx.train.engine.track import (
     PACKAGES,
     JsonLines,
@@ -101,6 +102,22 @@ def test_learning_rate_rises_and_falls() -> None:
     assert max(rates) == rates[9] == rates[10] == pytest.approx(2.0)
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert 0.04 < rates[-1] < 0.05
+
+
+def test_one_schedule_is_that_of_every_network() -> None:
+    """The plain formulas that language models, critic and projection were trained by."""
+    language = FitSettings(90, 3e-3)
+    network, probe = small_network(90, 3e-3, warmup=20), small_network(90, 3e-3, warmup=0, floor=1)
+    for step in range(90):
+        cosine = 0.5 * (1 + math.cos(math.pi * step / 90))
+        expected = 3e-3 * cosine * min(1, (step + 1) / 20)
+        assert learning_rate_at(step, network) == pytest.approx(expected, rel=1e-12)
+        after = 0.5 * (1 + math.cos(math.pi * (step - 4) / 87))
+        expected = 3e-3 * ((step + 1) / 4 if step < 4 else 0.02 + 0.98 * after)
+        assert learning_rate_at(step, language) == pytest.approx(expected, rel=1e-12)
+        assert learning_rate_at(step, probe) == 3e-3
+    short = [learning_rate_at(step, FitSettings(3, 1.0, warmup=9)) for step in range(3)]
+    assert short == pytest.approx([1 / 9, 2 / 9, 3 / 9])  # a rise that the steps do not end
 
 
 def test_accumulated_batches_are_one_large_batch(accelerator: Accelerator) -> None:
@@ -186,6 +203,21 @@ def test_bf16_trains_and_leaves_a_plain_model(accelerator: Accelerator) -> None:
         AcceleratorState._reset_state(reset_partial_state=True)
 
 
+def test_small_networks_are_in_float32_at_any_precision(accelerator: Accelerator) -> None:
+    settings = small_network(12, 1e-2, warmup=3)
+    expected = fit_model(accelerator, network(), regression, settings, seed=0).losses
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        model = network()
+        mixed = Accelerator(cpu=True, mixed_precision="bf16")
+        assert fit_model(mixed, model, regression, settings, seed=0).losses == expected
+        assert "forward" not in vars(model)
+        half = dataclasses.replace(settings, mixed=True)
+        assert fit_model(mixed, network(), regression, half, seed=0).losses != expected
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
 def test_dropout_follows_the_seed_and_the_caller_keeps_its_own(accelerator: Accelerator) -> None:
     def losses(seed: int, burn: int) -> list[float]:
         model = network(dropout=0.5)
@@ -219,9 +251,8 @@ def resumed_after(kind: type[BaseException], step: int, folder: Path) -> None:
             regression,
             KILLED,
             seed=3,
-            checkpoint=folder / "checkpoint.safetensors",
+            record=Record(folder / "checkpoint.safetensors", advance=advance),
             held_out=regression_held_out,
-            advance=advance,
         )
 
     with pytest.raises(kind):
@@ -328,7 +359,7 @@ def test_a_real_ctrl_c_during_the_update_waits_for_its_end(
     monkeypatch.setattr(torch.optim.AdamW, "step", interrupted)
     path = tmp_path / "checkpoint.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        fit_model(Accelerator(cpu=True), network(), regression, QUICK, seed=0, checkpoint=path)
+        fit_model(Accelerator(cpu=True), network(), regression, QUICK, seed=0, record=Record(path))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     monkeypatch.undo()
     model, calm, told = network(), network(), []
@@ -338,8 +369,7 @@ def test_a_real_ctrl_c_during_the_update_waits_for_its_end(
         regression,
         QUICK,
         seed=0,
-        checkpoint=path,
-        advance=lambda step, loss: told.append(step),
+        record=Record(path, advance=lambda step, loss: told.append(step)),
     )
     assert told[0] == 4
     assert fitted == fit_model(Accelerator(cpu=True), calm, regression, QUICK, seed=0)
@@ -349,25 +379,25 @@ def test_a_real_ctrl_c_during_the_update_waits_for_its_end(
 def test_a_finished_training_is_not_repeated(accelerator: Accelerator, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     model, again = network(), network()
-    fitted = fit_model(accelerator, model, regression, QUICK, seed=0, checkpoint=path)
+    fitted = fit_model(accelerator, model, regression, QUICK, seed=0, record=Record(path))
     written = path.stat().st_mtime_ns
 
     def never(model: nn.Module, number: int) -> torch.Tensor:
         raise AssertionError("a batch was drawn")
 
-    assert fit_model(accelerator, again, never, QUICK, seed=0, checkpoint=path) == fitted
+    assert fit_model(accelerator, again, never, QUICK, seed=0, record=Record(path)) == fitted
     assert same(model, again)
     assert path.stat().st_mtime_ns == written
 
 
 def test_another_trainings_checkpoint_is_refused(accelerator: Accelerator, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
-    fit_model(accelerator, network(), regression, QUICK, seed=0, checkpoint=path)
+    fit_model(accelerator, network(), regression, QUICK, seed=0, record=Record(path))
 
     def refused(model: nn.Module, settings: FitSettings, seed: int) -> str:
         before = path.read_bytes()
         with pytest.raises(InputError, match="checkpoint of another training") as caught:
-            fit_model(accelerator, model, regression, settings, seed=seed, checkpoint=path)
+            fit_model(accelerator, model, regression, settings, seed=seed, record=Record(path))
         assert path.read_bytes() == before
         return caught.value.why
 
@@ -379,11 +409,11 @@ def test_another_trainings_checkpoint_is_refused(accelerator: Accelerator, tmp_p
     frozen.get_submodule("0").requires_grad_(False)
     assert "model" in refused(frozen, QUICK, 0)
     oftener = dataclasses.replace(QUICK, checkpoint_every=1)
-    fit_model(accelerator, network(), regression, oftener, seed=0, checkpoint=path)
+    fit_model(accelerator, network(), regression, oftener, seed=0, record=Record(path))
 
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(FormatError, match="cannot be read"):
-        fit_model(accelerator, network(), regression, QUICK, seed=0, checkpoint=path)
+        fit_model(accelerator, network(), regression, QUICK, seed=0, record=Record(path))
 
 
 # ------------------------------------------------------------------ early stopping
@@ -433,14 +463,14 @@ def test_it_stops_when_patience_is_over(accelerator: Accelerator, tmp_path: Path
     path = tmp_path / "checkpoint.safetensors"
     model, again = one_weight(), one_weight()
     fitted = fit_model(
-        accelerator, model, rising, settings, seed=0, held_out=far_from_a_half, checkpoint=path
+        accelerator, model, rising, settings, seed=0, held_out=far_from_a_half, record=Record(path)
     )
     assert fitted.stopped_early
     assert len(fitted.losses) == fitted.best_step + 6 < 40
     assert fitted.held_out[-1][0] == len(fitted.losses)
     assert far_from_a_half_of(model) < 0.11
     assert fit_model(
-        accelerator, again, rising, settings, seed=0, held_out=far_from_a_half, checkpoint=path
+        accelerator, again, rising, settings, seed=0, held_out=far_from_a_half, record=Record(path)
     ) == fitted  # fmt: skip
     assert same(model, again)
 
@@ -456,10 +486,11 @@ def test_the_last_step_is_checked_and_nan_is_never_best(accelerator: Accelerator
 
 
 def test_what_cannot_be_trained_is_said_at_once(accelerator: Accelerator) -> None:
-    settings = FitSettings(0, -1.0, warmup=1.0, optimiser="sgd", patience=2, accumulate=0)
+    settings = FitSettings(0, -1.0, warmup=-1.0, optimiser="sgd", patience=2, accumulate=0, floor=2)
     with pytest.raises(InputError) as caught:
         fit_model(accelerator, one_weight(), rising, settings, seed=0)
-    for part in ("steps", "learning_rate", "warmup", "optimiser", "patience needs", "accumulate"):
+    for part in ("steps", "learning_rate", "warmup", "optimiser", "patience needs", "accumulate",
+                 "floor"):  # fmt: skip
         assert part in caught.value.why
     with pytest.raises(InputError, match="needs something held out"):
         fit_model(accelerator, one_weight(), rising, FitSettings(1, 1.0, check_every=1), seed=0)
@@ -474,7 +505,7 @@ def test_a_loss_that_is_not_finite_ends_it_and_spares_the_checkpoint(
     path = tmp_path / "checkpoint.safetensors"
     settings = FitSettings(12, 0.1, checkpoint_every=2)
     with pytest.raises(InputError, match="loss is nan at step 7"):
-        fit_model(accelerator, one_weight(), diverging, settings, seed=0, checkpoint=path)
+        fit_model(accelerator, one_weight(), diverging, settings, seed=0, record=Record(path))
     assert all(t.isfinite().all() for t in load_file(path).values())
 
 
@@ -547,8 +578,8 @@ def test_json_lines_go_on_after_a_resume(tmp_path: Path) -> None:
 
         try:
             fit_model(Accelerator(cpu=True), one_weight(), rising, settings, seed=0,
-                      checkpoint=path, held_out=far_from_a_half, tracker=tracker,
-                      advance=advance)  # fmt: skip
+                      held_out=far_from_a_half,
+                      record=Record(path, tracker, advance))  # fmt: skip
         except OSError:
             assert ended
             with (tmp_path / "small.jsonl").open("a") as file:

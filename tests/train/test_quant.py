@@ -13,12 +13,11 @@ from torch import nn
 
 from milanx.errors import InputError, MissingWeights
 from milanx.language.gpt2 import build_gpt2
-from milanx.train.engine.fit import fit_model
+from milanx.train.engine.fit import Record, fit_model
+from milanx.train.engine.lora import with_lora
 from milanx.train.engine.losses import text_sums
-from milanx.train.engine.quant import SMALLEST, adamw8bit, load_4bit, lora_on_4bit
+from milanx.train.engine.quant import SMALLEST, adamw8bit, load_4bit
 from milanx.train.engine.schedule import FitSettings
-
-LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "target_modules": ["c_attn", "c_fc"]}
 
 
 @pytest.fixture(scope="module")
@@ -90,13 +89,13 @@ def test_adamw8bit_resumes_exactly(folder: Path, tmp_path: Path) -> None:
     expected = fit_model(Accelerator(cpu=True), calm, count_up, settings, seed=0)
     with pytest.raises(OSError):
         fit_model(
-            Accelerator(cpu=True), model(), count_up, settings, seed=0, checkpoint=path,
-            advance=ended,
+            Accelerator(cpu=True), model(), count_up, settings, seed=0,
+            record=Record(path, advance=ended),
         )  # fmt: skip
     told: list[int] = []
     found = fit_model(
-        Accelerator(cpu=True), again, count_up, settings, seed=0, checkpoint=path,
-        advance=lambda step, loss: told.append(step),
+        Accelerator(cpu=True), again, count_up, settings, seed=0,
+        record=Record(path, advance=lambda step, loss: told.append(step)),
     )  # fmt: skip
     assert told == [3, 4, 5, 6, 7]
     assert found == expected
@@ -130,7 +129,7 @@ def test_lora_learns_on_a_base_of_4_bits(folder: Path) -> None:
     assert 0.001 < error < 0.2  # nf4 rounds a normal weight by some 7 % of its deviation
 
     torch.manual_seed(0)
-    model = lora_on_4bit(base, LORA)
+    model = with_lora(base, 4, 8, ["c_attn", "c_fc"], 0.1)
     trained = {n for n, p in model.named_parameters() if p.requires_grad}
     assert trained
     assert all("lora_" in name for name in trained)

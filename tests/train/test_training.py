@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from milanx.train.stages.language import new_set_encoder
+from milanx.train.units.text import near_duplicates
 from PIL import Image, ImageDraw
 
 from milanx.errors import InputError
@@ -23,7 +25,6 @@ from milanx.train.data.photos import Photo, PhotoFeatures
 from milanx.train.data.splits import HELD_OUT_CALTECH
 from milanx.train.recipe import BaseSettings, CriticSettings, Recipe
 from milanx.train.stages.critic import targets, train_critic
-from milanx.train.stages.language import new_set_encoder
 from milanx.train.stages.source_leak import told_apart
 from milanx.train.units.corpus import Corpus, Unit
 from milanx.train.units.grounded import correlations
@@ -37,7 +38,6 @@ from milanx.train.units.meanings import (
 from milanx.train.units.phrases import clean_name, held_out_names, mentions, whole_words
 from milanx.train.units.pixels import pixel_meanings
 from milanx.train.units.table import Table, build_table
-from milanx.train.units.text import near_duplicates
 from milanx.train.units.vocabulary import auroc, person_phrases, sentence_phrases
 
 COLOURS = {"apple": (200, 30, 30), "leaf": (40, 140, 30), "lake": (30, 60, 190)}

@@ -74,7 +74,7 @@ def held_out_unit(network: str, layer: str, unit: int, seed: int = 0) -> bool:
     """Whether a unit is for measuring; by rule, so nothing needs to be stored.
 
     With seed 0 the units of ResNet-152 on ImageNet are held out here and in the text alone
-    (`milanx.train.units.text`) alike.
+    (`milanx.train.units.pretraining`) alike.
     """
     key = f"{network.removesuffix('/imagenet')} {layer} {unit}"
     return held_out(f"{seed} {key}" if seed else key, HELD_OUT)

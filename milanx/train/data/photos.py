@@ -22,13 +22,16 @@ from milanx.errors import InputError
 from milanx.features.encoder import Encoder
 from milanx.files import cache_dir, fingerprint, read_json, write_json
 from milanx.images.splits import photo_group
+from milanx.train.code_key import code_key
 from milanx.train.data.sources import fingerprint_source, photo_rows
+from milanx.train.lock import held
 
 MIN_CROP = 0.7  # least share of the short side that a training crop keeps
 DEGRADED = 0.7  # share of the views that are made smaller and compressed again
 MIN_SIDE, MAX_SIDE = 64, 224  # range of the sides of degraded views, in pixels
 MIN_QUALITY, MAX_QUALITY = 40, 95  # range of their JPEG qualities
 LETTERS = list("aaabcdeeeeefghiiijklmnnnoooprrrsssttttuuvwxyz")  # about as often as in English
+BATCH = 32  # views that are encoded at once
 MIN_REGION = 0.002  # regions under this share of the view are left out
 
 
@@ -76,9 +79,11 @@ class PhotoFeatures:
     Attributes:
         photos: [n].
         dense: float16 [n, g * g, d], memory-mapped.
+        key: 16 hex digits that stand for all of it.
     """
 
     def __init__(self, root: Path) -> None:
+        self.key = root.name
         content = read_json(root / "photos.json", "milanx photo features", 1)
         self.photos = [
             Photo(**{**p, "captions": tuple(p["captions"]),
@@ -86,13 +91,6 @@ class PhotoFeatures:
             for p in content["photos"]
         ]  # fmt: skip
         self.dense = np.load(root / "dense.npy", mmap_mode="r", allow_pickle=False)
-
-    @classmethod
-    def none(cls) -> PhotoFeatures:
-        """Return no photos at all."""
-        made = cls.__new__(cls)
-        made.photos, made.dense = [], np.zeros((0, 0, 0), np.float16)
-        return made
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -212,13 +210,14 @@ def photo_features(
     sources: Sequence[PhotoSource],
     *,
     seed: int = 0,
-    batch_size: int = 32,
     advance: Callable[[int], None] = lambda n: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> PhotoFeatures:
     """Encode the photos of ``sources``, or read what an earlier call with the same inputs wrote.
 
     Raises:
-        InputError: a source does not exist, or is in no layout that is known.
+        InputError: a source does not exist, or is in no layout that is known, or another process
+            encodes the same photos.
     """
     missing = [str(s.path) for s in sources if not s.path.exists()]
     if missing:
@@ -228,11 +227,13 @@ def photo_features(
             "give the folder that holds them with data.root=FOLDER",
         )
     settings = [[fingerprint_source(s.path), s.per_class, s.views, s.text] for s in sources]
-    key = fingerprint(encoder.fingerprint(), settings, seed, MIN_CROP, DEGRADED)
+    key = fingerprint(encoder.fingerprint(), settings, seed, code_key(__name__))
     root = cache_dir("photos", key)
     if not (root / "photos.json").exists():
-        root.mkdir(parents=True, exist_ok=True)
-        _encode_all(encoder, sources, root, seed, batch_size, advance)
+        with held(root, say):
+            if not (root / "photos.json").exists():  # made by the last holder
+                root.mkdir(parents=True, exist_ok=True)
+                _encode_all(encoder, sources, root, seed, advance)
     return PhotoFeatures(root)
 
 
@@ -241,7 +242,6 @@ def _encode_all(
     sources: Sequence[PhotoSource],
     root: Path,
     seed: int,
-    batch_size: int,
     advance: Callable[[int], None],
 ) -> None:
     photos: list[Photo] = []
@@ -261,7 +261,7 @@ def _encode_all(
             for photo, view in _views(source, encoder.spec.image_size, encoder.spec.grid, seed):
                 photos.append(photo)
                 batch.append(view)
-                if len(batch) == batch_size:
+                if len(batch) == BATCH:
                     flush()
             flush()
     raw = np.memmap(root / "dense.raw", np.float16, "r", shape=(len(photos), cells, width))

@@ -2,5 +2,5 @@
 
 In come a model and the loss of a batch; out go its weights and the history. ``fit`` is the loop,
 ``checkpoint`` its state in one file, ``schedule`` rates and optimisers, ``losses`` of texts,
-``quant`` 8 and 4 bits, ``track`` figures on the way.
+``lora`` adapters, ``quant`` 8 and 4 bits, ``track`` figures on the way.
 """

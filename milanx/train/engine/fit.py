@@ -1,4 +1,4 @@
-"""The training loop that base, decoder and prior share, on accelerate."""
+"""The steps that all trainings share, on accelerate."""
 
 from __future__ import annotations
 
@@ -33,6 +33,23 @@ from milanx.train.engine.track import Tracker
 Loss = torch.Tensor | tuple[torch.Tensor, torch.Tensor | float]
 LossOf = Callable[[nn.Module, int], Loss]
 HeldOut = Callable[[nn.Module], float | tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Record:
+    """Where a training is written down.
+
+    Attributes:
+        checkpoint: a file, removed by the caller when it needs it no more. When it is there, and
+            settings, seed, processes, precision and the model at its beginning are the same,
+            training goes on from it (or is found finished); otherwise it is refused.
+        tracker: told loss, learning rate, gradient norm and held-out values.
+        advance: called after each step of this process with its number (from 0) and loss.
+    """
+
+    checkpoint: Path | None = None
+    tracker: Tracker | None = None
+    advance: Callable[[int, float], None] = lambda step, loss: None
 
 
 @dataclass
@@ -77,10 +94,8 @@ def fit_model(
     settings: FitSettings,
     *,
     seed: int,
-    checkpoint: Path | None = None,
     held_out: HeldOut | None = None,
-    tracker: Tracker | None = None,
-    advance: Callable[[int, float], None] = lambda step, loss: None,
+    record: Record | None = None,
 ) -> Fitted:
     """Train ``model`` with AdamW, a short warm-up and a cosine; go on from a checkpoint.
 
@@ -98,13 +113,9 @@ def fit_model(
             the seed and that number alone; `share` says how processes divide it.
         settings: steps, rates, checks.
         seed: of dropout.
-        checkpoint: a file, removed by the caller when it needs it no more. When it is there, and
-            settings, seed, processes, precision and the model at its beginning are the same,
-            training goes on from it (or is found finished); otherwise it is refused.
         held_out: what training should make low, of the model in eval mode without gradients: a
             value, or (sum, weight), each over all processes as for the loss.
-        tracker: told loss, learning rate, gradient norm and held-out values.
-        advance: called after each step of this process with its number (from 0) and loss.
+        record: checkpoint, tracker, and who is told of each step.
 
     Raises:
         InputError: settings that are wrong, a checkpoint of another training, or a loss that is
@@ -121,9 +132,9 @@ def fit_model(
     own_forward = "forward" in vars(model)
     cuda = [torch.cuda.current_device()] if accelerator.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
-        loop = _Loop(accelerator, model, loss_of, settings, seed, checkpoint, held_out, tracker)
+        loop = _Loop(accelerator, model, loss_of, settings, seed, held_out, record or Record())
         try:
-            loop.run(advance)
+            loop.run()
         finally:
             accelerator.unwrap_model(loop.wrapped, keep_fp32_wrapper=False)
             if not own_forward:  # accelerate leaves one that is bound to this very model
@@ -145,22 +156,23 @@ class _Loop:
         loss_of: LossOf,
         settings: FitSettings,
         seed: int,
-        checkpoint: Path | None,
         held_out: HeldOut | None,
-        tracker: Tracker | None,
+        record: Record,
     ) -> None:
         self.accelerator, self.model, self.loss_of = accelerator, model, loss_of
-        self.settings, self.seed, self.checkpoint = settings, seed, checkpoint
-        self.held_out = held_out
-        self.tracker = tracker if accelerator.is_main_process else None
+        self.settings, self.seed, self.held_out = settings, seed, held_out
+        self.checkpoint, self.advance = record.checkpoint, record.advance
+        self.tracker = record.tracker if accelerator.is_main_process else None
         self.identity = _identity(accelerator, model, settings, seed)
         self.trained = [p for p in model.parameters() if p.requires_grad]
         self.raw = make_optimiser(self.trained, settings, accelerator.device)
         self.wrapped, self.optimiser = accelerator.prepare(model, self.raw)
+        if not settings.mixed:
+            accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
         self.history = History()
         self.saved = (-1, -1)  # steps and checks of the last checkpoint
 
-    def run(self, advance: Callable[[int, float], None]) -> None:
+    def run(self) -> None:
         """Train from where the checkpoint stands to the end."""
         self._resume()
         self.wrapped.train()
@@ -175,7 +187,7 @@ class _Loop:
                 if settings.checkpoint_every and step and step % settings.checkpoint_every == 0:
                     self._save()
                 self._step(step)
-                advance(step, history.losses[-1])
+                self.advance(step, history.losses[-1])
         except KeyboardInterrupt:
             self._save()
             raise
@@ -288,7 +300,7 @@ class _Loop:
             self._seed(number, self.accelerator.process_index)
             last = i == count - 1
             with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
-                with self.accelerator.autocast():
+                with self.accelerator.autocast() if self.settings.mixed else nullcontext():
                     loss = self.loss_of(self.wrapped, number)
                 total, weight = loss if isinstance(loss, tuple) else (loss, 1.0)
                 sums = self._reduced(total.detach(), weight)

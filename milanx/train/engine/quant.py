@@ -55,8 +55,8 @@ def load_4bit(
 
     The format is nf4 with double quantisation (Dettmers et al. 2023, "QLoRA"): about 4.1 bits a
     weight. Embeddings, norms, biases and the output map are in float32, so that the model can be
-    used within autocast and without. Nothing of it is trained; `lora_on_4bit` puts an adapter on
-    it.
+    used within autocast and without. Nothing of it is trained; an adapter may be
+    (`milanx.train.engine.lora`).
 
     Args:
         source: a folder, or a name on the Hub.
@@ -97,23 +97,6 @@ def load_4bit(
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     return model.requires_grad_(False).eval()
-
-
-def lora_on_4bit(model: Any, settings: dict[str, Any]) -> nn.Module:
-    """Return a 4-bit ``model`` with a fresh LoRA adapter in float32, which alone is trained.
-
-    Args:
-        model: of `load_4bit`.
-        settings: of peft's ``LoraConfig``, such as ``r``, ``lora_alpha``, ``target_modules``.
-    """
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(task_type="CAUSAL_LM", fan_in_fan_out=False, **settings)
-    adapted = get_peft_model(model, config)
-    for parameter in adapted.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    return adapted
 
 
 def without_dropout(model: Any) -> Any:

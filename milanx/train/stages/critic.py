@@ -11,23 +11,28 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
+from torch import nn
 
-from milanx.describing.set_encoder import SetEncoder
-from milanx.features.encoder import Encoder
+from milanx.describing.set_encoder import FREQUENCY, SetEncoder, SetEncoderSpec
+from milanx.features.encoder import Encoder, read_pixels, read_width
 from milanx.features.evidence import Evidence
 from milanx.language.connectives import CONNECTIVES, join_features, split
-from milanx.language.words import plural
-from milanx.train.recipe import CriticSettings
+from milanx.train.engine.fit import share
+from milanx.train.engine.schedule import small_network
+from milanx.train.recipe import Recipe
+from milanx.train.stages.desk import Desk, step_rng
 from milanx.train.units.corpus import Corpus, Unit
+from milanx.train.units.phrases import plural
 from milanx.train.units.table import Table
 
-WEIGHT_DECAY = 0.05
+SAMPLE = 512  # units from which the features' usual values are learned
 WARM_UP = 50  # steps
 MADE_UP = 0.15  # made-up composed texts of a step, a unit
 RIVALS = 0.5  # share of the joined texts whose parts are also offered under another connective
@@ -90,12 +95,10 @@ def all_texts(set_encoder: SetEncoder, encoder: Encoder, corpus: Corpus) -> Text
     return Texts(texts, set_encoder.told_texts(both, joins), log, whole)
 
 
-def scores(set_encoder: SetEncoder, evidence: Evidence, texts: torch.Tensor) -> torch.Tensor:
-    """Agreement of units, given by read features, and told texts [t, 2 j + 3]: [u, t]."""
-    evidence = evidence.to(texts.device)
-    inputs = set_encoder.critic_inputs(evidence, evidence.features, evidence.contrast)
-    found: torch.Tensor = set_encoder.critic(*inputs, texts)
-    return found
+def told_sets(set_encoder: SetEncoder, evidence: Evidence) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the critic is told of units, given by read features."""
+    evidence = evidence.to(set_encoder.mean.device)
+    return set_encoder.critic_inputs(evidence, evidence.features, evidence.contrast)
 
 
 def targets(units: Sequence[Unit], place: dict[str, int], composed: dict[str, int]) -> torch.Tensor:
@@ -135,127 +138,135 @@ def _composed(units: Sequence[Unit], known: Texts, rng: np.random.Generator) -> 
     return {text: i for i, text in enumerate(distinct)}
 
 
+def new_set_encoder(
+    recipe: Recipe, encoder: Encoder, corpus: Corpus, vocabulary: Sequence[str]
+) -> SetEncoder:
+    """Build a set encoder that knows the features' usual values and the vocabulary."""
+    spec = SetEncoderSpec(
+        read_width(encoder), encoder.spec.joint, recipe.base.width, recipe.decoder.prefix,
+        layers=recipe.decoder.layers, vocabulary=len(vocabulary),
+        pixels=read_pixels(encoder), critic=recipe.critic.width,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        set_encoder = SetEncoder(spec)
+    sample = corpus.batch(SAMPLE, step_rng(recipe.seed, 0, 0)).evidence
+    set_encoder.learn_usual(sample, encoder.texts(vocabulary).cpu())
+    often = corpus.frequencies()
+    set_encoder.frequency.copy_(torch.tensor([often.get(t, min(often.values()))
+                                              for t in vocabulary]).log())  # fmt: skip
+    return set_encoder
+
+
+def make_critic(desk: Desk) -> dict[str, Any]:
+    """Train the critic of a new set encoder; write the set encoder."""
+    course = desk.course
+    set_encoder = new_set_encoder(desk.recipe, course.encoder, course.corpus(), course.vocabulary)
+    facts = train_critic(desk, set_encoder, course.corpus(), course.corpus(check=True))
+    save_file(set_encoder.state_dict(), desk.folder / "set_encoder.safetensors")
+    return {**facts, "set_encoder": asdict(set_encoder.spec)}
+
+
 def train_critic(
-    set_encoder: SetEncoder,
-    encoder: Encoder,
-    corpus: Corpus,
-    check: Corpus,
-    settings: CriticSettings,
-    seed: int,
-    advance: Callable[[int, float], None] = lambda step, loss: None,
+    desk: Desk, set_encoder: SetEncoder, corpus: Corpus, check: Corpus
 ) -> dict[str, Any]:
     """Fit ``set_encoder.critic`` in place; the other parts must know the usual values.
 
-    It is trained where ``encoder`` is, and is on the CPU afterwards. The weights that are kept are
-    those of the least loss on the check.
+    The set encoder is on the CPU afterwards. The weights that are kept are those of the least loss
+    on the check.
 
     Args:
+        desk: where it is trained.
         set_encoder: whose critic is trained.
-        encoder: embeds texts.
         corpus: draws units.
         check: draws the units of the check.
-        settings: of the training.
-        seed: of all randomness.
-        advance: told each step and its loss.
 
     Returns:
-        The loss and, on the check, the loss in nats a unit by step, that of the kept weights, and
-        the share of the units whose first text is right, by kind of meaning.
+        What the training was like, its check's loss in nats a unit, and the share of the checked
+        units whose first text is right, by kind of meaning.
     """
-    torch.manual_seed(seed)
-    set_encoder.to(encoder.device)
-    critic = set_encoder.critic.requires_grad_(True)
-    critic.train()
+    encoder, settings, seed = desk.course.encoder, desk.recipe.critic, desk.recipe.seed
+    set_encoder.to(desk.accelerator.device)
     read = read_table(set_encoder, corpus.table)
     corpus, check = copy.copy(corpus), copy.copy(check)
     corpus.table = check.table = read
     known = all_texts(set_encoder, encoder, corpus)
-    place = known.place
-    optimiser = torch.optim.AdamW(
-        critic.parameters(), settings.learning_rate, weight_decay=WEIGHT_DECAY
-    )
-    losses = []
-    checked = _Check(set_encoder, encoder, check, known, seed) if check.kinds else None
-    for step in range(settings.steps):
-        rng = np.random.default_rng([seed, 6, step])
-        rate = 0.5 * (1 + math.cos(math.pi * step / settings.steps)) * min(1, (step + 1) / WARM_UP)
-        for group in optimiser.param_groups:
-            group["lr"] = settings.learning_rate * rate
+
+    def loss_of(critic: nn.Module, step: int) -> tuple[torch.Tensor, float]:
+        rng = step_rng(seed, 6, step)
         units = [corpus.unit(rng) for _ in range(settings.batch_size)]
         composed = _composed(units, known, rng)
-        form = torch.from_numpy(rng.integers(0, 2, len(known.texts)))
-        vectors = [known.vectors[torch.arange(len(form)), form]]
-        frequency = [known.frequency]
-        if composed:
-            joins = join_features(list(composed), encoder.texts, known.whole)
-            vectors.append(set_encoder.told_texts(encoder.texts(list(composed)), joins))
-            log = math.log(COMPOSED / len(composed))
-            frequency.append(known.frequency.new_full((len(composed),), log))
-        logits = scores(set_encoder, corpus.evidence(units), torch.cat(vectors))
-        share = targets(units, place, composed).to(logits)
-        loss = -(share * (logits + torch.cat(frequency)).log_softmax(1)).sum(1).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(float(loss.detach()))
-        advance(step, losses[-1])
-        if checked and ((step + 1) % CHECK_EVERY == 0 or step + 1 == settings.steps):
-            checked.take(step + 1)
-    critic.eval().requires_grad_(False)
-    facts: dict[str, Any] = {"loss": round(float(np.mean(losses[-50:])), 4)}
+        offered, frequency = _offered(set_encoder, encoder, known, composed, rng)
+        own = units[share(len(units), desk.accelerator)]
+        logits = critic(*told_sets(set_encoder, corpus.evidence(own)), offered)
+        right = targets(own, known.place, composed).to(logits)
+        chance = (logits + frequency).log_softmax(1)
+        return -(right * chance).sum(), float(len(own))
+
+    checked = _Check(desk, set_encoder, check, known) if check.kinds else None
+    chosen = small_network(
+        settings.steps, settings.learning_rate, warmup=WARM_UP,
+        check_every=CHECK_EVERY if checked else 0,
+    )  # fmt: skip
+    critic = set_encoder.critic.requires_grad_(True)
+    facts = desk.fit(critic, loss_of, chosen, checked.loss if checked else None)
+    critic.requires_grad_(False)
     if checked:
-        facts |= checked.finish()
+        facts["first_right"] = checked.first_right(critic)
     set_encoder.cpu()
     return facts
 
 
-class _Check:
-    """Loss and first texts of units that no training saw, among texts of one meaning.
+def _offered(
+    set_encoder: SetEncoder,
+    encoder: Encoder,
+    known: Texts,
+    composed: dict[str, int],
+    rng: np.random.Generator,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tell all texts, each in the singular or the plural, and the composed ones of a step.
 
-    Keeps the critic's weights of the least loss.
+    Returns:
+        [t + c, 2 j + 3], and [t + c], log of how often each is drawn.
     """
+    form = torch.from_numpy(rng.integers(0, 2, len(known.texts)))
+    vectors = known.vectors[torch.arange(len(form)), form]
+    if not composed:
+        return vectors, known.frequency
+    joins = join_features(list(composed), encoder.texts, known.whole)
+    more = set_encoder.told_texts(encoder.texts(list(composed)), joins)
+    often = known.frequency.new_full((len(composed),), math.log(COMPOSED / len(composed)))
+    return torch.cat([vectors, more]), torch.cat([known.frequency, often])
 
-    def __init__(
-        self, set_encoder: SetEncoder, encoder: Encoder, check: Corpus, known: Texts, seed: int
-    ) -> None:
+
+class _Check:
+    """Loss and first texts of units that no training saw, among texts of one meaning."""
+
+    def __init__(self, desk: Desk, set_encoder: SetEncoder, check: Corpus, known: Texts) -> None:
         if not check.frequencies().keys() <= known.place.keys():
-            known = all_texts(set_encoder, encoder, check)  # of real units each has its own texts
-        rng = np.random.default_rng([seed, 7])
+            # Of real units each has its own texts.
+            known = all_texts(set_encoder, desk.course.encoder, check)
+        rng = step_rng(desk.recipe.seed, 7, 0)
         self.units = [check.unit(rng) for _ in range(CHECKED)]
-        self.evidence = check.evidence(self.units)
-        self.set_encoder, self.known = set_encoder, known
-        self.share = targets(self.units, known.place, {}).to(known.frequency)
-        self.history: list[list[float]] = []
-        self.best: dict[str, torch.Tensor] = {}
+        self.told = told_sets(set_encoder, check.evidence(self.units))
+        self.own = share(CHECKED, desk.accelerator)
+        self.known = known
+        self.right = targets(self.units, known.place, {}).to(known.frequency)
+
+    def loss(self, critic: nn.Module) -> tuple[float, float]:
+        """Return the loss of this process's part of the units, and how many these are."""
+        logits = critic(*(told[self.own] for told in self.told), self.known.vectors[:, 0])
+        chance = (logits + self.known.frequency).log_softmax(1)
+        return -float((self.right[self.own] * chance).sum()), float(len(chance))
 
     @torch.inference_mode()
-    def _logits(self) -> torch.Tensor:
-        critic, training = self.set_encoder.critic, self.set_encoder.critic.training
-        critic.eval()
-        found = scores(self.set_encoder, self.evidence, self.known.vectors[:, 0])
-        critic.train(training)
-        return found
-
-    def take(self, step: int) -> None:
-        """Check after ``step`` steps."""
-        chance = (self._logits() + self.known.frequency).log_softmax(1)
-        loss = round(float(-(self.share * chance).sum(1).mean()), 4)
-        if all(loss < before for _, before in self.history):
-            state = self.set_encoder.critic.state_dict()
-            self.best = {k: v.detach().clone() for k, v in state.items()}
-        self.history.append([step, loss])
-
-    def finish(self) -> dict[str, Any]:
-        """Bring back the best weights and return what was found."""
-        if self.best:
-            self.set_encoder.critic.load_state_dict(self.best)
-        often = self.set_encoder.spec.frequency * self.known.frequency
-        first = (self._logits() + often).argmax(1)
-        right = (self.share.gather(1, first[:, None])[:, 0] > 0).float().cpu()
+    def first_right(self, critic: Callable[..., torch.Tensor]) -> dict[str, list[float]]:
+        """Return the share of the units whose first text is right, and their number, by kind."""
+        logits = critic(*self.told, self.known.vectors[:, 0])
+        first = (logits + FREQUENCY * self.known.frequency).argmax(1)
+        right = (self.right.gather(1, first[:, None])[:, 0] > 0).float().cpu()
         kinds = np.array([u.kind if len(u.senses) == 1 else "two senses" for u in self.units])
-        by_kind = {
+        return {
             str(kind): [round(float(right[kinds == kind].mean()), 3), int((kinds == kind).sum())]
             for kind in sorted(set(kinds))
         }
-        least = min((loss for _, loss in self.history), default=math.nan)
-        return {"checked_loss": least, "checked": self.history, "first_right": by_kind}

@@ -10,7 +10,7 @@ from milanx.features.encoder import Encoder
 from milanx.features.smallclip import SmallClipEncoder, SmallClipSpec
 from milanx.files import fingerprint, fingerprint_file
 from milanx.language.gpt2 import gpt2_config
-from milanx.train.recipe import MIN_GRID, BaseSettings, EncoderSettings, Recipe
+from milanx.train.recipe import MIN_GRID, EncoderSettings, Recipe
 
 HEADS = 4  # attention heads of the set encoder, which is as wide as the language model
 
@@ -45,10 +45,10 @@ def _absolute(model: str) -> str:
     return str(Path(model).resolve()) if model and Path(model).is_dir() else model
 
 
-def base_fingerprint(base: BaseSettings) -> str:
+def base_weights(recipe: Recipe) -> str:
     """Return what stands for the weights of a base in a folder; its name says the others'."""
-    folder = Path(base.model)
-    if not base.model or not folder.is_dir():
+    folder = Path(recipe.base.model)
+    if not recipe.base.model or not folder.is_dir():
         return ""
     files = [p for p in sorted(folder.iterdir()) if p.suffix in (".json", ".safetensors", ".bin")]
     return fingerprint([[p.name, fingerprint_file(p)] for p in files])

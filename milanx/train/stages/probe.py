@@ -7,7 +7,6 @@ exemplar sets and labels that the describer is trained on; an upper row of P1.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,62 +14,64 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from milanx.train.engine.fit import share
+from milanx.train.engine.schedule import small_network
+from milanx.train.stages.desk import Desk, step_rng
 from milanx.train.units.corpus import Corpus, Unit
+from milanx.train.units.planted import PlantedUnits
+from milanx.train.units.table import Entry
 
 SETS = 24  # drawn of each class
 STEPS, LEARNING_RATE, WEIGHT_DECAY = 300, 5e-3, 1e-3
+BATCH = 512  # sets a step
 
 
-def train_probe(
-    corpus: Corpus, wnids: dict[str, str], folder: Path, seed: int = 0
-) -> dict[str, Any]:
-    """Fit the probe on drawn sets of the corpus' classes and write it.
+def make_probe(desk: Desk) -> dict[str, Any]:
+    """Fit the probe on drawn sets of the classes with a WordNet id and write it.
 
     Writes ``probe.safetensors``: weight [c, 2 d], bias [c], mean [2 d], scale [2 d]; the input is
     the mean over a set of masked and whole features side by side. Its metadata holds ``wnids``,
-    the WordNet ids of the classes as a json list.
-
-    Args:
-        corpus: draws the sets.
-        wnids: class name -> WordNet id; classes without one take no part.
-        folder: where it is written.
-        seed: of the sets and the fit.
+    the WordNet ids of the classes as a json list. Of fewer than two classes nothing is written.
     """
-    rng = np.random.default_rng([seed, 5])
+    corpus, units, seed = desk.course.corpus(), desk.course.units, desk.recipe.seed
+    wnids: dict[str, str] = units.wnids if isinstance(units, PlantedUnits) else {}
     classes = [e for e in corpus.by_kind.get("class", []) if e.texts[0] in wnids]
     if len(classes) < 2:
         return {"classes": len(classes)}
-    rows, labels = [], []
-    for label, entry in enumerate(classes):
-        units = []
-        for _ in range(SETS):
-            k = corpus.exemplars
-            views = corpus.views[entry.start]
-            shown = rng.permutation(views)[np.arange(k) % len(views)]
-            drawn = entry.start + shown * entry.variants + rng.integers(0, entry.variants, k)
-            impure = rng.random(k) > rng.uniform(corpus.min_purity, 1)
-            drawn[impure] = rng.choice(corpus.rows, int(impure.sum()))
-            whole = bool(rng.random() < 0.5)
-            drawn = corpus.table.photo[drawn].astype(np.int64) if whole else drawn
-            units.append(Unit(drawn, whole, np.zeros(0, np.int64), "", "class"))
-        evidence = corpus.evidence(units)
-        rows.append(evidence.features.mean(1).flatten(1))
-        labels += [label] * SETS
-    inputs, target = torch.cat(rows), torch.tensor(labels)
+    rng = np.random.default_rng([seed, 5])
+    inputs = torch.cat([_sets(corpus, entry, rng) for entry in classes])
+    target = torch.arange(len(classes)).repeat_interleave(SETS)
     mean, scale = inputs.mean(0), 1 / inputs.std(0).clamp_min(1e-4)
     inputs = (inputs - mean) * scale
     torch.manual_seed(seed)
     probe = nn.Linear(inputs.shape[1], len(classes))
-    optimiser = torch.optim.AdamW(probe.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    for _ in range(STEPS):
-        chosen = torch.randint(len(inputs), (512,))
-        loss = nn.functional.cross_entropy(probe(inputs[chosen]), target[chosen])
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    state = {"weight": probe.weight.detach(), "bias": probe.bias.detach(), "mean": mean,
-             "scale": scale}  # fmt: skip
+
+    def loss_of(model: nn.Module, step: int) -> tuple[torch.Tensor, float]:
+        chosen = step_rng(seed, 5, step + 1).integers(0, len(inputs), BATCH)
+        own = chosen[share(BATCH, desk.accelerator)]
+        rows, right = (t[own].to(desk.accelerator.device) for t in (inputs, target))
+        return nn.functional.cross_entropy(model(rows), right, reduction="sum"), float(len(own))
+
+    settings = small_network(
+        STEPS, LEARNING_RATE, warmup=0, weight_decay=WEIGHT_DECAY, floor=1
+    )  # a rate that stays
+    facts = desk.fit(probe, loss_of, settings)
+    state = {"weight": probe.weight, "bias": probe.bias, "mean": mean, "scale": scale}
+    halves = {k: v.detach().half().contiguous() for k, v in state.items()}
     ids = json.dumps([wnids[entry.texts[0]] for entry in classes])
-    halves = {k: v.half().contiguous() for k, v in state.items()}
-    save_file(halves, folder / "probe.safetensors", metadata={"wnids": ids})
-    return {"classes": len(classes), "loss": round(float(loss.detach()), 4)}
+    save_file(halves, desk.folder / "probe.safetensors", metadata={"wnids": ids})
+    return {**facts, "classes": len(classes)}
+
+
+def _sets(corpus: Corpus, entry: Entry, rng: np.random.Generator) -> torch.Tensor:
+    """Draw sets of a class, impure as real ones: mean features [`SETS`, 2 d]."""
+    units, k, views = [], corpus.exemplars, corpus.views[entry.start]
+    for _ in range(SETS):
+        shown = rng.permutation(views)[np.arange(k) % len(views)]
+        drawn = entry.start + shown * entry.variants + rng.integers(0, entry.variants, k)
+        impure = rng.random(k) > rng.uniform(corpus.min_purity, 1)
+        drawn[impure] = rng.choice(corpus.rows, int(impure.sum()))
+        whole = bool(rng.random() < 0.5)
+        drawn = corpus.table.photo[drawn].astype(np.int64) if whole else drawn
+        units.append(Unit(drawn, whole, np.zeros(0, np.int64), "", "class"))
+    return corpus.evidence(units).features.mean(1).flatten(1)

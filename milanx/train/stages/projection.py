@@ -6,25 +6,31 @@ and named regions, with every equal text of a batch counted as a positive.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from torch import nn
 from torch.nn import functional as F
 
-from milanx.features.encoder import Encoder
-from milanx.features.smallclip import Projection
-from milanx.language.words import plural
+from milanx.features.encoder import Encoder, Projection
 from milanx.train.data.photos import PhotoFeatures
-from milanx.train.recipe import EncoderSettings
-from milanx.train.units.phrases import clean_name
+from milanx.train.engine.fit import share
+from milanx.train.engine.schedule import small_network
+from milanx.train.stages.desk import Desk, step_rng
+from milanx.train.units.meanings import Views, halves
+from milanx.train.units.phrases import clean_name, plural
+from milanx.train.units.planted import PlantedUnits
 from milanx.train.units.table import Joint, joint_features
 
 BATCH_SHARES = {"caption": 0.5, "name": 0.3, "region": 0.2}
+WARM_UP = 100  # steps
+FEATURE_DROPOUT = 0.1  # share of the input features that a step does not see
+SAMPLED = 4000  # pairs that the features' usual values are learned from, about
+WEIGHTS, HALVES = "encoder.safetensors", ("half-0", "half-1")  # files
 
 
 @dataclass
@@ -73,8 +79,8 @@ def make_pairs(encoder: Encoder, photos: PhotoFeatures, keep: np.ndarray) -> Pai
             kinds.append("name")
             views.append(index)
         for region, grid in photo.regions:
-            share = np.asarray(grid, np.float32)
-            features.append(share @ dense / share.sum())
+            inside = np.asarray(grid, np.float32)
+            features.append(inside @ dense / inside.sum())
             texts.append([clean_name(region), plural(clean_name(region))])
             kinds.append("region")
             views.append(index)
@@ -87,57 +93,98 @@ def make_pairs(encoder: Encoder, photos: PhotoFeatures, keep: np.ndarray) -> Pai
     )
 
 
-def train_projection(
-    encoder: Encoder,
-    pairs: Pairs,
-    settings: EncoderSettings,
-    seed: int,
-    advance: Callable[[int, float], None] = lambda step, loss: None,
-) -> None:
-    """Fit ``encoder.projection`` in place, from new weights, where the encoder is."""
-    rng = np.random.default_rng(seed)
-    torch.manual_seed(seed)
-    projection = encoder.projection
-    if not isinstance(projection, Projection):
-        raise TypeError("this encoder's towers meet already: there is no projection to train")
+def make_projection(desk: Desk) -> dict[str, Any]:
+    """Train the projection, and one on each half of the photos (`out_of_fold`).
+
+    The encoder has the one of all photos afterwards.
+    """
+    encoder, views = desk.course.encoder, planted_views(desk)
+    trained, half = views.trained, halves(views.photos)
+    pairs = make_pairs(encoder, views.photos, trained)
+    steps = desk.recipe.encoder.steps
+    fewer = max(1, steps // 2)
+    for part, kept in zip(HALVES, (trained & ~half, trained & half), strict=True):
+        fit_projection(desk, pairs.of(kept), fewer, part)
+        save_file(encoder.projection.state_dict(), desk.folder / f"{part}.safetensors")
+    facts = fit_projection(desk, pairs, steps)
+    save_file(encoder.projection.state_dict(), desk.folder / WEIGHTS)
+    found = recall(encoder, views.photos, ~views.keep)
+    return {**facts, "pairs": len(pairs.texts), "held_out_captions": found}
+
+
+def planted_views(desk: Desk) -> Views:
+    """Return the photos of a course whose encoder is trained: they have captions and names."""
+    units = desk.course.units
+    assert isinstance(units, PlantedUnits)  # other units are refused where recipes are checked
+    return units.views
+
+
+def fit_projection(desk: Desk, pairs: Pairs, steps: int, part: str = "") -> dict[str, Any]:
+    """Fit the encoder's projection in place, from new weights."""
+    encoder, settings = desk.course.encoder, desk.recipe.encoder
+    device = desk.accelerator.device
+    projection: Projection = encoder.projection
+    features, embeddings = pairs.features.to(device), pairs.embeddings.to(device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(desk.recipe.seed)
+        begin(projection.cpu(), pairs.features)
+    projection.to(device)
+    by_kind = {kind: np.flatnonzero(pairs.kinds == kind) for kind in BATCH_SHARES}
+
+    def loss_of(model: nn.Module, step: int) -> tuple[torch.Tensor, float]:
+        rows, texts = draw(pairs, by_kind, settings.batch_size, desk.recipe.seed, step)
+        seen = features[torch.from_numpy(rows).to(device)].float()
+        seen = seen * (torch.rand_like(seen) > FEATURE_DROPOUT)
+        # Each process projects all views, which is cheap, since every text is told from all of
+        # them; the loss of its part of the rows and columns is its own.
+        image = F.normalize(model(seen), dim=-1)
+        texts = texts.to(device)
+        own = share(len(rows), desk.accelerator)
+        return contrastive(image, embeddings[texts], texts, settings.temperature, own)
+
+    chosen = small_network(steps, settings.learning_rate, warmup=WARM_UP)
+    facts = desk.fit(projection.requires_grad_(True), loss_of, chosen, part=part)
+    projection.requires_grad_(False)
+    return facts
+
+
+def begin(projection: Projection, features: torch.Tensor) -> None:
+    """Give a projection new weights, and the usual values of ``features`` [n, c]."""
     projection.reset()
-    everything, embeddings = (
-        part.to(encoder.device) for part in (pairs.features, pairs.embeddings)
-    )
-    sample = everything[:: max(1, len(everything) // 4000)].float()
+    sample = features[:: max(1, len(features) // SAMPLED)].float()
     projection.mean.copy_(sample.mean(0))
     projection.scale.copy_(1 / sample.std(0).clamp_min(1e-3))
-    projection.requires_grad_(True).train()
-    optimiser = torch.optim.AdamW(
-        projection.parameters(), settings.learning_rate, weight_decay=0.05
-    )
-    by_kind = {kind: np.flatnonzero(pairs.kinds == kind) for kind in BATCH_SHARES}
-    for step in range(settings.steps):
-        rate = 0.5 * (1 + math.cos(math.pi * step / settings.steps)) * min(1, (step + 1) / 100)
-        for group in optimiser.param_groups:
-            group["lr"] = settings.learning_rate * rate
-        rows = np.concatenate([
-            rng.choice(by_kind[kind], int(settings.batch_size * share))
-            for kind, share in BATCH_SHARES.items() if len(by_kind[kind])
-        ])  # fmt: skip
-        chosen = torch.tensor([int(rng.choice(pairs.texts[row])) for row in rows])
-        features = everything[torch.from_numpy(rows)].float()
-        features = features * (torch.rand_like(features) > 0.1)  # feature dropout
-        image = F.normalize(projection(features), dim=-1)
-        logits = image @ embeddings[chosen].T / settings.temperature
-        target = (chosen[:, None] == chosen[None]).to(logits)
-        loss = (
-            -(
-                (target / target.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1).mean()
-                + (target / target.sum(0, keepdim=True) * logits.log_softmax(0)).sum(0).mean()
-            )
-            / 2
-        )
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        advance(step, float(loss.detach()))
-    projection.requires_grad_(False).eval()
+
+
+def draw(
+    pairs: Pairs, by_kind: dict[str, np.ndarray], size: int, seed: int, step: int
+) -> tuple[np.ndarray, torch.Tensor]:
+    """Draw the rows of a step's batch, each kind its share, and a text of each: int64 [b] both."""
+    rng = step_rng(seed, 12, step)
+    rows = np.concatenate([
+        rng.choice(by_kind[kind], int(size * portion))
+        for kind, portion in BATCH_SHARES.items() if len(by_kind[kind])
+    ])  # fmt: skip
+    return rows, torch.tensor([int(rng.choice(pairs.texts[row])) for row in rows])
+
+
+def contrastive(
+    images: torch.Tensor, texts: torch.Tensor, same: torch.Tensor, temperature: float, part: slice
+) -> tuple[torch.Tensor, float]:
+    """InfoNCE of images and texts, both ways: its sum over a part of them, and how many these are.
+
+    Args:
+        images: [b, j], unit rows.
+        texts: [b, j], unit rows: that of each image.
+        same: [b], texts with one number are one text.
+        temperature: that similarities are divided by.
+        part: of the rows and columns.
+    """
+    logits = images @ texts.T / temperature
+    target = (same[:, None] == same[None]).to(logits)
+    told = (target / target.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1)
+    found = (target / target.sum(0, keepdim=True) * logits.log_softmax(0)).sum(0)
+    return -(told[part].sum() + found[part].sum()) / 2, float(len(told[part]))
 
 
 def out_of_fold(encoder: Encoder, folder: Path, half: np.ndarray, trained: np.ndarray) -> Joint:
@@ -149,17 +196,17 @@ def out_of_fold(encoder: Encoder, folder: Path, half: np.ndarray, trained: np.nd
 
     Args:
         encoder: with its own projection.
-        folder: that holds ``half-0.safetensors`` and ``half-1.safetensors``.
+        folder: that the projections of both halves were written to.
         half: bool [n], views of the second half.
         trained: bool [n], views that a projection was trained on.
     """
     own = {k: v.clone() for k, v in encoder.projection.state_dict().items()}
-    others = [load_file(folder / f"half-{i}.safetensors") for i in (0, 1)]
+    first, second = (load_file(folder / f"{part}.safetensors") for part in HALVES)
 
     def joint(features: np.ndarray, views: np.ndarray) -> np.ndarray:
         found = np.empty((len(features), encoder.spec.joint), np.float16)
-        for state, which in ((own, ~trained), (others[1], trained & ~half),
-                             (others[0], trained & half)):  # fmt: skip
+        for state, which in ((own, ~trained), (second, trained & ~half),
+                             (first, trained & half)):  # fmt: skip
             rows = np.flatnonzero(which[views])
             encoder.projection.load_state_dict(state)
             if len(rows):

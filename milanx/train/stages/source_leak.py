@@ -13,11 +13,20 @@ import numpy as np
 import torch
 
 from milanx.describing.set_encoder import SetEncoder
+from milanx.train.stages.conditioned import load_set_encoder
+from milanx.train.stages.desk import Desk
 from milanx.train.units.corpus import Corpus
 
 ANYWHERE = frozenset({"pixel", "phrase", "channel"})  # kinds of meaning that any source can show
 VIEWS = 3000  # that the features' classifier is fitted to, at most
 UNITS = 1500  # units whose first text is looked at
+
+
+def make_source_leak(desk: Desk) -> dict[str, Any]:
+    """Ask how well the trained set encoder's features and texts tell sources."""
+    course = desk.course
+    set_encoder = load_set_encoder(desk, "decoder")
+    return told_apart(set_encoder, course.corpus(), course.corpus(check=True), course.vocabulary)
 
 
 def told_apart(

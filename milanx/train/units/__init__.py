@@ -1,6 +1,7 @@
 """Training units and their texts: what a unit may mean, and exemplar sets that show it.
 
-In come encoded photos; out goes a `Corpus` that draws units with their evidence. ``meanings``,
-``pixels``, ``joined``, ``grounded`` and ``phrases`` say what units mean, ``table`` pools their
-exemplars once, ``corpus`` and ``annotated`` draw units, ``text`` and ``vocabulary`` are the words.
+In come encoded photos; out goes a `Corpus` that draws units with their evidence. ``source`` is what
+``planted`` and ``annotated`` units have in common. ``meanings``, ``pixels``, ``joined``,
+``grounded`` say what units mean, ``phrases`` and ``vocabulary`` in which words, ``table`` pools
+their exemplars once, ``corpus`` draws units; ``pretraining`` is text beside them.
 """

@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,10 @@ from milanx.files import write_json
 from milanx.images.splits import held_out
 from milanx.language.gpt2 import normalise_text
 from milanx.train.data.milannotations import AnnotatedUnit, Milannotations
+from milanx.train.data.sources import fingerprint_source
 from milanx.train.recipe import Data
 from milanx.train.units.corpus import FULL_SET, MIN_EXEMPLARS, NO_CONTRAST, Corpus, Unit
-from milanx.train.units.table import FORMAT, NEAR, VERSION, Entry
+from milanx.train.units.table import FORMAT, NEAR, VERSION, Entry, Joint
 from milanx.train.units.vocabulary import LISTS, MAX_WORDS, VAGUE
 
 KIND = "annotated"
@@ -43,32 +45,12 @@ MAX_VOCABULARY = 3000  # phrases that can be retrieved, those that most units ha
 UNITS_AT_ONCE = 256  # whose near views are searched together
 
 
-def load_units(data: Data, seed: int, say: Callable[[str], None]) -> Milannotations:
-    """Open the units for training of a recipe's split, and tell what is odd about them.
-
-    Raises:
-        InputError: there are none, or a file is missing, damaged or does not fit.
-    """
-    photos = Path(data.imagenet) if data.imagenet else None
-    root = Path(data.milannotations)
-    units = Milannotations(root, data.split, "train", photos=photos, seed=seed)
-    if not len(units):
-        raise InputError(
-            f"no units of the split {data.split} in {root}",
-            "no annotated unit has three annotations and arrays",
-            "choose another data.split",
-        )
-    for note in units.notes:
-        say(note)
-    return units
-
-
 def build_annotated_table(
     encoder: Encoder,
     data: Milannotations,
     checked: float,
     root: Path,
-    advance: Callable[[int, float], None] = lambda unit, loss: None,
+    advance: Callable[[int], None] = lambda n: None,
 ) -> dict[str, Any]:
     """Pool the exemplars of ``data`` and write them to ``root`` as a table.
 
@@ -78,7 +60,7 @@ def build_annotated_table(
         checked: share of the units that the trainings are checked on. They may share photos with
             others: the units of a network were shown one set.
         root: the table's folder.
-        advance: told each unit's number.
+        advance: told how many more units are done.
 
     Returns:
         How many units there are of each network, and what is odd about the data.
@@ -103,7 +85,7 @@ def build_annotated_table(
             arrays[name][here] = pooled[:, place].cpu().numpy()
             arrays[f"{name}_joint"][here] = joint[:, place].cpu().numpy()
         same += [hashlib.sha1(f"{unit.network}".encode() + v.tobytes()).hexdigest() for v in views]
-        advance(number, 0.0)
+        advance(1)
     for array in arrays.values():
         array.flush()
     held = [checked_unit(unit, checked) for unit in data.units]
@@ -214,3 +196,57 @@ class AnnotatedCorpus(Corpus):
             and not set(words) <= VAGUE and not re.search(LISTS, text)
         ]  # fmt: skip
         return sorted((short or list(counts))[:MAX_VOCABULARY])
+
+
+class AnnotatedUnits:
+    """Units that people described (`milanx.train.units.source.UnitSource`).
+
+    Args:
+        data: of the recipe; names folder and split, of which the part for training is used.
+        seed: of the split.
+        say: told what is odd about the units, a sentence each.
+
+    Raises:
+        InputError: there are none, or a file is missing, damaged or does not fit.
+    """
+
+    corpus = AnnotatedCorpus
+
+    def __init__(self, data: Data, seed: int, say: Callable[[str], None]) -> None:
+        photos = Path(data.imagenet) if data.imagenet else None
+        root = Path(data.milannotations)
+        self.data = data
+        self.units = Milannotations(root, data.split, "train", photos=photos, seed=seed)
+        if not len(self.units):
+            raise InputError(
+                f"no units of the split {data.split} in {root}",
+                "no annotated unit has three annotations and arrays",
+                "choose another data.split",
+            )
+        for note in self.units.notes:
+            say(note)
+
+    @cached_property
+    def identity(self) -> object:
+        """What stands for the units, their views and their texts."""
+        photos = self.units.photo_root
+        return fingerprint_source(self.units.root), str(photos), self.data.split, self.data.checked
+
+    def build_table(
+        self, encoder: Encoder, folder: Path, joint: Joint | None, advance: Callable[[int], None]
+    ) -> dict[str, Any]:
+        """Pool the exemplars; an encoder for these has a joint space of its own."""
+        return build_annotated_table(encoder, self.units, self.data.checked, folder, advance)
+
+    def texts(self) -> list[str]:
+        """Return the descriptions of all but the checked units."""
+        trained = (u for u in self.units.units if not checked_unit(u, self.data.checked))
+        return [text for unit in trained for text in unit.descriptions]
+
+    def people(self) -> list[str]:
+        """Return nothing: what people wrote are the units' own texts."""
+        return []
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a describer's folder says of what was trained on and held out."""
+        return {"split": self.data.split, "units": len(self.units)}

@@ -46,20 +46,22 @@ class Space:
     """The training photos in the joint image-text space.
 
     Attributes:
+        encoder: whose space it is.
+        photos: all of them, n views.
+        keep: bool [n], those that may be trained on.
         cells: float16 [n, g * g, j], unit rows.
         windows: float16 [n, w, j], unit rows: overlapping windows, and the whole view last.
-        mean: float32 [j], of the whole views.
     """
 
+    encoder: Encoder
+    photos: PhotoFeatures
+    keep: np.ndarray
     cells: np.ndarray
     windows: np.ndarray
-    mean: np.ndarray
 
 
 @torch.inference_mode()
-def embed(
-    encoder: Encoder, photos: PhotoFeatures, advance: Callable[[int], None] = lambda n: None
-) -> Space:
+def embed(encoder: Encoder, photos: PhotoFeatures, keep: np.ndarray) -> Space:
     """Bring every cell and window of the photos into the joint space."""
     channels, grid = encoder.last_channels, encoder.spec.grid
     across = math.ceil((grid - WINDOW) / STRIDE) + 1  # the last may reach beyond an odd grid
@@ -74,15 +76,14 @@ def embed(
         joint = encoder.joint(both).half().cpu().numpy()
         cells[start : start + len(dense)] = joint[:, : grid**2]
         windows[start : start + len(dense)] = joint[:, grid**2 :]
-        advance(len(dense))
-    return Space(cells, windows, windows[:, -1].astype(np.float32).mean(0))
+    return Space(encoder, photos, keep, cells, windows)
 
 
-def _best_windows(space: Space, texts: torch.Tensor) -> np.ndarray:
-    """Largest similarity of each text [t, j] to any window of each view, float32 [n, t]."""
-    found = np.empty((len(space.windows), len(texts)), np.float32)
+def _best_windows(windows: np.ndarray, texts: torch.Tensor) -> np.ndarray:
+    """Largest similarity of each text [t, j] to any window of views [n, w, j]: float32 [n, t]."""
+    found = np.empty((len(windows), len(texts)), np.float32)
     for start in range(0, len(found), PHOTOS_AT_ONCE):
-        part = torch.from_numpy(space.windows[start : start + PHOTOS_AT_ONCE]).to(texts)
+        part = torch.from_numpy(windows[start : start + PHOTOS_AT_ONCE]).to(texts)
         found[start : start + len(part)] = (part @ texts.T).amax(1).cpu().numpy()
     return found
 
@@ -97,10 +98,10 @@ def _phrase_maps(
     return (255 * np.clip(1.5 * (maps - low) / (high - low + 1e-6), 0, 1)).astype(np.uint8)
 
 
-def locate(encoder: Encoder, space: Space, meanings: Sequence[Meaning], seed: int) -> list[Meaning]:
+def locate(space: Space, meanings: Sequence[Meaning], seed: int) -> list[Meaning]:
     """Give meanings without masks those of their first text's similarity to the cells."""
     rng = np.random.default_rng(seed)
-    text = encoder.texts([m.texts[0] for m in meanings])
+    text = space.encoder.texts([m.texts[0] for m in meanings])
     return [
         replace(m, grids=_phrase_maps(space, text[i], m.photos, rng)) if m.grids is None else m
         for i, m in enumerate(meanings)
@@ -108,10 +109,7 @@ def locate(encoder: Encoder, space: Space, meanings: Sequence[Meaning], seed: in
 
 
 def phrase_meanings(
-    encoder: Encoder,
     space: Space,
-    photos: PhotoFeatures,
-    keep: np.ndarray,
     descriptions: Sequence[str],
     names: Sequence[str],
     allowed: Callable[[str], bool],
@@ -120,22 +118,41 @@ def phrase_meanings(
     """Make a meaning of every phrase that the joint space sees.
 
     Args:
-        encoder: its text tower.
         space: of the photos.
-        photos: all of them.
-        keep: bool [n], those that may be trained on.
         descriptions: people's descriptions of units.
         names: of classes and regions, whose words count as seen.
         allowed: whether a phrase may be trained on.
         seed: of the masks' looseness.
     """
-    captioned, says = caption_phrases(photos, keep)
+    phrases = _seen_phrases(space, descriptions, names, allowed)
+    if not phrases:
+        return []
+    rng = np.random.default_rng(seed)
+    usable = np.flatnonzero(space.keep)
+    text, windows = space.encoder.texts(phrases), space.windows[usable]
+    best = np.concatenate([
+        np.argsort(-_best_windows(windows, text[i : i + 512]), axis=0)[:PHRASE_PHOTOS].T
+        for i in range(0, len(phrases), 512)
+    ])  # fmt: skip
+    return [
+        Meaning((phrase,), "phrase", usable[rows],
+                _phrase_maps(space, text[i], usable[rows], rng), countable=False)
+        for i, (phrase, rows) in enumerate(zip(phrases, best, strict=True))
+    ]  # fmt: skip
+
+
+def _seen_phrases(
+    space: Space,
+    descriptions: Sequence[str],
+    names: Sequence[str],
+    allowed: Callable[[str], bool],
+) -> list[str]:
+    """Return the phrases of captions that the space sees, best first, then people's."""
+    captioned, says = caption_phrases(space.photos, space.keep)
     phrases = sorted(p for p in says if allowed(p))
     if not phrases:
         return []
-    text = encoder.texts(phrases)
-    here = Space(space.cells[:0], space.windows[captioned], space.mean)
-    scores = _best_windows(here, text)
+    scores = _best_windows(space.windows[captioned], space.encoder.texts(phrases))
     found: dict[str, float] = {}
     for column, phrase in enumerate(phrases):
         positive = np.zeros(len(captioned), bool)
@@ -145,32 +162,10 @@ def phrase_meanings(
     kept = [p for p in ranked if found[p] >= MIN_GROUNDING][:MAX_PHRASES]
     seen = {p for p in phrases if " " not in p and found[p] >= MIN_WORD_GROUNDING}
     people = [p for p in person_phrases(descriptions, seen | name_words(names)) if allowed(p)]
-    kept = list(dict.fromkeys([*kept, *people[:MAX_PHRASES]]))
-
-    if not kept:
-        return []
-    rng = np.random.default_rng(seed)
-    usable = np.flatnonzero(keep)
-    text = encoder.texts(kept)
-    best = np.concatenate([
-        np.argsort(-_best_windows(Space(space.cells[:0], space.windows[usable], space.mean),
-                                  text[start : start + 512]), axis=0)[:PHRASE_PHOTOS].T
-        for start in range(0, len(kept), 512)
-    ])  # fmt: skip
-    return [
-        Meaning((phrase,), "phrase", usable[rows],
-                _phrase_maps(space, text[i], usable[rows], rng), countable=False)
-        for i, (phrase, rows) in enumerate(zip(kept, best, strict=True))
-    ]  # fmt: skip
+    return list(dict.fromkeys([*kept, *people[:MAX_PHRASES]]))
 
 
-def channel_meanings(
-    encoder: Encoder,
-    space: Space,
-    photos: PhotoFeatures,
-    keep: np.ndarray,
-    vocabulary: Sequence[str],
-) -> list[Meaning]:
+def channel_meanings(space: Space, vocabulary: Sequence[str]) -> list[Meaning]:
     """Make a meaning of every channel of the encoder's own feature maps that a text explains.
 
     Its exemplars are the views where it peaks, its masks the cells above its quantile. Its text is
@@ -179,7 +174,8 @@ def channel_meanings(
     second one that says something else joins the first.
     """
     vocabulary = [t for t in vocabulary if len(t.split()) <= MAX_LABEL and " and " not in t]
-    usable = np.flatnonzero(keep)
+    encoder, photos = space.encoder, space.photos
+    usable = np.flatnonzero(space.keep)
     channels = encoder.width - encoder.spec.pixel_channels
     peaks = np.stack([photos.dense[i][:, :channels].max(0) for i in usable]).astype(np.float32)
     sample = np.concatenate([photos.dense[i][:, :channels] for i in usable[::40]])

@@ -49,6 +49,26 @@ class Meaning:
     contrast: np.ndarray | None = None
 
 
+@dataclass(frozen=True)
+class Views:
+    """Encoded views and what they are for.
+
+    Attributes:
+        photos: n views.
+        keep: bool [n], those that are not held out (`training_photos`).
+        checked: bool [n], those that trainings are checked on (`checked_photos`).
+    """
+
+    photos: PhotoFeatures
+    keep: np.ndarray
+    checked: np.ndarray
+
+    @property
+    def trained(self) -> np.ndarray:
+        """Those that anything is fitted to, bool [n]."""
+        return self.keep & ~self.checked
+
+
 def training_photos(
     photos: PhotoFeatures, held_out_captions: float, held_out_photos: float
 ) -> np.ndarray:

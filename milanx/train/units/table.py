@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from milanx.features.encoder import GEOMETRY, Encoder, geometry, read_width, tells_shown, with_shown
 from milanx.files import read_json, write_json
 from milanx.train.data.photos import PhotoFeatures
-from milanx.train.units.meanings import Meaning
+from milanx.train.units.meanings import Meaning, Views
 
 FORMAT, VERSION = "milanx training table", 1
 NEAR = 30  # near views of a meaning that do not show it
@@ -125,9 +125,7 @@ def _row_masks(
 
 def build_table(
     encoder: Encoder,
-    photos: PhotoFeatures,
-    keep: np.ndarray,
-    checked: np.ndarray,
+    views: Views,
     meanings: Sequence[Meaning],
     root: Path,
     seed: int,
@@ -137,15 +135,50 @@ def build_table(
 
     ``joint`` brings pooled features to the joint space in place of the encoder's own projection.
     """
-    joint = joint or (lambda features, views: joint_features(encoder, features))
     rng = np.random.default_rng(seed)
-    grid = encoder.spec.grid
+    grid, photos = encoder.spec.grid, views.photos
     parts = [_row_masks(meaning, rng, grid) for meaning in meanings]
     photo = np.concatenate([np.repeat(p, m.shape[1]) for p, m in parts]).astype(np.int32)
     masks = np.concatenate([m.reshape(-1, grid**2) for _, m in parts])
-    width, shown = read_width(encoder), tells_shown(encoder)
+    whole, masked = _pooled(encoder, photos, photo, masks, root / "masked.npy")
+    if joint is None:
+        whole_joint, masked_joint = (joint_features(encoder, pooled) for pooled in (whole, masked))
+    else:
+        whole_joint, masked_joint = joint(whole, np.arange(len(photos))), joint(masked, photo)
+    near = _near_views(meanings, whole_joint, views.keep)
+    arrays: dict[str, np.ndarray] = {
+        "photo": photo, "whole": whole, "whole_joint": whole_joint, "masked_joint": masked_joint,
+        "checked": views.checked,
+        "source": _numbers([p.source for p in photos.photos]).astype(np.int16),
+        "group": _numbers([p.group for p in photos.photos]),
+    }  # fmt: skip
+    for name, array in arrays.items():
+        np.save(root / f"{name}.npy", array, allow_pickle=False)
+    entries, start = [], 0
+    for meaning, (shown, m), close in zip(meanings, parts, near, strict=True):
+        entries.append({
+            "texts": list(meaning.texts), "kind": meaning.kind, "countable": meaning.countable,
+            "start": start, "photos": len(shown), "variants": m.shape[1], "near": close.tolist(),
+        })  # fmt: skip
+        start += len(shown) * m.shape[1]
+    write_json(root / "table.json", FORMAT, VERSION, {"entries": entries})
+
+
+def _pooled(
+    encoder: Encoder, photos: PhotoFeatures, photo: np.ndarray, masks: np.ndarray, path: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pool every view as a whole, float16 [n, d + 4], and under each mask, [r, d + 4] in a file.
+
+    Args:
+        encoder: whose features they are.
+        photos: n views.
+        photo: int32 [r], the view of each mask.
+        masks: uint8 [r, g * g].
+        path: of the file.
+    """
+    width, grid, shown = read_width(encoder), encoder.spec.grid, tells_shown(encoder)
     whole = np.empty((len(photos), width), np.float16)
-    masked = np.lib.format.open_memmap(root / "masked.npy", "w+", np.float16, (len(photo), width))
+    masked = np.lib.format.open_memmap(path, "w+", np.float16, (len(photo), width))
     whole[:, -GEOMETRY:] = _where(np.zeros((1, grid**2), np.uint8), grid)
     order = np.argsort(photo, kind="stable")
     starts = np.searchsorted(photo[order], np.arange(len(photos) + 1))
@@ -158,25 +191,8 @@ def build_table(
             share = masks[rows].astype(np.float32)
             masked[rows, :-GEOMETRY] = (share / share.sum(1, keepdims=True)) @ dense
             masked[rows, -GEOMETRY:] = _where(masks[rows], grid)
-    whole_joint, masked_joint = joint(whole, np.arange(len(photos))), joint(masked, photo)
-    near = _near_views(meanings, whole_joint, keep)
-    source = _numbers([p.source for p in photos.photos]).astype(np.int16)
-    group = _numbers([p.group for p in photos.photos])
-    arrays: dict[str, np.ndarray] = {
-        "photo": photo, "whole": whole, "whole_joint": whole_joint, "masked_joint": masked_joint,
-        "checked": checked, "source": source, "group": group,
-    }  # fmt: skip
-    for name, array in arrays.items():
-        np.save(root / f"{name}.npy", array, allow_pickle=False)
     masked.flush()
-    entries, start = [], 0
-    for meaning, (views, m), close in zip(meanings, parts, near, strict=True):
-        entries.append({
-            "texts": list(meaning.texts), "kind": meaning.kind, "countable": meaning.countable,
-            "start": start, "photos": len(views), "variants": m.shape[1], "near": close.tolist(),
-        })  # fmt: skip
-        start += len(views) * m.shape[1]
-    write_json(root / "table.json", FORMAT, VERSION, {"entries": entries})
+    return whole, masked
 
 
 def _numbers(names: Sequence[str]) -> np.ndarray:

@@ -1,0 +1,94 @@
+"""The describer's folder: what the stages made, put together."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from milanx.files import atomic_path, write_json, write_text
+from milanx.language.gpt2 import normalise_text
+from milanx.train.card import card
+from milanx.train.stages.desk import Course
+from milanx.train.stages.projection import WEIGHTS
+
+# How a describer searches unless told otherwise. The weights of agreement and response were chosen
+# on hidden layers (P3, readers), planted units (P2) and a model's logits that are not reported.
+SEARCH = {"beam": 50, "lam": 0.2, "max_tokens": 16, "agreement": 1.5, "response": 300.0,
+          "retrieved": 12, "composed": 4, "joined": 2.0, "without": 3.0}  # fmt: skip
+MIN_WORD_COUNT = 3  # rarer words of captions are misspelled more often than not
+
+
+def write_describer(course: Course, out: Path) -> None:
+    """Write the folder that `milanx.Describer.load` reads."""
+    made = {name: stage.folder for name, stage in course.made.items()}
+    with atomic_path(out) as temporary:
+        temporary.mkdir(parents=True)
+        if not course.recipe.base.model:
+            shutil.copytree(made["base"] / "base", temporary / "base")
+        shutil.copytree(made["base"] / "tokenizer", temporary / "tokenizer")
+        for name in ("decoder", "prior"):
+            _copy_adapter(made[name] / name, temporary / name)
+        shutil.copy(made["decoder"] / "set_encoder.safetensors", temporary)
+        if (made["probe"] / "probe.safetensors").is_file():
+            shutil.copy(made["probe"] / "probe.safetensors", temporary)
+        if "projection" in made:
+            _copy_half(made["projection"] / WEIGHTS, temporary / WEIGHTS)
+        content = _content(course)
+        write_json(temporary / "describer.json", "milanx describer", 2, content)
+        _write_words(course, temporary / "words.json")
+        write_text(temporary / "README.md", card(content))
+
+
+def _content(course: Course) -> dict[str, Any]:
+    """Return what describer.json says."""
+    recipe, facts = course.recipe, {name: stage.facts for name, stage in course.made.items()}
+    training: dict[str, Any] = {"recipe": asdict(recipe), "facts": facts, **course.units.facts()}
+    data = training["recipe"]["data"]  # no path of this machine's data in a describer
+    data |= {name: name for name in ("milannotations", "imagenet") if data[name]}
+    data["root"] = "data"
+    elsewhere: dict[str, Any] = {}  # what the folder does not hold
+    if recipe.encoder.kind == "open_clip":
+        elsewhere["encoder_fingerprint"] = course.encoder.fingerprint()
+    if recipe.base.model:
+        elsewhere["base"] = recipe.base.model
+    return {
+        "name": recipe.name,
+        "encoder": asdict(course.encoder.spec),
+        **elsewhere,
+        "set_encoder": facts["critic"]["set_encoder"],
+        "contrast": recipe.decoder.contrast,
+        "search": SEARCH,
+        "training": training,
+    }
+
+
+def _write_words(course: Course, path: Path) -> None:
+    """Write the words that descriptions may hold, met in training, and the vocabulary."""
+    texts, vocabulary = course.units.texts(), course.vocabulary
+    counts = Counter(word for text in texts for word in normalise_text(text).split())
+    words = {word for word, n in counts.items() if n >= MIN_WORD_COUNT}
+    for text in [*course.corpus().all_texts(), *vocabulary]:
+        words |= set(normalise_text(text).split())
+    write_json(path, "milanx words", 1, {"words": sorted(words), "vocabulary": vocabulary})
+
+
+def _copy_half(source: Path, target: Path) -> None:
+    """Copy weights as float16."""
+    halves = {k: v.half() for k, v in load_file(source).items()}
+    save_file(halves, target, metadata={"format": "pt"})
+
+
+def _copy_adapter(source: Path, target: Path) -> None:
+    """Copy an adapter in peft's format, without a path of this machine."""
+    target.mkdir()
+    _copy_half(source / "adapter_model.safetensors", target / "adapter_model.safetensors")
+    config = json.loads((source / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = "../base"  # or what describer.json names
+    config["fan_in_fan_out"] = True  # as GPT-2 keeps its weights; a base in 4 bits turned them
+    (target / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True))

@@ -1,0 +1,145 @@
+"""Units planted in photos: what the meanings of the photos show."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from milanx.features.encoder import Encoder
+from milanx.files import fingerprint_file
+from milanx.train.data.photos import PhotoFeatures, PhotoSource, photo_features
+from milanx.train.data.splits import HELD_OUT_CALTECH, HELD_OUT_TINY
+from milanx.train.recipe import Data
+from milanx.train.units.corpus import NAMING, Corpus
+from milanx.train.units.grounded import channel_meanings, embed, locate, phrase_meanings
+from milanx.train.units.joined import attributes, joined_meanings
+from milanx.train.units.meanings import (
+    Meaning,
+    Views,
+    checked_photos,
+    named_meanings,
+    region_meanings,
+    training_photos,
+)
+from milanx.train.units.phrases import clean_name, held_out_names, mentions, whole_words
+from milanx.train.units.pixels import pixel_meanings, place_meanings
+from milanx.train.units.pretraining import human_descriptions, pretraining_texts
+from milanx.train.units.table import Joint, build_table
+
+
+def encode_photos(
+    encoder: Encoder,
+    data: Data,
+    seed: int,
+    advance: Callable[[int], None],
+    say: Callable[[str], None],
+) -> Views:
+    """Encode the photos of a recipe, or find them encoded.
+
+    Raises:
+        InputError: photos that are not there or in no known layout, or another process encodes
+            them.
+    """
+    sources = [
+        PhotoSource(Path(data.root) / p.file, p.per_class, p.views, p.text) for p in data.photos
+    ]
+    photos = photo_features(encoder, sources, seed=seed, advance=advance, say=say)
+    keep = training_photos(photos, data.held_out_captions, data.held_out_photos)
+    return Views(photos, keep, checked_photos(photos, data.checked))
+
+
+class PlantedUnits:
+    """Units that are planted in a recipe's photos (`milanx.train.units.source.UnitSource`).
+
+    Args:
+        data: of the recipe.
+        views: its photos, encoded.
+        seed: of what is drawn.
+    """
+
+    corpus = Corpus
+
+    def __init__(self, data: Data, views: Views, seed: int) -> None:
+        self.data, self.views, self.seed = data, views, seed
+
+    @property
+    def photos(self) -> PhotoFeatures:
+        """All of them."""
+        return self.views.photos
+
+    @cached_property
+    def identity(self) -> object:
+        """What stands for photos and texts, wherever they lie."""
+        data, root = self.data, Path(self.data.root)
+        named = [root / name for name in (data.sentences, data.descriptions) if name]
+        texts = [fingerprint_file(path) for path in named if path.is_file()]
+        shares = data.held_out_captions, data.held_out_photos, data.checked
+        return self.photos.key, texts, shares
+
+    def texts(self) -> list[str]:
+        """Return the text for pretraining, without what is held out."""
+        data, views = self.data, self.views
+        return pretraining_texts(
+            Path(data.root), data.sentences, data.descriptions, views.photos, views.keep
+        )
+
+    def people(self, *, held: bool = False) -> list[str]:
+        """Return people's descriptions of units elsewhere, or those held out."""
+        if not self.data.descriptions:
+            return []
+        return human_descriptions(Path(self.data.root) / self.data.descriptions, held=held)
+
+    @cached_property
+    def wnids(self) -> dict[str, str]:
+        """WordNet ids of the classes, by the name that is said."""
+        return {clean_name(p.name): p.wnid for p in self.photos.photos if p.name and p.wnid}
+
+    def build_table(
+        self, encoder: Encoder, folder: Path, joint: Joint | None, advance: Callable[[int], None]
+    ) -> dict[str, Any]:
+        """Pool what the meanings show; nothing is told on the way, it takes a minute."""
+        meanings = self._meanings(encoder)
+        build_table(encoder, self.views, meanings, folder, self.seed, joint)
+        return {"meanings": dict(Counter(m.kind for m in meanings))}
+
+    def _meanings(self, encoder: Encoder) -> list[Meaning]:
+        """Collect what units can mean, of the photos that are not held out."""
+        photos, keep, seed = self.photos, self.views.keep, self.seed
+        held = whole_words(held_out_names())
+
+        def allowed(text: str) -> bool:
+            return not mentions(text, held)
+
+        def all_allowed(meanings: list[Meaning]) -> list[Meaning]:
+            return [m for m in meanings if all(map(allowed, m.texts))]
+
+        space = embed(encoder, photos, keep)
+        named = locate(space, named_meanings(photos, keep), seed)
+        named = all_allowed([*named, *region_meanings(photos, keep)])
+        kinds = [m for m in named if m.kind == "kind"]
+        names = [text for m in named for text in m.texts if m.kind in NAMING]
+        phrases = phrase_meanings(space, self.people(), names, allowed, seed)
+        joined = all_allowed(joined_meanings(attributes(photos, keep, kinds), seed))
+        vocabulary = sorted({*names, *(text for m in phrases for text in m.texts)})
+        return [
+            *named,
+            *pixel_meanings(photos, keep, seed),
+            *place_meanings(photos, keep, seed),
+            *joined,
+            *phrases,
+            *channel_meanings(space, vocabulary),
+        ]
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a describer's folder says of what was trained on and held out."""
+        return {
+            "held_out_wnids": list(HELD_OUT_TINY),
+            "held_out_classes": list(HELD_OUT_CALTECH),
+            "held_out_names": held_out_names(),
+            "photos": len(self.photos),
+            "photos_trained_on": int(self.views.trained.sum()),
+            "human_descriptions_held_out": len(self.people(held=True)),
+        }
