@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from milanx.errors import InputError
-from milanx.train.recipe import BaseSettings, apply_overrides, load_recipe, recipe_path, told
+from milanx.train.recipe import apply_overrides, load_recipe, recipe_path
 
 BUNDLED = sorted(Path(milanx.recipes.__path__[0]).rglob("*.yaml"))
 
@@ -34,15 +34,37 @@ def test_all_errors_are_said_at_once(tmp_path: Path) -> None:
     }))  # fmt: skip
     with pytest.raises(InputError) as caught:
         load_recipe(path)
-    for part in ("nam ", "did you mean name", "seed must be int", "decoder.step ", "decoder.rank",
+    for part in ("nam ", "did you mean name", "seed must be a valid integer, not 'many'",
+                 "decoder.step ", "did you mean steps", "decoder.rank must be a valid integer",
                  "data.photos[0].file is missing"):  # fmt: skip
         assert part in caught.value.why
 
 
 def test_values_out_of_range(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"decoder\.steps must be above zero") as caught:
-        load_recipe(recipe_path("mini"), ["decoder.steps=0", "base.vocabulary=9000"])
-    assert "base.vocabulary" in caught.value.why
+    with pytest.raises(InputError, match=r"base\.vocabulary must be from 300"):
+        load_recipe(recipe_path("mini"), ["base.vocabulary=9000"])
+    wrong = {
+        "decoder.steps=0": "greater than 0, not 0", "seed=-1": "greater than or equal to 0",
+        "encoder.learning_rate=.nan": "a finite number, not nan", "data.checked=1": "less than 1",
+        "prior.learning_rate=-1e-3": "greater than 0", "critic.steps=2.0": "a valid integer",
+        "decoder.min_purity=.inf": "a finite number", "base.accumulate=true": "a valid integer",
+        "data.photos=x": "a valid list", "critic.width=[1]": "a valid integer",
+        "encoder.kind=clip": "'timm' or 'open_clip'", "prior.rank=": "a valid integer, not None",
+        "base.optimiser=sgd": "'adamw' or 'adamw8bit'", "precision=fp8": "'no', 'bf16' or 'fp16'",
+    }  # fmt: skip
+    with pytest.raises(InputError, match=f"has {len(wrong)} errors") as caught:
+        load_recipe(recipe_path("mini"), [*wrong])
+    for override, part in wrong.items():
+        assert f"{override.partition('=')[0]} must be {part}" in caught.value.why
+
+
+def test_what_is_no_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    for text, part in ((b"- 1", "must be a mapping"), (b"a: [", "is not yaml"),
+                       (b"\xff\xfe", "is not yaml")):  # fmt: skip
+        path.write_bytes(text)
+        with pytest.raises(InputError, match=part):
+            load_recipe(path)
 
 
 def test_models_and_sources_of_units_that_do_not_go_together(tmp_path: Path) -> None:
@@ -74,32 +96,21 @@ def test_models_and_sources_of_units_that_do_not_go_together(tmp_path: Path) -> 
         assert part in caught.value.why
 
 
-def test_later_settings_leave_older_fingerprints() -> None:
-    """What a cache knows the bundled recipe by: new settings at their defaults change nothing."""
-    recipe = load_recipe(recipe_path("mini"))
-    assert told(recipe.data).keys() == {
-        "root", "photos", "sentences", "descriptions", "held_out_captions", "held_out_photos",
-        "checked",
-    }  # fmt: skip
-    assert told(recipe.encoder) == {
-        "tower": "tf_efficientnet_lite1", "edges": True, "steps": 2500, "batch_size": 768,
-        "learning_rate": 1e-3, "temperature": 0.05,
-    }  # fmt: skip
-    assert told(BaseSettings(model="gpt2"))["model"] == "gpt2"
-
-
 def test_overrides_reach_deep_and_leave_the_rest() -> None:
     values = {"decoder": {"steps": 5, "rank": 2}, "seed": 0}
     made = apply_overrides(values, ["decoder.steps=7", "base.epochs=0.5", "name=x"])
     assert made == {"decoder": {"steps": 7, "rank": 2}, "seed": 0, "base": {"epochs": 0.5},
                     "name": "x"}  # fmt: skip
     assert values["decoder"] == {"steps": 5, "rank": 2}
-    with pytest.raises(InputError, match="KEY=VALUE"):
-        apply_overrides(values, ["decoder.steps"])
+    for wrong in ("decoder.steps", "decoder.targets=[a"):
+        with pytest.raises(InputError, match="KEY=VALUE"):
+            apply_overrides(values, [wrong])
 
 
-def test_no_is_a_precision() -> None:
-    assert load_recipe(recipe_path("mini"), ["precision=no"]).precision == "no"
+def test_what_yaml_reads_otherwise() -> None:
+    made = load_recipe(recipe_path("mini"), ["precision=no", "decoder.learning_rate=3e-4"])
+    assert made.precision == "no" and made.decoder.learning_rate == 3e-4
+    assert made.data.photos[0].views == 4 and isinstance(made.data.photos, tuple)
 
 
 def test_unknown_recipe_suggests() -> None:

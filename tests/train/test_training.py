@@ -4,6 +4,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,8 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from milanx.train.stages.language import new_set_encoder
-from milanx.train.units.text import near_duplicates
 from PIL import Image, ImageDraw
 
 from milanx.errors import InputError
@@ -24,21 +23,24 @@ from milanx.images.splits import held_out, photo_group
 from milanx.train.data.photos import Photo, PhotoFeatures
 from milanx.train.data.splits import HELD_OUT_CALTECH
 from milanx.train.recipe import BaseSettings, CriticSettings, Recipe
-from milanx.train.stages.critic import targets, train_critic
+from milanx.train.stages.critic import new_set_encoder, targets, train_critic
 from milanx.train.stages.source_leak import told_apart
 from milanx.train.units.corpus import Corpus, Unit
 from milanx.train.units.grounded import correlations
 from milanx.train.units.joined import attributes, joined_meanings
 from milanx.train.units.meanings import (
     Meaning,
+    Views,
     named_meanings,
     region_meanings,
     training_photos,
 )
 from milanx.train.units.phrases import clean_name, held_out_names, mentions, whole_words
 from milanx.train.units.pixels import pixel_meanings
+from milanx.train.units.pretraining import near_duplicates
 from milanx.train.units.table import Table, build_table
 from milanx.train.units.vocabulary import auroc, person_phrases, sentence_phrases
+from tests.train.tiny import desk_for
 
 COLOURS = {"apple": (200, 30, 30), "leaf": (40, 140, 30), "lake": (30, 60, 190)}
 
@@ -167,7 +169,7 @@ def _table(
 ) -> Table:
     everything, checked = np.ones(len(photos), bool), np.zeros(len(photos), bool)
     checked[list(held)] = True
-    build_table(_encoder(), photos, everything, checked, meanings, tmp_path, seed=0)
+    build_table(_encoder(), Views(photos, everything, checked), meanings, tmp_path, seed=0)
     return Table(tmp_path)
 
 
@@ -247,18 +249,17 @@ def test_critic_learns_which_text_agrees(tmp_path: Path) -> None:
         meanings.append(Meaning((word,), "region", np.arange(30 * i, 30 * (i + 1)), grids,
                                 countable=False))  # fmt: skip
     table = _table(tmp_path, features, meanings, held=range(0, 120, 5))
-    recipe = Recipe(base=BaseSettings(width=16, heads=2))
+    critic = CriticSettings(width=32, steps=300, batch_size=64, learning_rate=1e-2)
+    recipe = Recipe(base=BaseSettings(width=16, heads=2), critic=critic)
     corpus = Corpus(table, min_purity=0.9)
     check = Corpus(table, min_purity=0.9, check=True)
     encoder = _encoder()
     encoder.texts = lambda texts: torch.stack([_hashed(t) for t in texts])
     set_encoder = new_set_encoder(recipe, encoder, corpus, words)
-    facts = train_critic(set_encoder, encoder, corpus, check,
-                         CriticSettings(width=32, steps=300, batch_size=64, learning_rate=1e-2),
-                         seed=0)  # fmt: skip
+    facts = train_critic(desk_for(tmp_path, recipe, encoder), set_encoder, corpus, check)
     right = facts["first_right"]["region"][0]
     assert right > 0.9
-    assert facts["checked_loss"] < 0.8  # two senses cannot be told for sure
+    assert dict(facts["held_out"])[facts["best_step"]] < 0.8  # two senses cannot be told for sure
 
 
 def test_the_least_loss_on_the_check_is_kept(tmp_path: Path) -> None:
@@ -270,16 +271,18 @@ def test_the_least_loss_on_the_check_is_kept(tmp_path: Path) -> None:
     table = _table(tmp_path, features, meanings, held=range(0, 60, 4))
     corpus, check = Corpus(table), Corpus(table, check=True)
     encoder = _encoder()
-    set_encoder = new_set_encoder(Recipe(base=BaseSettings(width=16, heads=2)), encoder, corpus,
-                                  ["one", "fourteen", "sea"])  # fmt: skip
-    settings = CriticSettings(width=64, steps=250, batch_size=32, learning_rate=1e-2)
-    facts = train_critic(set_encoder, encoder, corpus, check, settings, seed=0)
-    losses = dict(facts["checked"])
+    base = BaseSettings(width=16, heads=2)
+    critic = CriticSettings(width=64, steps=250, batch_size=32, learning_rate=1e-2)
+    recipe = Recipe(base=base, critic=critic)
+    set_encoder = new_set_encoder(recipe, encoder, corpus, ["one", "fourteen", "sea"])
+    desk = desk_for(tmp_path, recipe, encoder)
+    facts = train_critic(desk, set_encoder, corpus, check)
+    losses = dict(facts["held_out"])
     assert [*losses] == [100, 200, 250]
-    assert facts["checked_loss"] == min(losses.values()) < losses[250]
-    again = train_critic(set_encoder, encoder, corpus, check,
-                         CriticSettings(width=64, steps=1, learning_rate=0.0), seed=0)  # fmt: skip
-    assert again["checked_loss"] == pytest.approx(facts["checked_loss"], abs=1e-3)
+    assert losses[facts["best_step"]] == min(losses.values()) < losses[250]
+    still = replace(recipe, critic=replace(critic, steps=1, learning_rate=1e-12))
+    again = train_critic(desk_for(tmp_path / "again", still, encoder), set_encoder, corpus, check)
+    assert again["held_out"] == [[1, pytest.approx(min(losses.values()), abs=1e-3)]]
 
 
 def test_meanings_of_few_photographs_are_left_out(tmp_path: Path) -> None:

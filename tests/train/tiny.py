@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from milanx.language.gpt2 import build_gpt2, train_tokenizer
+from milanx.progress import Silent, SilentStage
+from milanx.train.recipe import Recipe
+from milanx.train.stages.desk import Course, Desk, Watch
 from tests.features.test_openclip import VIT, write_clip
 
 SENTENCES = [f"{a} {b} {c}" for a in ("red round things", "a grey wall", "some leaves")
@@ -25,3 +30,11 @@ def tiny_gpt2(folder: Path, positions: int = 64) -> Path:
     build_gpt2(len(tokenizer), 2, 32, 4, positions).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def desk_for(root: Path, recipe: Recipe, encoder: Any, units: Any = None) -> Desk:
+    """Make a desk on the CPU that writes to ``root/made``."""
+    (root / "made").mkdir(parents=True)
+    watch = Watch(Silent(), None, root)
+    course = Course(recipe, Accelerator(cpu=True), encoder, units, watch)
+    return Desk(course, "stage", root / "made", root / "made", SilentStage())
