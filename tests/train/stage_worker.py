@@ -45,7 +45,8 @@ def encoder() -> Any:
     """An encoder of random features, whose texts are drawn by their bytes."""
     made = SimpleNamespace(
         spec=SimpleNamespace(grid=8, joint=4, pixel_channels=10), width=16, last_channels=6,
-        device=torch.device("cpu"), projection=Projection(6, 4, 32), fingerprint=lambda: "tiny",
+        device=torch.device("cpu"), projection=Projection(6, 4, 32).eval(),
+        fingerprint=lambda: "tiny",
         texts=lambda texts: torch.nn.functional.normalize(
             torch.stack([_text(t) for t in texts]), dim=-1
         ),

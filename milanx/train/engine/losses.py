@@ -1,4 +1,4 @@
-"""Losses of texts: as means, and as sums with the tokens that they are over."""
+"""Losses of texts, as sums with the tokens that they are over."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ import torch
 from torch import nn
 
 
-def text_loss(model: Any, ids: torch.Tensor, mask: torch.Tensor, bos: int) -> torch.Tensor:
-    """Mean negative log-likelihood a token of texts [n, t] (end token included), no condition."""
-    total, tokens = text_sums(model, ids, mask, bos)
-    return total / tokens
-
-
 def text_sums(
     model: Any, ids: torch.Tensor, mask: torch.Tensor, bos: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sum of the negative log-likelihoods of `text_loss`, and how many tokens it is over."""
+    """Sum of the negative log-likelihoods of texts [n, t], and how many tokens it is over.
+
+    Their end tokens count; there is no condition.
+    """
     device = next(model.parameters()).device
     ids, mask = ids.to(device), mask.to(device)
     start = torch.full((len(ids), 1), bos, dtype=ids.dtype, device=ids.device)
@@ -26,18 +23,14 @@ def text_sums(
     return _masked_sums(logits, ids, mask)
 
 
-def prefix_loss(
-    model: Any, prefix: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor, bos: int
-) -> torch.Tensor:
-    """Mean negative log-likelihood a token of texts [n, t] after prefixes [n, p, width]."""
-    total, tokens = prefix_sums(model, prefix, ids, mask, bos)
-    return total / tokens
-
-
 def prefix_sums(
     model: Any, prefix: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor, bos: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sum of the negative log-likelihoods of `prefix_loss`, and how many tokens it is over."""
+    """Sum of the negative log-likelihoods of texts [n, t] after prefixes [n, p, width].
+
+    Returns:
+        The sum, and how many tokens it is over, end tokens included.
+    """
     ids, mask = ids.to(prefix.device), mask.to(prefix.device)
     start = torch.full((len(ids), 1), bos, dtype=ids.dtype, device=ids.device)
     embedded = model.get_input_embeddings()(torch.cat([start, ids[:, :-1]], dim=1))
