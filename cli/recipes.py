@@ -61,7 +61,7 @@ def cp(
     if target.exists():
         try:
             load_recipe(target)
-        except (MilanxError, ValueError, TypeError) as error:  # no text, no mapping
+        except MilanxError as error:
             raise InputError(
                 f"{target} is not overwritten", "it is no recipe that milanx reads",
                 "choose another name, or move it to another place",

@@ -33,7 +33,8 @@ def code_key(module: str, root: Path = ROOT) -> str:
     waiting, found = [module.removeprefix(f"{root.name}.")], dict[str, str]()
     while waiting:
         name = waiting.pop()
-        path = root.joinpath(*name.split(".")).with_suffix(".py")
+        path = root.joinpath(*name.split("."))
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
         parents = {".".join(name.split(".")[:i]) for i in range(1, name.count(".") + 2)}
         if name not in found and not parents & APART and path.is_file():
             found[name], imported = _read(path, root.name)

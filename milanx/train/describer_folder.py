@@ -12,6 +12,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from milanx.files import atomic_path, write_json, write_text
+from milanx.files.replacing import DESCRIBER
 from milanx.language.gpt2 import normalise_text
 from milanx.train.card import card
 from milanx.train.stages.desk import Course
@@ -24,10 +25,10 @@ SEARCH = {"beam": 50, "lam": 0.2, "max_tokens": 16, "agreement": 1.5, "response"
 MIN_WORD_COUNT = 3  # rarer words of captions are misspelled more often than not
 
 
-def write_describer(course: Course, out: Path) -> None:
-    """Write the folder that `milanx.Describer.load` reads."""
+def write_describer(course: Course, out: Path, *, overwrite: bool = False) -> None:
+    """Write the folder that `milanx.Describer.load` reads; replace one when told to."""
     made = {name: stage.folder for name, stage in course.made.items()}
-    with atomic_path(out) as temporary:
+    with atomic_path(out, DESCRIBER if overwrite else None) as temporary:
         temporary.mkdir(parents=True)
         if not course.recipe.base.model:
             shutil.copytree(made["base"] / "base", temporary / "base")

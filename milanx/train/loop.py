@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from milanx.files import cache_dir, fingerprint
+from milanx.files.replacing import DESCRIBER, SIMULATOR, check_place
 from milanx.progress import Reporter, Silent
 from milanx.train.describer_folder import write_describer
 from milanx.train.engine.track import check_tracker
@@ -56,6 +57,7 @@ def train(
     *,
     out: Path,
     tracker: str | None = None,
+    overwrite: bool = False,
     progress: Reporter | None = None,
 ) -> Path:
     """Train a describer, or a simulator, and write its folder.
@@ -66,27 +68,31 @@ def train(
     Args:
         recipe: path of a recipe, or the name of a bundled one.
         overrides: ``KEY=VALUE`` settings over the recipe's.
-        out: the describer's folder; replaced when it is there.
+        out: the describer's folder.
         tracker: ``jsonl``, ``tensorboard``, ``trackio`` or ``wandb``; its files go beside ``out``.
+        overwrite: replace a describer, or a simulator, that is there.
         progress: told about stages and steps.
 
     Returns:
         ``out``.
 
     Raises:
-        InputError: a recipe with errors, data that is not there, a training that diverged, or
-            another process that makes the same.
+        InputError: a recipe with errors, data that is not there, a training that diverged,
+            another process that makes the same, or ``out`` holds what must not be replaced.
     """
     settings = load_recipe(recipe_path(recipe), overrides)
+    simulator = settings.kind == "simulator"
+    check_place(out, SIMULATOR if simulator else DESCRIBER, overwrite=overwrite)
+    logs = out.with_name(f"{out.name}-logs")
     if tracker:
-        check_tracker(tracker)
-    watch = Watch(progress or Silent(), tracker, out.with_name(f"{out.name}-logs"))
-    if settings.kind == "simulator":
-        return train_simulator(settings, out, watch)
+        check_tracker(tracker, logs)
+    watch = Watch(progress or Silent(), tracker, logs)
+    if simulator:
+        return train_simulator(settings, out, watch, overwrite=overwrite)
     settings = resolved(settings)
     course = begin(settings, build_encoder(settings.encoder), watch)
     with course.alone(cache_dir("train", f"out-{fingerprint(str(out.resolve()))}"), str(out)):
         make_all(STAGES, course)
         if course.accelerator.is_main_process:
-            write_describer(course, out)
+            write_describer(course, out, overwrite=overwrite)
     return out

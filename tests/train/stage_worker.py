@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -111,15 +113,35 @@ class Told(Silent):
         yield Bar()
 
 
-def course(folder: Path, slow: float = 0.0) -> Course:
+def course(folder: Path, slow: float = 0.0, recipe: Recipe = RECIPE) -> Course:
     """Begin the tiny training; its steps are written to ``folder/steps.txt``."""
     os.environ["MILANX_CACHE"] = str(folder / "cache")
     torch.set_num_threads(1)
     watch = Watch(Told(folder / "steps.txt", slow), "jsonl", folder / "logs")
-    units = PlantedUnits(RECIPE.data, views(), RECIPE.seed)
-    return Course(RECIPE, Accelerator(cpu=True), encoder(), units, watch)
+    units = PlantedUnits(recipe.data, views(), recipe.seed)
+    return Course(recipe, Accelerator(cpu=True), encoder(), units, watch)
 
 
 def life(folder: Path, slow: float = 0.0) -> None:
     """Go through the stages from wherever they stand."""
     make_all(STAGES, course(folder, slow))
+
+
+def together(folder: Path) -> None:
+    """Go through the stages with as many processes as there are, without dropout.
+
+    Each process has dropout of its own, so that only without it several are one.
+    """
+    torch.nn.functional.dropout = lambda x, *_: x  # type: ignore[assignment]
+    torch.rand_like = torch.ones_like
+    short = replace(RECIPE, encoder=replace(RECIPE.encoder, steps=60),
+                    critic=replace(RECIPE.critic, steps=110))  # fmt: skip
+    begun = course(folder, recipe=short)
+    make_all(STAGES, begun)
+    if begun.accelerator.is_main_process:
+        (folder / "processes.txt").write_text(str(begun.accelerator.num_processes))
+    begun.accelerator.end_training()
+
+
+if __name__ == "__main__":
+    together(Path(sys.argv[1]))

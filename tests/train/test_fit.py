@@ -1,6 +1,5 @@
 """The training loop: exact after a kill, the same on two processes, the best weights at the end."""
 
-import contextlib
 import dataclasses
 import json
 import math
@@ -8,8 +7,6 @@ import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +41,7 @@ from tests.train.fit_worker import (
     regression_held_out,
     texts,
 )
+from tests.train.tiny import launch
 
 WORKER = Path(fit_worker.__file__)
 QUICK = FitSettings(steps=12, learning_rate=1e-2)
@@ -167,8 +165,8 @@ def test_sums_of_texts_equal_the_plain_version() -> None:
     model = build_gpt2(50, layers=1, width=32, heads=2, positions=16).eval()
     ids, mask = texts(0)
     prefix = torch.randn(7, 2, 32)
-    for before, (total, tokens) in ((None, text_sums(model, ids, mask, 0)),
-                                    (prefix, prefix_sums(model, prefix, ids, mask, 0))):  # fmt: skip
+    alone, behind = text_sums(model, ids, mask, 0), prefix_sums(model, prefix, ids, mask, 0)
+    for before, (total, tokens) in ((None, alone), (prefix, behind)):
         assert int(tokens) == 32
         expected = 0.0
         for row, length in enumerate(mask.sum(1).tolist()):
@@ -544,23 +542,7 @@ def test_two_processes_give_one_processs_curve(tmp_path: Path) -> None:
     alone.mkdir()
     both.mkdir()
     fit_worker.together(alone)
-    # --multi_gpu is the launcher's way to start several processes at all: with --cpu it starts
-    # one, whatever --num_processes says. That they use the CPU stands in the environment.
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu",
-               "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
-               "--dynamo_backend", "no", "--main_process_port", "0",
-               str(WORKER), str(both)]  # fmt: skip
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1",
-                   "PYTHONPATH": str(WORKER.parents[2])}  # fmt: skip
-    launched = subprocess.Popen(
-        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    try:
-        _, errors = launched.communicate(timeout=600)
-    finally:
-        with contextlib.suppress(ProcessLookupError):  # the launcher's children with it
-            os.killpg(launched.pid, signal.SIGKILL)
-    assert launched.returncode == 0, errors
+    launch(WORKER, both)
     results = []
     for folder in (alone, both):
         fitted = json.loads((folder / "fitted.json").read_text())

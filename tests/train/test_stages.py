@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 import milanx
@@ -23,13 +24,18 @@ from milanx.progress import SilentStage
 from milanx.train.code_key import APART, ROOT, code_key
 from milanx.train.lock import held
 from milanx.train.loop import STAGES
-from milanx.train.stages.desk import Desk
+from milanx.train.stages.desk import Desk, Made
+from milanx.train.stages.probe import make_probe
+from milanx.train.stages.projection import contrastive
 from milanx.train.stages.stage import Stage, make_all, stage_key
 from milanx.train.stages.table import make_table
-from milanx.train.units.meanings import halves
+from milanx.train.units.corpus import Unit
+from milanx.train.units.meanings import Meaning, halves
 from milanx.train.units.planted import PlantedUnits
+from milanx.train.units.table import build_table
 from tests.train import stage_worker
 from tests.train.stage_worker import RECIPE, life
+from tests.train.tiny import launch
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +142,90 @@ def test_a_critic_that_diverges_is_refused_in_words(calm: Path, tmp_path: Path) 
         make_all(stage_worker.STAGES[2:], course)
 
 
+# ------------------------------------------------------------------ several processes of one
+
+
+def losses(folder: Path, stage: str) -> list[float]:
+    lines = map(json.loads, (folder / "logs" / f"{stage}.jsonl").read_text().splitlines())
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def test_two_processes_give_one_processs_curves(processes: Any, tmp_path: Path) -> None:
+    alone, both = tmp_path / "1", tmp_path / "2"
+    for folder in (alone, both):
+        folder.mkdir()
+    process = processes.Process(target=stage_worker.together, args=(alone,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    launch(Path(stage_worker.__file__), both)
+    assert [(f / "processes.txt").read_text() for f in (alone, both)] == ["1", "2"]
+    for stage in ("projection-half-0", "projection", "critic"):
+        expected = losses(alone, stage)
+        assert len(expected) >= 30
+        assert losses(both, stage) == pytest.approx(expected, rel=1e-3), stage
+    one, two = (
+        next(f for n, f in files(folder).items() if n.startswith("critic") and n.endswith("json"))
+        for folder in (alone, both)
+    )
+    assert two["best_step"] == one["best_step"] and two["set_encoder"] == one["set_encoder"]
+    assert dict(two["held_out"]) == pytest.approx(dict(one["held_out"]), rel=1e-2)
+
+
+def test_parts_of_a_contrastive_loss_are_its_whole() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images, texts = (torch.randn(7, 3, generator=generator) for _ in range(2))
+    same = torch.tensor([0, 1, 2, 0, 3, 3, 4])
+    whole, n = contrastive(images, texts, same, 0.5, slice(0, 7))
+    parts = [contrastive(images, texts, same, 0.5, part) for part in (slice(0, 3), slice(3, 7))]
+    assert n == 7 == sum(count for _, count in parts)
+    assert float(sum(part for part, _ in parts)) == pytest.approx(float(whole), rel=1e-6)
+    plain = 0.0
+    for a, b in ((images, texts), (texts, images)):  # both ways, a row at a time
+        for i in range(7):
+            chance = (a[i] @ b.T / 0.5).log_softmax(0)
+            plain -= float(chance[same == same[i]].mean()) / 2
+    assert float(whole) == pytest.approx(plain, rel=1e-5)
+
+
+# ------------------------------------------------------------------ the probe
+
+
+def test_the_probe_names_classes(tmp_path: Path) -> None:
+    course = stage_worker.course(tmp_path)
+    views = stage_worker.views()
+    views.photos.photos = [dataclasses.replace(p, wnid=f"n{stage_worker.WORDS.index(p.name):08}")
+                           for p in views.photos.photos]  # fmt: skip
+    units = PlantedUnits(RECIPE.data, views, 0)
+    pure = dataclasses.replace(RECIPE.decoder, min_purity=1.0)
+    recipe = dataclasses.replace(RECIPE, decoder=pure)
+    course = dataclasses.replace(course, recipe=recipe, units=units)
+    grids = np.full((stage_worker.EACH, 64), 255, np.uint8)
+    meanings = [Meaning((word,), "class", np.arange(60 * i, 60 * (i + 1)), grids)
+                for i, word in enumerate((*stage_worker.WORDS[:3], "no class"))]  # fmt: skip
+    table = tmp_path / "table"
+    table.mkdir()
+    build_table(course.encoder, views, meanings, table, 0)
+    course.made["table"] = Made(table, {})
+    facts = make_probe(Desk(course, "probe", tmp_path, tmp_path / "probe", SilentStage()))
+    assert (facts["classes"], facts["steps"]) == (3, 300)
+    with safe_open(tmp_path / "probe.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["wnids"]) == [f"n{i:08}" for i in range(3)]
+    state = {k: v.float() for k, v in load_file(tmp_path / "probe.safetensors").items()}
+    corpus, rng = course.corpus(), np.random.default_rng(1)
+    for label, entry in enumerate(corpus.by_kind["class"][:3]):  # sets that were not drawn before
+        assert entry.texts == (stage_worker.WORDS[label],)
+        rows = [entry.start + rng.permutation(corpus.views[entry.start])[:15] * entry.variants
+                for _ in range(30)]  # fmt: skip
+        none = np.zeros(0, np.int64)
+        sets = corpus.evidence([Unit(row, False, none, "", "class") for row in rows])
+        seen = (sets.features.mean(1).flatten(1) - state["mean"]) * state["scale"]
+        named = (seen @ state["weight"].T + state["bias"]).argmax(1)
+        assert float((named == label).float().mean()) > 0.9
+    assert (state["scale"] == 0).any(), "some features, such as a whole view's place, are constants"
+    assert facts["loss"] < 0.1
+
+
 # ------------------------------------------------------------------ two at once
 
 
@@ -214,10 +304,12 @@ def test_the_key_holds_what_a_stage_is_made_of(monkeypatch: pytest.MonkeyPatch) 
     """The critic's key changes with the numbers of files that it builds on, and no others."""
     read = milanx.train.code_key._read  # type: ignore[attr-defined]
     seen: list[Path] = []
-    monkeypatch.setattr(
-        "milanx.train.code_key._read",
-        lambda path, package: (seen.append(path), read(path, package))[1],
-    )
+
+    def noted(path: Path, package: str) -> Any:
+        seen.append(path)
+        return read(path, package)
+
+    monkeypatch.setattr("milanx.train.code_key._read", noted)
     code_key("milanx.train.stages.critic")
     named = {path.relative_to(ROOT).with_suffix("").as_posix() for path in seen}
     assert {"train/stages/critic", "train/units/corpus", "train/units/table", "train/units/phrases",
@@ -272,7 +364,7 @@ def test_the_table_is_made_by_projections_that_did_not_see_its_views(
     (tmp_path / "cache").symlink_to(calm / "cache")
     course = stage_worker.course(tmp_path)
     make_all(stage_worker.STAGES[:1], course)
-    folder, found = course.made["projection"].folder, {}
+    folder, found = course.made["projection"].folder, dict[str, np.ndarray]()
 
     class Units(PlantedUnits):
         def build_table(self, encoder: Any, folder: Path, joint: Any, advance: Any) -> dict:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,3 +43,24 @@ def desk_for(root: Path, recipe: Recipe, encoder: Any, units: Any = None) -> Des
     watch = Watch(Silent(), None, root)
     course = Course(recipe, Accelerator(cpu=True), encoder, units, watch)
     return Desk(course, "stage", root / "made", root / "made", SilentStage())
+
+
+def launch(worker: Path, folder: Path) -> None:
+    """Run a worker as two processes of accelerate's launcher; it is told ``folder``."""
+    # --multi_gpu is the launcher's way to start several processes at all: with --cpu it starts
+    # one, whatever --num_processes says. That they use the CPU stands in the environment.
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu",
+               "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
+               "--dynamo_backend", "no", "--main_process_port", "0",
+               str(worker), str(folder)]  # fmt: skip
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1",
+                   "PYTHONPATH": str(worker.parents[2])}  # fmt: skip
+    launched = subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        _, errors = launched.communicate(timeout=600)
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # the launcher's children with it
+            os.killpg(launched.pid, signal.SIGKILL)
+    assert launched.returncode == 0, errors

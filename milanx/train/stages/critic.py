@@ -24,12 +24,12 @@ from milanx.describing.set_encoder import FREQUENCY, SetEncoder, SetEncoderSpec
 from milanx.features.encoder import Encoder, read_pixels, read_width
 from milanx.features.evidence import Evidence
 from milanx.language.connectives import CONNECTIVES, join_features, split
+from milanx.language.words import plural
 from milanx.train.engine.fit import share
 from milanx.train.engine.schedule import small_network
 from milanx.train.recipe import Recipe
 from milanx.train.stages.desk import Desk, step_rng
 from milanx.train.units.corpus import Corpus, Unit
-from milanx.train.units.phrases import plural
 from milanx.train.units.table import Table
 
 SAMPLE = 512  # units from which the features' usual values are learned

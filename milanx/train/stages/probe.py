@@ -24,6 +24,7 @@ from milanx.train.units.table import Entry
 SETS = 24  # drawn of each class
 STEPS, LEARNING_RATE, WEIGHT_DECAY = 300, 5e-3, 1e-3
 BATCH = 512  # sets a step
+LEAST = 1e-4  # standard deviation under which a feature is a constant, which tells nothing
 
 
 def make_probe(desk: Desk) -> dict[str, Any]:
@@ -41,7 +42,8 @@ def make_probe(desk: Desk) -> dict[str, Any]:
     rng = np.random.default_rng([seed, 5])
     inputs = torch.cat([_sets(corpus, entry, rng) for entry in classes])
     target = torch.arange(len(classes)).repeat_interleave(SETS)
-    mean, scale = inputs.mean(0), 1 / inputs.std(0).clamp_min(1e-4)
+    mean, deviation = inputs.mean(0), inputs.std(0)
+    scale = torch.where(deviation > LEAST, 1 / deviation.clamp_min(LEAST), 0.0)
     inputs = (inputs - mean) * scale
     torch.manual_seed(seed)
     probe = nn.Linear(inputs.shape[1], len(classes))

@@ -17,12 +17,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from milanx.features.encoder import Encoder, Projection
+from milanx.language.words import plural
 from milanx.train.data.photos import PhotoFeatures
 from milanx.train.engine.fit import share
 from milanx.train.engine.schedule import small_network
 from milanx.train.stages.desk import Desk, step_rng
 from milanx.train.units.meanings import Views, halves
-from milanx.train.units.phrases import clean_name, plural
+from milanx.train.units.phrases import clean_name
 from milanx.train.units.planted import PlantedUnits
 from milanx.train.units.table import Joint, joint_features
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from milanx.features.encoder import Encoder, EncoderSpec
 from milanx.files import atomic_path, write_json
+from milanx.files.replacing import SIMULATOR, check_place
 from milanx.progress import Silent
 from milanx.train.recipe import Recipe
 from milanx.train.stages.begin import begin
@@ -57,21 +58,25 @@ def make_simulator(desk: Desk) -> dict[str, Any]:
     }
 
 
-def train_simulator(recipe: Recipe, out: Path, watch: Watch | None = None) -> Path:
+def train_simulator(
+    recipe: Recipe, out: Path, watch: Watch | None = None, *, overwrite: bool = False
+) -> Path:
     """Train the projection of a simulator and write its folder.
 
     Args:
         recipe: ``data`` (photos, what is held out), ``encoder`` (tower and training), ``seed``
             and ``name``; the rest is not used.
-        out: the folder; replaced when it is there.
+        out: the folder.
         watch: who is told.
+        overwrite: replace a simulator that is there.
 
     Returns:
         ``out``.
 
     Raises:
-        InputError: photos that are not there.
+        InputError: photos that are not there, or ``out`` holds what must not be replaced.
     """
+    check_place(out, SIMULATOR, overwrite=overwrite)
     encoder = Encoder(simulator_spec(recipe.encoder.tower))
     course = begin(recipe, encoder, watch or Watch(Silent(), None, out))
     make_all([Stage("simulator", make_simulator, reads=("encoder",))], course)
@@ -84,7 +89,7 @@ def train_simulator(recipe: Recipe, out: Path, watch: Watch | None = None) -> Pa
         "seed": recipe.seed,
         **made.facts,
     }
-    with atomic_path(out) as temporary:
+    with atomic_path(out, SIMULATOR if overwrite else None) as temporary:
         temporary.mkdir(parents=True)
         weights = {k: v.half() for k, v in load_file(made.folder / WEIGHTS).items()}
         save_file(weights, temporary / WEIGHTS)

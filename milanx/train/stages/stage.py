@@ -20,6 +20,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 
 from milanx.files import atomic_path, cache_dir, fingerprint, read_json, write_json
+from milanx.files.replacing import lasting_name
 from milanx.train.code_key import code_key
 from milanx.train.recipe import Recipe
 from milanx.train.stages.desk import Course, Desk, Made
@@ -98,7 +99,8 @@ def _make(stage: Stage, course: Course, folder: Path) -> None:
     main = course.accelerator.is_main_process
     if main:  # what was left by a process that was killed; this one holds the lock
         for leftover in folder.parent.glob(f".{folder.name}.*.tmp"):
-            shutil.rmtree(leftover, ignore_errors=True)
+            if lasting_name(leftover.name) == folder.name:
+                shutil.rmtree(leftover, ignore_errors=True)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with (
@@ -119,8 +121,5 @@ def _make(stage: Stage, course: Course, folder: Path) -> None:
 @contextlib.contextmanager
 def _scratch() -> Iterator[Path]:
     """Yield a folder that is thrown away: what processes beside the main one write."""
-    path = Path(tempfile.mkdtemp())
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
