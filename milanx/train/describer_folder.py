@@ -11,6 +11,8 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
+from milanx.describing.folder import FORMAT, VERSION
+from milanx.describing.settings import SearchSettings
 from milanx.files import atomic_path, write_json, write_text
 from milanx.files.replacing import DESCRIBER
 from milanx.language.gpt2 import normalise_text
@@ -20,8 +22,8 @@ from milanx.train.stages.projection import WEIGHTS
 
 # How a describer searches unless told otherwise. The weights of agreement and response were chosen
 # on hidden layers (P3, readers), planted units (P2) and a model's logits that are not reported.
-SEARCH = {"beam": 50, "lam": 0.2, "max_tokens": 16, "agreement": 1.5, "response": 300.0,
-          "retrieved": 12, "composed": 4, "joined": 2.0, "without": 3.0}  # fmt: skip
+SEARCH = SearchSettings(agreement=1.5, response=300.0, retrieved=12, composed=4, joined=2.0,
+                        without=3.0)  # fmt: skip
 MIN_WORD_COUNT = 3  # rarer words of captions are misspelled more often than not
 
 
@@ -41,7 +43,7 @@ def write_describer(course: Course, out: Path, *, overwrite: bool = False) -> No
         if "projection" in made:
             _copy_half(made["projection"] / WEIGHTS, temporary / WEIGHTS)
         content = _content(course)
-        write_json(temporary / "describer.json", "milanx describer", 2, content)
+        write_json(temporary / "describer.json", FORMAT, VERSION, content)
         _write_words(course, temporary / "words.json")
         write_text(temporary / "README.md", card(content))
 
@@ -64,7 +66,7 @@ def _content(course: Course) -> dict[str, Any]:
         **elsewhere,
         "set_encoder": facts["critic"]["set_encoder"],
         "contrast": recipe.decoder.contrast,
-        "search": SEARCH,
+        "search": asdict(SEARCH),
         "training": training,
     }
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from milanx.features.encoder import Projection
+from milanx.features.smallclip import Projection
 from milanx.progress import Silent, SilentStage
 from milanx.train.data.photos import Photo, PhotoFeatures
 from milanx.train.recipe import BaseSettings, CriticSettings, Data, EncoderSettings, Recipe

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from milanx.describing.set_encoder import FREQUENCY, SetEncoder, SetEncoderSpec
+from milanx.describing.set_encoder import SetEncoder, SetEncoderSpec
 from milanx.features.encoder import Encoder, read_pixels, read_width
 from milanx.features.evidence import Evidence
 from milanx.language.connectives import CONNECTIVES, join_features, split
@@ -250,7 +250,7 @@ class _Check:
         self.units = [check.unit(rng) for _ in range(CHECKED)]
         self.told = told_sets(set_encoder, check.evidence(self.units))
         self.own = share(CHECKED, desk.accelerator)
-        self.known = known
+        self.known, self.often = known, set_encoder.spec.frequency * known.frequency
         self.right = targets(self.units, known.place, {}).to(known.frequency)
 
     def loss(self, critic: nn.Module) -> tuple[float, float]:
@@ -263,7 +263,7 @@ class _Check:
     def first_right(self, critic: Callable[..., torch.Tensor]) -> dict[str, list[float]]:
         """Return the share of the units whose first text is right, and their number, by kind."""
         logits = critic(*self.told, self.known.vectors[:, 0])
-        first = (logits + FREQUENCY * self.known.frequency).argmax(1)
+        first = (logits + self.often).argmax(1)
         right = (self.right.gather(1, first[:, None])[:, 0] > 0).float().cpu()
         kinds = np.array([u.kind if len(u.senses) == 1 else "two senses" for u in self.units])
         return {

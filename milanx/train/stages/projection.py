@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from milanx.features.encoder import Encoder, Projection
+from milanx.features.encoder import Encoder
+from milanx.features.smallclip import Projection
 from milanx.language.words import plural
 from milanx.train.data.photos import PhotoFeatures
 from milanx.train.engine.fit import share
@@ -124,7 +125,9 @@ def fit_projection(desk: Desk, pairs: Pairs, steps: int, part: str = "") -> dict
     """Fit the encoder's projection in place, from new weights."""
     encoder, settings = desk.course.encoder, desk.recipe.encoder
     device = desk.accelerator.device
-    projection: Projection = encoder.projection
+    projection = encoder.projection
+    if not isinstance(projection, Projection):
+        raise TypeError("this encoder's towers meet already: there is no projection to train")
     features, embeddings = pairs.features.to(device), pairs.embeddings.to(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(desk.recipe.seed)

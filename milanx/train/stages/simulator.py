@@ -12,7 +12,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from milanx.features.encoder import Encoder, EncoderSpec
+from milanx.features.smallclip import SmallClipEncoder, SmallClipSpec
 from milanx.files import atomic_path, write_json
 from milanx.files.replacing import SIMULATOR, check_place
 from milanx.progress import Silent
@@ -34,13 +34,13 @@ SHARED = (
 )  # fmt: skip
 
 
-def simulator_spec(tower: str) -> EncoderSpec:
+def simulator_spec(tower: str) -> SmallClipSpec:
     """Return the encoder of a simulator: the tower at its own size, nothing but what it gives."""
     import timm
 
     config = timm.get_pretrained_cfg(tower)
-    size = EncoderSpec.image_size if config is None else int(config.input_size[-1])
-    return EncoderSpec(tower=tower, image_size=size, edges=False)
+    size = SmallClipSpec.image_size if config is None else int(config.input_size[-1])
+    return SmallClipSpec(tower=tower, image_size=size, edges=False)
 
 
 def make_simulator(desk: Desk) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def train_simulator(
         InputError: photos that are not there, or ``out`` holds what must not be replaced.
     """
     check_place(out, SIMULATOR, overwrite=overwrite)
-    encoder = Encoder(simulator_spec(recipe.encoder.tower))
+    encoder = SmallClipEncoder(simulator_spec(recipe.encoder.tower))
     course = begin(recipe, encoder, watch or Watch(Silent(), None, out))
     make_all([Stage("simulator", make_simulator, reads=("encoder",))], course)
     made = course.made["simulator"]
