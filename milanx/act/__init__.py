@@ -1,5 +1,6 @@
-"""Acting on descriptions.
+"""Acting on descriptions: units chosen by words are edited, measured, pruned and written.
 
-In come runs and images; out go figures. ``corruptions`` makes the corrupted images of ImageNet-C,
-``corruption_error`` their mean errors, by those of ``alexnet``.
+In come runs and images; out go chosen units, edits, curves, weights and figures. ``select`` chooses
+units, ``places`` says where a unit's value is, ``ablate`` changes it. ``corruptions`` makes the
+corrupted images of ImageNet-C, ``corruption_error`` their mean errors, by those of ``alexnet``.
 """

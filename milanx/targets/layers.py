@@ -30,7 +30,7 @@ GATED = (("fc1_g", "fc1_x", "fc2"), ("gate_proj", "up_proj", "down_proj"), ("w1"
 MAX_PREFIX = 16  # class, distillation and register tokens
 
 
-def _consumed(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Consumed:
+def consumed(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Consumed:
     """Note a nonlinearity; torch's ReLU6 is a hardtanh from 0 to 6."""
     if name == "hardtanh":
         bounds = (
@@ -122,7 +122,7 @@ class _Watch(TorchFunctionMode):
         )
         done = None
         if plain in NONLINEAR:
-            done = _consumed(plain, arguments, kwargs)
+            done = consumed(plain, arguments, kwargs)
             if not note.read:
                 note.consumer = done
             if isinstance(result, torch.Tensor) and not inplace:
@@ -264,15 +264,19 @@ def discover(target: Target) -> list[LayerInfo]:
     watch = _Watch()
     model = target.model
     inputs = _example(target)
+    gradients = {p: p.grad for p in model.parameters()}  # the caller's, put back below
+    model.zero_grad(set_to_none=True)
     try:
         with torch.enable_grad(), _hooks(found, watch, model), watch:
             output = first_tensor(model(inputs.clone().requires_grad_(True)))
         if output is not None and output.requires_grad:
             generator = torch.Generator().manual_seed(1)
             weights = torch.randn(output.shape, generator=generator).to(output)
-            (output * weights).sum().backward()
+            with torch.enable_grad():
+                (output * weights).sum().backward()
     finally:
-        model.zero_grad(set_to_none=True)
+        for parameter, gradient in gradients.items():
+            parameter.grad = gradient
     infos: list[LayerInfo] = []
     shape = tuple(output.shape) if output is not None else ()
     for record in found.values():
