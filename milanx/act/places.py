@@ -117,7 +117,7 @@ class Followed(torch.Tensor):
     its result with the units replaced.
     """
 
-    place: Place
+    places: tuple[Place, ...]  # that await the same nonlinearity, first come first
     origin: torch.Size  # of the layer's output
     moved: tuple[Move, ...]  # how its elements were moved since
     spent: bool  # changed in place by the nonlinearity: from here on it is the value itself
@@ -134,26 +134,50 @@ class Followed(torch.Tensor):
                 return func(*args, **kwargs)
             if name in NONLINEAR:
                 done = consumed(name, tuple(args[1:]), kwargs)
-                if done.name == first.place.info.nonlinearity:
+                if done.name == first.places[0].info.nonlinearity:
                     if name != called or kwargs.get("inplace") or args[-1] is True:
-                        return first.place.arrive_in_place(first, done)
-                    return first.place.arrive(first, func(*args, **kwargs))
+                        return _arrive_in_place(first, done)
+                    return _arrive(first, func(*args, **kwargs))
             result = func(*args, **kwargs)
             if name in PASSING and type(result) is torch.Tensor:
                 move = (lambda t: func(t, *args[1:], **kwargs)) if name in MOVES else None
                 moved = (*first.moved, move) if move else first.moved
-                result = follow(result, first.place, first.origin, moved)
+                result = _followed(result, first.places, first.origin, moved)
             return result
 
 
-def follow(
-    tensor: torch.Tensor, place: Place, origin: torch.Size, moved: tuple[Move, ...] = ()
+def _followed(
+    tensor: torch.Tensor,
+    places: tuple[Place, ...],
+    origin: torch.Size,
+    moved: tuple[Move, ...] = (),
 ) -> torch.Tensor:
-    """Let a plain tensor be followed to the nonlinearity of ``place``."""
+    """Let a plain tensor be followed to the nonlinearity that ``places`` await."""
     followed: Followed = tensor.as_subclass(Followed)
-    followed.place, followed.origin = place, origin
+    followed.places, followed.origin = places, origin
     followed.moved, followed.spent = moved, False
     return followed
+
+
+def _arrive(followed: Followed, result: torch.Tensor) -> torch.Tensor:
+    """Replace the units in what the nonlinearity gave; called with subclasses disabled."""
+    new = _unmoved(followed, result) if followed.moved else result
+    for place in followed.places:
+        new = place.new(new)
+    for move in followed.moved:
+        new = move(new)
+    return new
+
+
+def _arrive_in_place(followed: Followed, nonlinearity: Move) -> torch.Tensor:
+    """Do the same for one that writes into its argument, which others may hold.
+
+    What autograd keeps of the nonlinearity is a copy that is not written to.
+    """
+    plain = followed.as_subclass(torch.Tensor)
+    followed.spent = True
+    before = plain.clone() if plain.requires_grad else plain
+    return plain.copy_(_arrive(followed, nonlinearity(before)))
 
 
 class Place:
@@ -190,14 +214,17 @@ class Place:
         if not args or not isinstance(args[0], torch.Tensor):
             raise InputError(f"{self.info.input_of} got no tensor", "it was called by keyword")
         self._begin(args[0])
-        return (self._new(args[0]), *args[1:])
+        return (self.new(args[0]), *args[1:])
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> Any:
         def change(tensor: torch.Tensor) -> torch.Tensor:
             self._begin(tensor)
             if self.info.nonlinearity is None:
-                return self._new(tensor)
-            return follow(tensor, self, tensor.shape)
+                return self.new(tensor)
+            if isinstance(tensor, Followed) and not tensor.spent:
+                tensor.places = (*tensor.places, self)
+                return tensor
+            return _followed(tensor, (self,), tensor.shape)
 
         return with_tensor(output, change)
 
@@ -205,30 +232,11 @@ class Place:
         self.began += 1
         self.first, self.seen = self.seen, self.seen + len(tensor)
 
-    def _new(self, value: torch.Tensor) -> torch.Tensor:
+    def new(self, value: torch.Tensor) -> torch.Tensor:
         """Return the replaced value, in the memory layout of the old one."""
         self.done += 1
         new = self.replace(value, self.first)
         return new if new.stride() == value.stride() else _laid_out(new, value)
-
-    def arrive(self, followed: Followed, result: torch.Tensor) -> torch.Tensor:
-        """Replace the units in what the nonlinearity gave; called with subclasses disabled."""
-        if not followed.moved:
-            return self._new(result)
-        new = self._new(_unmoved(followed, result))
-        for move in followed.moved:
-            new = move(new)
-        return new
-
-    def arrive_in_place(self, followed: Followed, nonlinearity: Move) -> torch.Tensor:
-        """Do the same for one that writes into its argument, which others may hold.
-
-        What autograd keeps of the nonlinearity is a copy that is not written to.
-        """
-        plain = followed.as_subclass(torch.Tensor)
-        followed.spent = True
-        before = plain.clone() if plain.requires_grad else plain
-        return plain.copy_(self.arrive(followed, nonlinearity(before)))
 
 
 def _laid_out(new: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

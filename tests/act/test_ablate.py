@@ -239,6 +239,16 @@ def test_a_nonlinearity_in_place_whose_result_is_not_used() -> None:
     torch.testing.assert_close(found, expected)
 
 
+@torch.no_grad()
+def test_several_edits_of_one_layer_and_one_context_in_another() -> None:
+    x = images()
+    expected = PLAIN.model.hand(x, "fc1", set_to([1, 2, 3], [0.0, 0.5, 0.25]))
+    edits = [Edit("fc1", (1,)), Edit("fc1", (2, 3), "mean", values=(0.5, 0.25))]
+    torch.testing.assert_close(logits(PLAIN, edits, x), expected)
+    with ablate(PLAIN, edits[:1], PLACES):
+        torch.testing.assert_close(logits(PLAIN, edits[1:], x, infos=PLACES), expected)
+
+
 def state(model: nn.Module) -> list[Any]:
     hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
     tensors = [
