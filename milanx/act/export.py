@@ -1,0 +1,356 @@
+"""Edited models on disk: plain weights where weights express the edit, and ``edit.json`` always.
+
+A folder holds ``edit.json`` (format milanx-edit), and where the weights express it
+``model.safetensors``, which loads with ``load_state_dict`` into the same model without milanx, and
+``original.safetensors``, what the changed tensors were before. Neither the target nor its files are
+ever changed.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from milanx.act.ablate import Edit, replacement
+from milanx.act.places import Place, check_units
+from milanx.act.weights import Written
+from milanx.errors import FormatError, InputError
+from milanx.files import atomic_path, explained, fingerprint_file, read_json
+from milanx.images.preprocess import Preprocess
+from milanx.targets.units import LayerInfo
+from milanx.targets.zoo import Target, load_target
+
+if TYPE_CHECKING:
+    from milanx.act.select import Chosen
+
+FORMAT, VERSION = "milanx-edit", 1
+EDIT, MODEL, ORIGINAL = "edit.json", "model.safetensors", "original.safetensors"
+
+
+@dataclass(frozen=True)
+class Why:
+    """Where an edit comes from.
+
+    Attributes:
+        run: the run folder.
+        selection: what was looked for, as json can write it.
+        chosen: the units, with text, score and reason.
+        command: that made it, or empty.
+        report: figures that go with it.
+    """
+
+    run: str = ""
+    selection: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    chosen: Sequence[Chosen] = ()
+    command: str = ""
+    report: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StoredEdit:
+    """An ``edit.json``, read.
+
+    Attributes:
+        path: of the file.
+        content: all of it.
+        edits: what it does.
+        infos: how the layers are read.
+    """
+
+    path: Path
+    content: dict[str, Any]
+    edits: tuple[Edit, ...]
+    infos: dict[str, LayerInfo]
+
+    @property
+    def weights(self) -> Path | None:
+        """The file of edited weights, or None where there is none."""
+        name = self.content["weights"].get("file")
+        return self.path.parent / name if name else None
+
+
+def write_edit(
+    folder: Path,
+    target: Target,
+    edits: Sequence[Edit],
+    infos: Mapping[str, LayerInfo],
+    why: Why | None = None,
+    written: Written | None = None,
+) -> Path:
+    """Write an edit as a folder, whole or not at all; an edit that was there is replaced.
+
+    Args:
+        folder: where.
+        target: the model as it is.
+        edits: what is done to it; resampling cannot be written.
+        infos: how its layers are read.
+        why: where it comes from.
+        written: what `weights.write_weights` made of it.
+
+    Raises:
+        InputError: a folder that holds something else or cannot be written, or an edit that needs
+            other images.
+    """
+    if any(e.kind == "resample" for e in edits):
+        raise InputError(
+            "an edit that resamples is not written",
+            "it needs the values of other images",
+            "--mode zero, mean or scale",
+        )
+    check_folder(folder)
+    with atomic_path(folder) as temporary, explained(folder):
+        temporary.mkdir()
+        stored: dict[str, Any] = {
+            "file": None,
+            "reason": "; ".join(written.ways) if written else "no weights were asked for",
+        }
+        if written is not None and written.state is not None:
+            save_file(written.state, temporary / MODEL, metadata={"format": "pt"})
+            before = target.model.state_dict()
+            kept = {k: before[k].detach().cpu().contiguous().clone() for k in written.changed}
+            save_file(kept, temporary / ORIGINAL, metadata={"format": "pt"})
+            stored = {
+                "file": MODEL,
+                "fingerprint": fingerprint_file(temporary / MODEL),
+                "changed": list(written.changed),
+                "ways": list(written.ways),
+                "largest_difference": written.gap,
+                "images": written.images,
+            }
+        content = {
+            "format": FORMAT,
+            "version": VERSION,
+            "target": _target(target),
+            "edits": [_edit(e, infos[e.layer], why) for e in edits],
+            "why": _why(why or Why()),
+            "weights": stored,
+        }
+        text = json.dumps(content, indent=2, ensure_ascii=False, default=str)
+        (temporary / EDIT).write_text(text + "\n", encoding="utf-8")
+    return folder / EDIT
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that holds anything but an edit.
+
+    Raises:
+        InputError: it does.
+    """
+    if folder.is_file():
+        raise InputError(f"{folder} is a file", "an edit is a folder", "choose another --out")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / EDIT).is_file():
+        raise InputError(
+            f"{folder} is not overwritten",
+            "it holds something that is no edit",
+            "choose another --out",
+        )
+
+
+def _target(target: Target) -> dict[str, Any]:
+    return {
+        "name": target.name,
+        "fingerprint": target.fingerprint,
+        "weights": target.weights,
+        "random": target.random,
+        "preprocess": target.preprocess.to_dict(),
+    }
+
+
+def _edit(edit: Edit, info: LayerInfo, why: Why | None) -> dict[str, Any]:
+    chosen = {(c.layer, c.unit): c for c in why.chosen} if why else {}
+    units = []
+    for i, unit in enumerate(edit.units):
+        entry: dict[str, Any] = {"unit": unit}
+        if edit.values:
+            entry["value"] = edit.values[i]
+        found = chosen.get((edit.layer, unit))
+        if found is not None:
+            entry |= {"text": found.text, "score": found.score, "why": found.why}
+        units.append(entry)
+    made = {
+        "layer": edit.layer,
+        "kind": edit.kind,
+        "positions": edit.positions,
+        "units": units,
+        "read": dataclasses.asdict(info),
+    }
+    return made | ({"factor": edit.factor} if edit.kind == "scale" else {})
+
+
+def _why(why: Why) -> dict[str, Any]:
+    from milanx.environment import versions
+
+    return {
+        "run": why.run,
+        "selection": dict(why.selection),
+        "command": why.command,
+        "report": dict(why.report),
+        "versions": versions(),
+    }
+
+
+def read_edit(path: Path | str) -> StoredEdit:
+    """Read an ``edit.json``, or the folder that holds it.
+
+    Raises:
+        InputError: there is none.
+        FormatError: a damaged one, or a version that this milanx does not know.
+    """
+    path = Path(path)
+    path = path / EDIT if path.is_dir() else path
+    if not path.is_file():
+        raise InputError(
+            f"no edit at {path}", "there is no such file", "name what milanx prune --out wrote"
+        )
+    content = read_json(path, FORMAT, VERSION)
+    try:
+        edits, infos = [], {}
+        for entry in content["edits"]:
+            info = LayerInfo(**{**entry["read"], "map_size": tuple(entry["read"]["map_size"])})
+            infos[entry["layer"]] = info
+            edits.append(
+                Edit(
+                    entry["layer"],
+                    tuple(u["unit"] for u in entry["units"]),
+                    entry["kind"],
+                    entry["positions"],
+                    tuple(u["value"] for u in entry["units"] if "value" in u),
+                    entry.get("factor", 0.0),
+                )
+            )
+        if not {"fingerprint", "name", "preprocess"} <= content["target"].keys():
+            raise KeyError("target")
+        content["weights"].get("file")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise FormatError(
+            f"{path} is damaged", f"what it says of {error} cannot be read"
+        ) from error
+    return StoredEdit(path, content, tuple(edits), infos)
+
+
+def load_edited(
+    path: Path | str,
+    model: nn.Module | None = None,
+    *,
+    weights: Path | str | None = None,
+    device: str = "cpu",
+) -> nn.Module:
+    """Load a model with an edit in force, by hooks.
+
+    Args:
+        path: ``edit.json``, or its folder.
+        model: the model that was edited, for one that its name alone does not give; it is copied.
+        weights: its checkpoint, likewise.
+        device: where it goes.
+
+    Returns:
+        The model in evaluation mode; whoever calls it gets the edited model's outputs.
+
+    Raises:
+        MilanxError: no such edit, a model that cannot be had, or weights that are not those that
+            were edited.
+    """
+    stored = read_edit(path)
+    known = stored.content["target"]
+    target = find_target(
+        known, model=copy.deepcopy(model), weights=weights, device=device, what=str(stored.path)
+    )
+    for edit in stored.edits:
+        where = check_units(stored.infos[edit.layer], edit.units, edit.positions)
+        Place(target.model, where.info, replacement(edit, where))
+    return target.model
+
+
+def find_target(
+    known: Mapping[str, Any],
+    *,
+    model: nn.Module | None = None,
+    weights: Path | str | None = None,
+    device: str = "cpu",
+    what: str = "the run",
+) -> Target:
+    """Load the target that a run or an edit is about.
+
+    Args:
+        known: ``name``, ``fingerprint``, ``random`` and ``preprocess``.
+        model: the model itself, where its name does not give it.
+        weights: its checkpoint, likewise.
+        device: where it goes.
+        what: what is about it, in words.
+
+    Raises:
+        InputError: its weights are not those of then.
+        MissingWeights: they cannot be had.
+    """
+    p = known["preprocess"]
+    size, resize = tuple(p["size"]), p["resize"]
+    preprocess = Preprocess(
+        (size[0], size[1]),
+        tuple(resize) if isinstance(resize, list) else resize,
+        p["interpolation"],
+        tuple(p["mean"]),
+        tuple(p["std"]),
+    )
+    target = load_target(
+        known["name"] if model is None else model,
+        weights=Path(weights) if weights else None,
+        random_weights=bool(known.get("random")) and model is None,
+        preprocess=preprocess,
+        device=device,
+    )
+    if target.fingerprint != known["fingerprint"]:
+        raise InputError(
+            f"the weights of {known['name']} are not those of {what}",
+            f"fingerprint {target.fingerprint} ({target.weights}), then {known['fingerprint']} "
+            f"({known.get('weights', 'unknown')})",
+            ["give the checkpoint of then with --weights FILE", "describe the model anew"],
+        )
+    return target
+
+
+def undo(path: Path | str, out: Path | str | None = None) -> Path:
+    """Write the original weights anew, from the edited ones and what was changed.
+
+    Args:
+        path: ``edit.json``, or its folder.
+        out: the file; ``restored.safetensors`` beside it when None.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: an edit without weights, or weights that were changed since.
+    """
+    stored = read_edit(path)
+    edited = stored.weights
+    if edited is None:
+        raise InputError(
+            f"{stored.path} changed no weights",
+            "it acts by hooks alone, where it is loaded",
+            "load the model without it",
+        )
+    original = edited.with_name(ORIGINAL)
+    if not edited.is_file() or not original.is_file():
+        raise InputError(
+            f"{stored.path} cannot be undone",
+            f"{edited.name} or {original.name} is no longer beside it",
+        )
+    if fingerprint_file(edited) != stored.content["weights"]["fingerprint"]:
+        raise InputError(
+            f"{edited} is not what was written",
+            "its bytes were changed since",
+            "load the original weights instead",
+        )
+    state = {**load_file(edited), **load_file(original)}
+    out = Path(out) if out else edited.with_name("restored.safetensors")
+    with atomic_path(out) as temporary:
+        save_file(state, temporary, metadata={"format": "pt"})
+    return out
