@@ -6,11 +6,13 @@ import typer
 from milanx.cli import (
     bench,
     describe,
+    edit,
     env,
     evaluate,
     exemplars,
     layers,
     page,
+    prune,
     recipes,
     show,
     study,
@@ -47,9 +49,11 @@ app.command("exemplars")(exemplars.exemplars)
 app.command("layers")(layers.layers)
 app.command("show")(show.show)
 app.command("page")(page.page)
+app.command("prune")(prune.prune)
 app.command("evaluate")(evaluate.evaluate)
 app.command("train")(train.train)
 app.command("env")(env.env)
 app.add_typer(recipes.app, name="recipes")
+app.add_typer(edit.app, name="edit")
 app.add_typer(study.app, name="study")
 app.add_typer(bench.app, name="bench")

@@ -9,6 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from milanx.act.export import load_edited
+    from milanx.act.prune import prune
+    from milanx.act.pruned import PruneReport, PruneSettings
     from milanx.describing.candidates import Candidate, Description
     from milanx.describing.describer import Describer
     from milanx.describing.settings import SearchSettings
@@ -34,11 +37,15 @@ _PLACES = {
     "MilanxError": "errors",
     "MissingWeights": "errors",
     "Preprocess": "images.preprocess",
+    "PruneReport": "act.pruned",
+    "PruneSettings": "act.pruned",
     "Run": "runs",
     "SearchSettings": "describing.settings",
     "describe": "pipeline",
     "extract": "pipeline",
+    "load_edited": "act.export",
     "open_run": "runs",
+    "prune": "act.prune",
 }
 
 __all__ = [
@@ -54,11 +61,15 @@ __all__ = [
     "MilanxError",
     "MissingWeights",
     "Preprocess",
+    "PruneReport",
+    "PruneSettings",
     "Run",
     "SearchSettings",
     "describe",
     "extract",
+    "load_edited",
     "open_run",
+    "prune",
 ]
 
 

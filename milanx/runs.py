@@ -302,3 +302,19 @@ def open_run(root: Path | str) -> Run:
     if not isinstance(settings.get("target"), dict):
         raise FormatError(f"{root / 'run.json'} is damaged", "it names no target", "make it again")
     return Run(root, settings)
+
+
+def newest_run(root: Path | str = "milanx-runs") -> Run:
+    """Open the run with descriptions that was written last.
+
+    Args:
+        root: the folder below which runs lie, as `milanx describe` names them.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = [p for p in Path(root).glob("*/*/run.json") if (p.parent / "units.parquet").is_file()]
+    if not found:
+        raise InputError(f"no run with descriptions in {root}", "milanx describe writes one",
+                         "describe a model first, or name the run's folder")  # fmt: skip
+    return open_run(max(found, key=lambda p: (p.stat().st_mtime, str(p))).parent)

@@ -19,8 +19,8 @@ import torch
 
 from milanx.act.places import POSITIONS, Place, Replace, Where, check_units
 from milanx.errors import InputError
-from milanx.targets.capture import Capture, find_layers
-from milanx.targets.units import LayerInfo
+from milanx.targets.capture import find_layers
+from milanx.targets.units import LayerInfo, to_maps
 
 if TYPE_CHECKING:
     from milanx.runs import Run
@@ -182,13 +182,14 @@ def read_places(target: Target, layers: Sequence[str]) -> dict[str, LayerInfo]:
 
 def run_places(run: Run) -> dict[str, LayerInfo]:
     """Return how the layers of a run were read, by address."""
-    fields = {f.name for f in dataclasses.fields(LayerInfo)}
-    made = {}
-    for stored in run.settings.get("layers", []):
-        values: dict[str, Any] = {k: v for k, v in stored.items() if k in fields}
-        info = LayerInfo(**{**values, "map_size": tuple(stored["map_size"])})
-        made[info.name] = info
-    return made
+    return {stored["name"]: layer_from(stored) for stored in run.settings.get("layers", [])}
+
+
+def layer_from(stored: Mapping[str, Any]) -> LayerInfo:
+    """Make a layer of what `LayerInfo.to_dict` gave and json kept; enough to edit it."""
+    known = {f.name for f in dataclasses.fields(LayerInfo)}
+    values: dict[str, Any] = {k: v for k, v in stored.items() if k in known}
+    return LayerInfo(**{**values, "map_size": tuple(stored["map_size"])})
 
 
 def stored_means(run: Run, layer: str, units: Sequence[int]) -> tuple[float, ...]:
@@ -220,16 +221,30 @@ def measured_means(
         units: which.
         batches: inputs [b, 3, H, W].
     """
-    total, count = np.zeros(len(units)), 0
-    with Capture(target, [info]) as capture:
-        for inputs in batches:
-            maps = capture.run(inputs)[info.name][:, list(units)].double()
-            total += maps.sum((0, 2, 3)).cpu().numpy()
-            count += maps.shape[0] * maps.shape[2] * maps.shape[3]
+    total, count = torch.zeros(len(units), dtype=torch.float64), 0
+
+    def add(value: torch.Tensor, first: int) -> torch.Tensor:
+        nonlocal total, count
+        maps = to_maps(value, info)[:, list(units)].double()
+        total += maps.sum((0, 2, 3)).cpu()
+        count += maps.shape[0] * maps.shape[2] * maps.shape[3]
+        return value
+
+    _watch(target, info, add, batches)
     return tuple((total / max(count, 1)).tolist())
 
 
 @torch.no_grad()
+def _watch(target: Target, info: LayerInfo, look: Replace, batches: Iterator[torch.Tensor]) -> None:
+    """Let ``look`` see a layer's value on every batch."""
+    place = Place(target.model, info, look)
+    try:
+        for inputs in batches:
+            target.model(inputs)
+    finally:
+        place.remove()
+
+
 def remember(target: Target, info: LayerInfo, edit: Edit, batches: Iterator[torch.Tensor]) -> Edit:
     """Return ``edit`` as one that resamples from the images of ``batches``.
 
@@ -245,10 +260,5 @@ def remember(target: Target, info: LayerInfo, edit: Edit, batches: Iterator[torc
         kept.append(where.take(old).movedim(where.axis(old.ndim), 1).clone())
         return old
 
-    place = Place(target.model, info, keep)
-    try:
-        for inputs in batches:
-            target.model(inputs)
-    finally:
-        place.remove()
+    _watch(target, info, keep, batches)
     return dataclasses.replace(edit, kind="resample", bank=torch.cat(kept) if kept else None)

@@ -245,15 +245,15 @@ def _some(names: Sequence[str]) -> str:
 
 
 def image_set(
-    images: ProbeImages, target: Target, classes: Classes, name: str | None = None
+    images: ProbeImages, target: Target, classes: Classes | None = None, name: str | None = None
 ) -> EvalSet:
-    """Make an `EvalSet` of opened images, as the target sees them.
+    """Make an `EvalSet` of opened images, as the target sees them; labels need the classes.
 
     Raises:
         InputError: labels that fit no class.
     """
     called = name or "+".join(s.name for s in images.sources)
-    labels = match_labels(images.records, classes, called)
+    labels = None if classes is None else match_labels(images.records, classes, called)
 
     def read(i: int) -> np.ndarray:
         return target.preprocess.view(images.read(i))

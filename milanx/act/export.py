@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from milanx.act.ablate import Edit, replacement
+from milanx.act.ablate import Edit, layer_from, replacement
 from milanx.act.places import Place, check_units
 from milanx.act.weights import Written
 from milanx.errors import FormatError, InputError
 from milanx.files import atomic_path, explained, fingerprint_file, read_json
+from milanx.files.replacing import EDIT as EDIT_FOLDER
+from milanx.files.replacing import check_place
 from milanx.images.preprocess import Preprocess
 from milanx.targets.units import LayerInfo
 from milanx.targets.zoo import Target, load_target
@@ -84,8 +86,10 @@ def write_edit(
     infos: Mapping[str, LayerInfo],
     why: Why | None = None,
     written: Written | None = None,
+    *,
+    overwrite: bool = False,
 ) -> Path:
-    """Write an edit as a folder, whole or not at all; an edit that was there is replaced.
+    """Write an edit as a folder, whole or not at all.
 
     Args:
         folder: where.
@@ -94,6 +98,7 @@ def write_edit(
         infos: how its layers are read.
         why: where it comes from.
         written: what `weights.write_weights` made of it.
+        overwrite: replace the edit that is there; a folder that holds anything else is refused.
 
     Raises:
         InputError: a folder that holds something else or cannot be written, or an edit that needs
@@ -105,8 +110,8 @@ def write_edit(
             "it needs the values of other images",
             "--mode zero, mean or scale",
         )
-    check_folder(folder)
-    with atomic_path(folder) as temporary, explained(folder):
+    check_place(folder, EDIT_FOLDER, overwrite=overwrite)
+    with atomic_path(folder, EDIT_FOLDER) as temporary, explained(folder):
         temporary.mkdir()
         stored: dict[str, Any] = {
             "file": None,
@@ -138,22 +143,6 @@ def write_edit(
     return folder / EDIT
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse a folder that holds anything but an edit.
-
-    Raises:
-        InputError: it does.
-    """
-    if folder.is_file():
-        raise InputError(f"{folder} is a file", "an edit is a folder", "choose another --out")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / EDIT).is_file():
-        raise InputError(
-            f"{folder} is not overwritten",
-            "it holds something that is no edit",
-            "choose another --out",
-        )
-
-
 def _target(target: Target) -> dict[str, Any]:
     return {
         "name": target.name,
@@ -180,7 +169,7 @@ def _edit(edit: Edit, info: LayerInfo, why: Why | None) -> dict[str, Any]:
         "kind": edit.kind,
         "positions": edit.positions,
         "units": units,
-        "read": dataclasses.asdict(info),
+        "read": info.to_dict(),
     }
     return made | ({"factor": edit.factor} if edit.kind == "scale" else {})
 
@@ -214,7 +203,7 @@ def read_edit(path: Path | str) -> StoredEdit:
     try:
         edits, infos = [], {}
         for entry in content["edits"]:
-            info = LayerInfo(**{**entry["read"], "map_size": tuple(entry["read"]["map_size"])})
+            info = layer_from(entry["read"])
             infos[entry["layer"]] = info
             edits.append(
                 Edit(

@@ -20,6 +20,7 @@ import numpy as np
 
 from milanx.errors import InputError, did_you_mean
 from milanx.language.gpt2 import normalise_text
+from milanx.language.words import plural, singular
 from milanx.targets.units import Address, parse_address
 
 if TYPE_CHECKING:
@@ -148,20 +149,17 @@ class Choice:
 @lru_cache(maxsize=4096)
 def inflections(word: str) -> frozenset[str]:
     """Return a word with its singular and plural."""
-    from textblob.en.inflect import pluralize, singularize
-
-    return frozenset({word, pluralize(word), pluralize(singularize(word)), singularize(word)})
+    one = singular(word)
+    return frozenset({word, one, plural(word), plural(one)})
 
 
 def matches(text: str, phrase: str) -> bool:
     """Whether ``phrase`` stands in ``text`` as whole words, singular and plural alike."""
     words, wanted = normalise_text(text).split(), normalise_text(phrase).split()
-    if not wanted:
-        return False
     for start in range(len(words) - len(wanted) + 1):
         here = words[start : start + len(wanted)]
         if all(w == v or w in inflections(v) for w, v in zip(here, wanted, strict=True)):
-            return True
+            return bool(wanted)
     return False
 
 
@@ -169,10 +167,10 @@ def matches(text: str, phrase: str) -> bool:
 def _encoder() -> Any:
     import torch
 
-    from milanx.features.encoder import Encoder
+    from milanx.features.smallclip import SmallClipEncoder
 
     with torch.random.fork_rng(devices=[]):  # its untrained projection is drawn, and not used
-        return Encoder()
+        return SmallClipEncoder()
 
 
 def sentence_vectors(texts: Sequence[str]) -> np.ndarray:

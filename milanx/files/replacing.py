@@ -123,7 +123,19 @@ STUDY = Kind(
         "exemplars/*.jpg": None,
     },
 )
-KINDS = (RUN, WORK, DESCRIBER, SIMULATOR, STUDY)
+EDIT = Kind(
+    "an edit",
+    ("edit.json", "prune.json"),
+    {
+        "edit.json": "milanx-edit",
+        "prune.json": "milanx-prune",
+        "model.safetensors": None,
+        "original.safetensors": None,
+        "restored.safetensors": None,
+        "curve.png": None,
+    },
+)
+KINDS = (RUN, WORK, DESCRIBER, SIMULATOR, STUDY, EDIT)
 
 
 def beside(path: Path, ending: str) -> Path:

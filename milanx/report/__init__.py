@@ -1,1 +1,4 @@
-"""What people look at: tables in the terminal, the page of a run."""
+"""What people look at: tables in the terminal, figures, the page of a run.
+
+``terminal`` and ``edits`` print tables, ``plots`` draws, ``page`` writes the page.
+"""

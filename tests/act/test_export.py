@@ -203,7 +203,8 @@ def test_layers_of_timm(name: str, layer: str, way: str) -> None:
         edits = [Edit(layer, (1, 5), **how)]
         found = written(target, edits, 64)
         assert way in found.ways[0]
-        assert gap(target, found, edits, x) < 1e-5 * max(1, float(target.model(x).detach().abs().max()))
+        largest = float(target.model(x).detach().abs().max())
+        assert gap(target, found, edits, x) < 1e-5 * max(1, largest)
 
 
 def test_gated_inputs_go_into_the_down_projection() -> None:
@@ -319,7 +320,9 @@ def test_undo_gives_the_original_weights(tmp_path: Path) -> None:
     (folder / MODEL).write_bytes(b"other")
     with pytest.raises(InputError, match="is not what was written"):
         undo(folder)
-    store(folder)  # an edit is replaced by an edit
+    with pytest.raises(InputError, match="is there already"):
+        store(folder)
+    store(folder, overwrite=True)
     with pytest.raises(InputError, match="changed no weights"):
         undo(folder)
 
@@ -343,7 +346,7 @@ def test_what_is_no_edit_is_said(tmp_path: Path) -> None:
     other.mkdir()
     (other / "a.jpg").write_bytes(b"x")
     with pytest.raises(InputError, match="is not overwritten"):
-        store(other)
+        store(other, overwrite=True)
     with pytest.raises(InputError, match="no edit at"):
         read_edit(tmp_path / "nothing")
     path = store(tmp_path / "edited")
@@ -374,6 +377,6 @@ def test_a_failure_in_the_middle_leaves_the_old_edit(
     monkeypatch.setattr("milanx.act.export.save_file", full)
     state = {k: v.clone() for k, v in PLAIN.model.state_dict().items()}
     with pytest.raises(InputError, match="cannot write"):
-        store(folder, written=Written(state, ("bn1.weight",), ("x",), 0.0, 1))
+        store(folder, written=Written(state, ("bn1.weight",), ("x",), 0.0, 1), overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == ["edited"]
     assert (folder / "edit.json").read_text() == old

@@ -1,0 +1,92 @@
+"""`milanx prune`: remove the units that words name, as many as help."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from milanx.cli import common as c
+
+Words = Annotated[list[str], typer.Option("--match", help="Whole word or phrase; repeatable.")]
+Like = Annotated[list[str], typer.Option("--like", help="A meaning, by sentence similarity.")]
+
+
+@c.explained
+def prune(
+    run: Annotated[Path | None, typer.Argument(help="Run folder [the newest run].")] = None,
+    match: Words = [],  # noqa: B006 - typer copies it
+    like: Like = [],  # noqa: B006
+    unit: Annotated[list[str], typer.Option("--units", help="Address, LAYER:3,17.")] = [],  # noqa: B006
+    exclude: Annotated[
+        list[str], typer.Option("--exclude", help="Layer, pattern, address or word.")
+    ] = [],  # noqa: B006
+    regex: Annotated[bool, typer.Option("--regex", help="--match holds expressions.")] = False,
+    within: Annotated[str, typer.Option("--in", help="description or candidates.")] = "description",
+    threshold: Annotated[float, typer.Option(help="Similarity from which --like takes.")] = 0.5,
+    min_score: Annotated[float | None, typer.Option(help="Least score of a unit.")] = None,
+    max_units: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    mode: Annotated[str, typer.Option(help="zero, mean, resample or scale.")] = "zero",
+    factor: Annotated[float, typer.Option(help="Of --mode scale.")] = 0.0,
+    positions: Annotated[str, typer.Option(help="Of tokens: all, patches or class.")] = "all",
+    order: Annotated[str, typer.Option(help="Units go by effect, score or match.")] = "effect",
+    draws: Annotated[int, typer.Option(min=1, help="Random sets.")] = 20,
+    images: Annotated[
+        list[str], typer.Option("--images", help="Clean images, labelled or not [the run's].")
+    ] = [],  # noqa: B006
+    adversarial: Annotated[
+        list[str], typer.Option("--adversarial", help="Images that the number is chosen on.")
+    ] = [],  # noqa: B006
+    evaluate: Annotated[
+        list[str], typer.Option("--eval", help="What the edit is for: labelled folder or parquet.")
+    ] = [],  # noqa: B006
+    classes: Annotated[Path | None, typer.Option(help="The model's classes, one a line.")] = None,
+    limit: c.Limit = None,
+    weights: c.Weights = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the edit.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the units and stop.")] = False,
+    device: c.Device = "auto",
+    batch_size: c.BatchSize = None,
+    seed: Annotated[int, typer.Option(help="Of split, random sets and intervals.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an edit.")] = False,
+    as_json: c.Json = False,
+    quiet: c.Quiet = False,
+    debug: c.Debug = False,
+) -> None:
+    """Remove the units that words name; the number is chosen on some photos, reported on others."""
+    c.starting(quiet, as_json, "milanx prune")
+    from milanx.act.prune import PruneSettings
+    from milanx.act.prune import prune as run_prune
+    from milanx.runs import newest_run
+
+    report = run_prune(
+        run if run is not None else newest_run(),
+        match=match, like=like, units=unit, exclude=exclude, regex=regex, within=within,
+        threshold=threshold, min_score=min_score, max_units=max_units,
+        images=images, adversarial=adversarial, evaluate=evaluate, classes=classes, limit=limit,
+        settings=PruneSettings(
+            kind=mode, factor=factor, positions=positions, order=order, draws=draws,
+            batch_size=batch_size or 32, seed=seed,
+        ),
+        weights=weights, device=device, out=out, overwrite=overwrite,
+        command=shlex.join(["milanx", *sys.argv[1:]]), dry_run=dry_run,
+        progress=c.reporter(quiet, as_json),
+    )  # fmt: skip
+    curve = None
+    if out is not None and report.count is not None:
+        from milanx.report.plots import draw_curves
+
+        curve = draw_curves(report, out / "curve.png")
+    if as_json:
+        c.print_json(report.to_dict())
+        return
+    from milanx.report.edits import print_choice, print_prune
+
+    if report.count is None:
+        print_choice(report)
+        return
+    print_prune(report)
+    if curve:
+        typer.echo(f"curve {curve}")

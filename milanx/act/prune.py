@@ -1,0 +1,375 @@
+"""Prune by words: find the units, find how many of them to remove, remove them, report.
+
+The number is chosen on some photographs and reported on others. What removing other units would
+have done stands beside it: all units of the layers sorted the same way, random ones, and the chosen
+ones in reversed order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from milanx.act.ablate import Edit, ablate, run_places, stored_means
+from milanx.act.curve import (
+    Bench,
+    Curve,
+    Editor,
+    Unit,
+    grid,
+    make_editor,
+    random_orders,
+    refuse_whole_layers,
+    right_classes,
+    screen,
+)
+from milanx.act.data import EvalSet
+from milanx.act.export import Why, find_target, write_edit
+from milanx.act.figures import Figure, Resampler
+from milanx.act.pruned import FORMAT, VERSION, PruneReport, PruneSettings, Worst
+from milanx.act.select import LIKE, Choice, Selection, choose
+from milanx.act.sets import Asked, Given, Sets, make_sets
+from milanx.act.tail import Tail
+from milanx.act.weights import write_weights
+from milanx.environment import pick_device
+from milanx.errors import FormatError, InputError
+from milanx.files import write_json
+from milanx.files.replacing import EDIT, check_place
+from milanx.progress import Reporter, Silent, Timed
+from milanx.targets.units import LayerInfo, first_tensor
+from milanx.targets.zoo import Target
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from milanx.runs import Run
+
+# Of the report, what stands in ``edit.json`` too.
+IN_EDIT = ("count", "measure", "figures", "worst", "images", "notes")
+CHECKED = 8  # images on which written weights are compared with the edit
+
+
+def prune(
+    run: Run | Path | str,
+    *,
+    match: Sequence[str] | str = (),
+    like: Sequence[str] | str = (),
+    units: Sequence[str] | str = (),
+    exclude: Sequence[str] | str = (),
+    regex: bool = False,
+    within: str = "description",
+    min_score: float | None = None,
+    max_units: int | None = None,
+    threshold: float = LIKE,
+    images: Given = (),
+    adversarial: Given = (),
+    evaluate: Given = (),
+    classes: Sequence[str] | Path | None = None,
+    limit: int | None = None,
+    settings: PruneSettings | None = None,
+    model: nn.Module | None = None,
+    weights: Path | str | None = None,
+    device: str = "auto",
+    out: Path | str | None = None,
+    overwrite: bool = False,
+    command: str = "",
+    dry_run: bool = False,
+    progress: Reporter | None = None,
+) -> PruneReport:
+    """Remove the units of a model that words name, as many as help.
+
+    Args:
+        run: a run with descriptions, or its folder.
+        match: words; whole words and their inflections.
+        like: meanings, by sentence similarity of ``threshold`` or more.
+        units: addresses.
+        exclude: layers, patterns, addresses or words that are left alone.
+        regex: whether ``match`` holds regular expressions.
+        within: ``description`` or ``candidates``.
+        min_score: least score of a unit.
+        max_units: at most so many.
+        threshold: of ``like``.
+        images: clean ones, labelled or not: folders, parquet files, or an `EvalSet`; the run's own
+            when empty.
+        adversarial: to choose the number on.
+        evaluate: what the edit is for, such as corrupted images; half of its photographs choose
+            the number, half report; the clean images when empty.
+        classes: names or WordNet ids of the model's classes in order, or a file of them.
+        limit: at most this many images.
+        settings: how units are removed and measured.
+        model: the target, where its name does not give it.
+        weights: its checkpoint, likewise.
+        device: where it computes.
+        out: the folder of the edited model; nothing is written when None.
+        overwrite: replace the edit that is there.
+        command: that asks for this, for ``edit.json``.
+        dry_run: choose the units and stop.
+        progress: told about the stages.
+
+    Returns:
+        What was found; the target itself is never changed.
+
+    Raises:
+        MilanxError: something given cannot be used: a run without descriptions, words that match
+            nothing, labels that fit no class, a whole layer, weights that changed since the run.
+    """
+    from milanx.runs import Run, open_run
+
+    opened = run if isinstance(run, Run) else open_run(run)
+    settings = settings or PruneSettings()
+    choice = choose(opened, Selection(
+        _several(match), _several(like), _several(units), _several(exclude), regex, within,
+        min_score, max_units, threshold,
+    ))  # fmt: skip
+    report = PruneReport(opened.root, opened.target, choice, settings.kind, notes=choice.notes)
+    infos = _layers(opened, choice)
+    refuse_whole_layers([(c.layer, c.unit) for c in choice.units], infos, settings.like)
+    if dry_run:
+        return report
+    if out is not None:
+        check_place(Path(out), EDIT, overwrite=overwrite)
+    timed = Timed(progress or Silent())
+    with timed.stage("load target", None):
+        target = find_target(opened.settings["target"], model=model, weights=weights,
+                             device=pick_device(device))  # fmt: skip
+    with timed.stage("open images", None):
+        asked = Asked(images, adversarial, evaluate, classes, limit)
+        sets = make_sets(asked, opened, target, settings.seed)
+    work = _Work(opened, target, infos, choice, sets, settings, timed)
+    report = work.measure(report)
+    if out is not None:
+        report = work.write(report, Path(out), overwrite, command)
+    return replace(report, seconds=dict(timed.seconds))
+
+
+def _several(given: Sequence[str] | str) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _layers(run: Run, choice: Choice) -> dict[str, LayerInfo]:
+    """Return the layers of the chosen units, in the order of the forward pass.
+
+    Raises:
+        InputError: ``run.json`` does not know one.
+    """
+    known = run_places(run)
+    absent = [layer for layer in choice.layers if layer not in known]
+    if absent:
+        raise InputError(f"{run.root} does not say how {absent[0]} is read",
+                         f"run.json knows {', '.join(known) or 'no layer'}",
+                         "describe the model anew")  # fmt: skip
+    return {name: info for name, info in known.items() if name in choice.layers}
+
+
+@dataclass
+class _Work:
+    """One pruning, from the choice of units to what is written."""
+
+    run: Run
+    target: Target
+    infos: dict[str, LayerInfo]
+    choice: Choice
+    sets: Sets
+    settings: PruneSettings
+    progress: Timed
+
+    def measure(self, report: PruneReport) -> PruneReport:
+        """Choose the number on the validation images, and report it on the test's."""
+        notes = [*report.notes, *self.sets.notes]
+        notes += [f"{i.name} is inert: nothing of it reaches the output, no edit does anything"
+                  for i in self.infos.values() if i.inert]  # fmt: skip
+        editor = self._editor()
+        with self._bench(self.sets.validation, editor) as bench:
+            notes += bench.tail.notes
+            curves, order, more = self._curves(bench)
+            count = int(curves["chosen"].values[0].argmax())
+        notes += more
+        if count == 0:
+            notes.append("0 units: on the validation images removing any only costs")
+        labelled = self.sets.test.labels is not None
+        report = replace(
+            report, order=tuple(order), count=count, curves=curves, measure="accuracy" if labelled
+            else "agreement with the unedited model on the clean image",
+            images={"validation": len(self.sets.validation), "test": len(self.sets.test),
+                    "clean": len(self.sets.clean or self.sets.test)},
+        )  # fmt: skip
+        figures, worst = self._figures(report, editor)
+        if worst is None:
+            notes.append("no worst group: no class or part has enough labelled test images")
+        return replace(report, figures=figures, worst=worst, notes=tuple(notes))
+
+    def _editor(self) -> Editor:
+        """Make what edits any unit of the layers; means are the run's where it holds them all."""
+        means = {}
+        for name, info in self.infos.items() if self.settings.kind == "mean" else ():
+            with suppress(InputError, FormatError):
+                means[name] = stored_means(self.run, name, range(info.units))
+        return make_editor(self.target, self.infos, self.settings.like, self.sets.validation,
+                           means, self.settings.batch_size)  # fmt: skip
+
+    @contextmanager
+    def _bench(self, images: EvalSet, editor: Editor) -> Iterator[Bench]:
+        tail = Tail(self.target, list(self.infos.values()), images,
+                    batch_size=self.settings.batch_size, progress=self.progress)  # fmt: skip
+        with tail:
+            right = right_classes(images, tail.before, lambda clean: self._logits(clean, []))
+            yield Bench(tail, right, editor, self.progress)
+
+    @torch.inference_mode()
+    def _logits(self, images: EvalSet, edits: Sequence[Edit]) -> torch.Tensor:
+        """Return the whole model's logits of some images, float32 [n, classes]."""
+        made = []
+        with ablate(self.target, edits, self.infos):
+            for views in images.batches(self.settings.batch_size):
+                output = first_tensor(self.target.model(self.target.inputs(views)))
+                assert output is not None
+                made.append(output.float().cpu())
+        return torch.cat(made)
+
+    def _curves(self, bench: Bench) -> tuple[dict[str, Curve], list[Unit], list[str]]:
+        """Measure the chosen units' curve and the controls', on the validation images."""
+        chosen = [(c.layer, c.unit) for c in self.choice.units]
+        order, notes = self._sorted(bench, chosen, "each unit alone"), []
+        most, draws = len(order), self.settings.draws
+        candidates = screen(
+            self.target, bench.editor, bench.tail.images, bench.right.numpy(),
+            self.settings.batch_size, max(self.settings.screened, most),
+        )  # fmt: skip
+        total = sum(i.units for i in self.infos.values())
+        if len(candidates) < total:
+            notes.append(f"all units: of {total}, the {len(candidates)} that a gradient expects to "
+                         "help most were ablated one by one")  # fmt: skip
+        everything = self._sorted(bench, candidates, "all units alone")[:most]
+        randoms, note = random_orders(order, self.infos, draws, self.settings.seed)
+        notes += [note] if note else []
+        sizes = list(range(most + 1))
+        curves = {
+            "chosen": bench.curve([order], sizes, "curve"),
+            "all": bench.curve([everything], list(range(len(everything) + 1)), "all units"),
+            "random": bench.curve(randoms, grid(most), "random units"),
+            "reversed": bench.curve([order[::-1]], sizes, "reversed"),
+        }
+        return curves, order, notes
+
+    def _sorted(self, bench: Bench, units: Sequence[Unit], stage: str) -> list[Unit]:
+        """Put units into the order that was asked for; what has no score goes by effect."""
+        if self.settings.order == "match" and stage == "each unit alone":
+            return list(units)
+        by_effect = bench.by_effect(units, stage)
+        if self.settings.order != "score":
+            return by_effect
+        scores = {(r["layer"], r["unit"]): r["score"] for r in self.run.rows}
+        if all(scores.get(u) is None for u in units):
+            raise InputError("units cannot be ordered by score", "the run has no scores",
+                             "--order effect")  # fmt: skip
+        lowest = -float("inf")
+
+        def score(unit: Unit) -> float:
+            found = scores.get(unit)
+            return lowest if found is None else float(found)
+
+        return sorted(by_effect, key=lambda u: -score(u))
+
+    def _figures(
+        self, report: PruneReport, editor: Editor
+    ) -> tuple[dict[str, Figure], Worst | None]:
+        """Report what the number does to the test images."""
+        count, curves, test = report.count or 0, report.curves, self.sets.test
+        rivals = {
+            "all": curves["all"].order[0][:count],
+            "all_best": curves["all"].order[0][: int(curves["all"].values[0].argmax())],
+            "reversed": report.order[::-1][:count],
+        }
+        with self._bench(test, editor) as bench:
+            before, after = bench.correct([]), bench.correct(report.gone)
+            rows = {name: bench.correct(units)[None] for name, units in rivals.items()}
+            with self.progress.stage("random, test", len(curves["random"].order)) as bar:
+                drawn = []
+                for order in curves["random"].order:
+                    drawn.append(bench.correct(order[:count]))
+                    bar.advance()
+        rows["random"] = np.stack(drawn)
+        sampler = Resampler(test.groups, self.settings.seed)
+        figures = _changes("target", sampler, before, after)
+        figures |= {f"over_{name}": sampler.mean(after.astype(float) - row.astype(float))
+                    for name, row in rows.items()}  # fmt: skip
+        figures |= self._clean(report, editor) if self.sets.clean else {
+            name.replace("target", "clean"): f for name, f in figures.items() if "target" in name
+        }  # fmt: skip
+        return figures, _worst(test, sampler, before, after)
+
+    def _clean(self, report: PruneReport, editor: Editor) -> dict[str, Figure]:
+        """Report what the number does to clean images."""
+        clean = self.sets.clean
+        assert clean is not None
+        base = self._logits(clean, [])
+        right = right_classes(replace(clean, clean=None), base, lambda _: base)
+        edited = self._logits(clean, editor.edits(report.gone)) if report.gone else base
+        sampler = Resampler(clean.groups, self.settings.seed)
+        before, after = base.argmax(1).numpy() == right, edited.argmax(1).numpy() == right
+        return _changes("clean", sampler, before, after)
+
+    def write(self, report: PruneReport, out: Path, overwrite: bool, command: str) -> PruneReport:
+        """Write the edit, its weights where they express it, and the report."""
+        if report.gone and self.settings.kind != "resample":
+            few = self.sets.test.subset(range(min(CHECKED, len(self.sets.test))))
+            batches = [self.target.inputs(v) for v in few.batches(CHECKED)]
+            edits = self._editor().edits(report.gone)
+            with self.progress.stage("weights", None):
+                written = write_weights(self.target, edits, self.infos, batches)
+            told = {k: v for k, v in report.to_dict().items() if k in IN_EDIT}
+            why = Why(str(self.run.root), _selected(self.choice), self.choice.units, command, told)
+            path = write_edit(out, self.target, edits, self.infos, why, written,
+                              overwrite=overwrite)  # fmt: skip
+            report = replace(report, edit=path, weights=written.ways)
+        else:
+            if out.exists() and overwrite:
+                _clear(out)
+            out.mkdir(parents=True, exist_ok=True)
+            reason = "no unit is removed" if not report.gone else "resampling is not written"
+            report = replace(report, weights=(f"nothing is written: {reason}",))
+        write_json(out / "prune.json", FORMAT, VERSION, {
+            **report.to_dict(), "command": command, "seconds": dict(self.progress.seconds)
+        })  # fmt: skip
+        return report
+
+
+def _clear(out: Path) -> None:
+    """Remove an earlier edit, so that none stands beside a report that has none."""
+    from milanx.files.replacing import discard
+
+    if any(out.iterdir()):
+        discard(out, EDIT)
+
+
+def _selected(choice: Choice) -> Mapping[str, Any]:
+    from dataclasses import asdict
+
+    return {k: v for k, v in asdict(choice.selection).items() if v not in ((), None, False)}
+
+
+def _changes(
+    name: str, sampler: Resampler, before: np.ndarray, after: np.ndarray
+) -> dict[str, Figure]:
+    """Return accuracy before and after, and the paired difference."""
+    difference = after.astype(float) - before.astype(float)
+    return {f"{name}_before": sampler.mean(before), f"{name}_after": sampler.mean(after),
+            f"{name}_change": sampler.mean(difference)}  # fmt: skip
+
+
+def _worst(
+    images: EvalSet, sampler: Resampler, before: np.ndarray, after: np.ndarray
+) -> Worst | None:
+    """Return the worst part before and after, by label where no parts are given."""
+    parts = images.parts or (tuple(map(str, images.labels)) if images.labels is not None else ())
+    first = sampler.worst(before.astype(float), parts) if parts else None
+    second = sampler.worst(after.astype(float), parts) if parts else None
+    if first is None or second is None:
+        return None
+    return Worst(first[1], second[1], first[0], second[0])

@@ -1,0 +1,95 @@
+"""`milanx prune` and `milanx edit` from the terminal: the newest run, what is written, errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from milanx.cli import app
+from PIL import Image
+from typer.testing import CliRunner
+
+from milanx.errors import InputError
+from milanx.runs import newest_run
+from milanx.targets.zoo import load_target
+from tests.act.liar import LIARS, make_run, photos
+
+TARGET = "tests.act.liar:liar"
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a run in its usual place and labelled photos, half of them marked."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path / "milanx-runs" / "old" / "a", texts=("a",) * 6)
+    make_run(tmp_path / "milanx-runs" / "liar" / "conv", load_target(TARGET))
+    images = photos(60)
+    assert images.labels is not None
+    for i, label in enumerate(images.labels):
+        folder = tmp_path / "photos" / f"class{label}"
+        folder.mkdir(parents=True, exist_ok=True)
+        picture = Image.fromarray(np.asarray(images.read(i)))
+        picture.save(folder / f"{i:02d}.png")
+    return tmp_path
+
+
+def run(*args: str) -> tuple[int, str, str]:
+    done = CliRunner().invoke(app, list(args))
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_prune_show_and_undo(work: Path) -> None:
+    code, out, error = run("prune", "--match", "text", "--images", "photos", "--out", "edited",
+                           "--json")  # fmt: skip
+    assert code == 0, error
+    report = json.loads(out)
+    assert report["measure"] == "accuracy" and report["target"] == TARGET
+    assert {unit for _, unit in report["gone"]} <= {3, 4, 5}
+    assert report["count"] == len(report["gone"]) > 0
+    names = {p.name for p in (work / "edited").iterdir()}
+    assert {"edit.json", "prune.json", "model.safetensors", "curve.png"} <= names
+    code, out, _ = run("edit", "show", "edited")
+    assert code == 0 and "rows of conv" in out and "white texts" in out
+    code, out, _ = run("edit", "show", "edited", "--json")
+    assert json.loads(out)["format"] == "milanx-edit"
+    code, out, _ = run("edit", "undo", "edited", "--out", "restored.safetensors")
+    assert code == 0 and (work / "restored.safetensors").is_file()
+
+
+def test_the_table_names_every_figure(work: Path) -> None:
+    code, out, error = run("prune", "--match", "text", "--images", "photos", "--quiet")
+    assert code == 0, error
+    for text in ("units removed", "target", "clean", "worst group", "random units of the same",
+                 "reversed order"):  # fmt: skip
+        assert text in out
+
+
+def test_a_dry_run_lists_units(work: Path) -> None:
+    code, out, _ = run("prune", "--match", "text", "--exclude", "conv:5", "--dry-run")
+    assert code == 0
+    assert all(f"conv:{unit}" in out for unit in LIARS) and "words and text" not in out
+    assert "'conv:5' excludes 1 of the units found" in out
+
+
+def test_errors_say_what_to_do(work: Path) -> None:
+    for args, what in (
+        (["prune"], "no units are chosen"),
+        (["prune", "--match", "zebra"], "no description holds 'zebra'"),
+        (["prune", "nothing", "--match", "text"], "is no run folder"),
+        (["prune", "--units", "conv"], "would remove the whole of conv"),
+        (["prune", "--match", "text", "--mode", "cut"], "no ablation 'cut'"),
+        (["prune", "--match", "text", "--images", "photos", "--out", "photos"],
+         "photos is there already"),
+        (["edit", "show", "photos"], "no edit at photos"),
+    ):  # fmt: skip
+        code, _, error = run(*args)
+        assert code == 2 and what in error.replace("\n", " "), (args, error)
+
+
+def test_the_newest_run(work: Path, tmp_path: Path) -> None:
+    assert newest_run().root.name == "conv"
+    with pytest.raises(InputError, match="no run with descriptions"):
+        newest_run(tmp_path / "nowhere")
