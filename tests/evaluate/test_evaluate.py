@@ -7,11 +7,11 @@ import pytest
 
 from milanx.evaluate.common.names import ClassNamer, accepted_names
 from milanx.evaluate.common.rows import constant, shuffled
-from milanx.evaluate.common.text import Sentences, contains, lemma, lemmas
 from milanx.evaluate.p2.photos import PlantedPhoto
 from milanx.evaluate.p2.planted import generate
 from milanx.evaluate.p2.texts import attribute_f1, connective_of
 from milanx.exemplars.planted import Meaning, combine
+from milanx.language.compare import Sentences, contains, lemma, lemmas
 from milanx.measures.intervals import bootstrap, crossed, holm, paired, wilson
 
 

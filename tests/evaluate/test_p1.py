@@ -14,9 +14,9 @@ from milanx.describing.describer import Describer, Description
 from milanx.describing.ranker import Candidate
 from milanx.errors import InputError
 from milanx.evaluate.common.names import ClassNamer, accepted_kin, accepted_names, wnid_of
-from milanx.evaluate.common.text import lemma, lemmas
 from milanx.evaluate.p1 import kin, upper
 from milanx.evaluate.p1 import protocol as p1
+from milanx.language.compare import lemma, lemmas
 from milanx.pipeline import extract
 from milanx.runs import Run, open_run, write_units
 from tests.helpers import noise, write_parquet

@@ -6,7 +6,7 @@ import json
 from functools import lru_cache
 from importlib import resources
 
-from milanx.evaluate.common.text import contains, find_phrase, lemmas
+from milanx.language.compare import contains, find_phrase, lemmas
 
 MAX_NAMED = 2  # a text that names more classes than this counts as wrong
 

@@ -17,10 +17,10 @@ import numpy as np
 
 from milanx.evaluate.common.names import accepted_kin, accepted_names
 from milanx.evaluate.common.rows import ahead, constant, shuffled
-from milanx.evaluate.common.text import Sentences
 from milanx.evaluate.p1.kin import differences, kin_figures
 from milanx.evaluate.p1.logits import Logits, read_logits
 from milanx.evaluate.p1.upper import encoder_head, linear_probe, majority
+from milanx.language.compare import Sentences
 from milanx.measures.intervals import DRAWS, bootstrap, paired
 from milanx.runs import Run, likeliest
 

@@ -188,7 +188,7 @@ class _Similar:
     """Sentence similarity among the phrases of meanings."""
 
     def __init__(self, meanings: Sequence[Meaning]) -> None:
-        from milanx.evaluate.common.text import Sentences
+        from milanx.language.compare import Sentences
 
         phrases = sorted({m.phrase for m in meanings})
         self._row = dict(zip(phrases, Sentences()(phrases), strict=True))

@@ -13,7 +13,6 @@ import numpy as np
 
 from milanx.evaluate.common.names import accepted_names
 from milanx.evaluate.common.rows import ahead, constant, shuffled
-from milanx.evaluate.common.text import Sentences
 from milanx.evaluate.p2.photos import PlantedPhoto, read_photos
 from milanx.evaluate.p2.planted import PlantedUnit, generate
 from milanx.evaluate.p2.texts import (
@@ -25,6 +24,7 @@ from milanx.evaluate.p2.texts import (
 )
 from milanx.exemplars.planted import plant
 from milanx.files.replacing import RUN, check_place
+from milanx.language.compare import Sentences
 from milanx.measures.intervals import bootstrap
 from milanx.progress import Reporter, Silent
 

@@ -7,9 +7,9 @@ from functools import lru_cache
 from importlib import resources
 
 from milanx.evaluate.common.names import accepted_names
-from milanx.evaluate.common.text import find_phrase, lemmas
 from milanx.evaluate.p2.photos import kinds_above
 from milanx.exemplars.planted import Meaning
+from milanx.language.compare import find_phrase, lemmas
 from milanx.language.gpt2 import normalise_text
 
 NEGATIONS = frozenset({"without", "no", "not", "but"})

@@ -254,7 +254,7 @@ def variety(texts: Sequence[str]) -> dict[str, Any]:
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import squareform
 
-    from milanx.evaluate.common.text import Sentences, lemmas
+    from milanx.language.compare import Sentences, lemmas
 
     folded = [" ".join(w for w in lemmas(t) if w not in ARTICLES) for t in texts]
     names, counts = np.unique(np.array(folded, dtype=object), return_counts=True)
