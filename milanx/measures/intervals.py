@@ -10,6 +10,7 @@ import numpy as np
 
 DRAWS = 10_000
 CROSSED_DRAWS = 2_000
+AUROC_DRAWS = 1_000
 LEVEL = 0.95
 
 
@@ -85,3 +86,66 @@ def holm(p_values: Sequence[float]) -> list[float]:
         running = max(running, min(1.0, (len(p_values) - rank) * p_values[place]))
         adjusted[place] = running
     return adjusted.tolist()
+
+
+def shares_apart(first: tuple[int, int], second: tuple[int, int]) -> dict[str, Any]:
+    """Difference of two shares with its 95 % interval and p value.
+
+    The interval is Newcombe's (1998, method 10), made of the two Wilson intervals; the p value is
+    Fisher's exact one, two-sided.
+
+    Args:
+        first: successes and trials.
+        second: of the other, independent of the first.
+
+    Returns:
+        ``estimate`` (first less second), ``interval`` and ``p``.
+    """
+    from scipy.stats import fisher_exact
+
+    (a, m), (b, n) = first, second
+    if not m or not n:
+        return {"estimate": math.nan, "interval": [-1.0, 1.0], "p": 1.0}
+    p, q = a / m, b / n
+    (low_p, high_p), (low_q, high_q) = wilson(a, m), wilson(b, n)
+    below = math.hypot(p - low_p, high_q - q)
+    above = math.hypot(high_p - p, q - low_q)
+    exact = float(fisher_exact([[a, m - a], [b, n - b]]).pvalue)
+    return {"estimate": p - q, "interval": [p - q - below, p - q + above], "p": exact}
+
+
+def auroc(values: np.ndarray, holds: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Chance that a thing that holds has the larger value; ties count one half.
+
+    Args:
+        values: [n].
+        holds: bool [n].
+        weights: how often each is counted, [d, n]; once when None.
+
+    Returns:
+        [d], or [1] without weights; NaN where one side is empty.
+    """
+    values, holds = np.asarray(values, float), np.asarray(holds, bool)
+    counted = np.ones((1, len(values))) if weights is None else np.asarray(weights, float)
+    _, place = np.unique(values, return_inverse=True)
+    order = np.argsort(place, kind="stable")
+    starts = np.flatnonzero(np.diff(place[order], prepend=-1))
+    yes = np.add.reduceat(counted[:, order] * holds[order], starts, axis=1)
+    no = np.add.reduceat(counted[:, order] * ~holds[order], starts, axis=1)
+    below = np.cumsum(no, 1) - no
+    with np.errstate(invalid="ignore"):
+        found: np.ndarray = (yes * (below + no / 2)).sum(1) / (yes.sum(1) * no.sum(1))
+    return found
+
+
+def grouped_auroc(
+    values: np.ndarray, holds: np.ndarray, groups: Sequence[str], seed: int = 0
+) -> dict[str, Any]:
+    """`auroc` with its interval; groups are resampled whole (images that are one photograph).
+
+    Draws that leave one side empty are not counted.
+    """
+    names, codes = np.unique(np.asarray(groups, str), return_inverse=True)
+    counts = resampled_counts(len(names), AUROC_DRAWS, np.random.default_rng(seed))
+    draws = auroc(values, holds, counts[:, codes])
+    return with_interval(float(auroc(values, holds)[0]), draws[np.isfinite(draws)])
