@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from milanx.act.export import load_edited
     from milanx.act.prune import prune
     from milanx.act.pruned import PruneReport, PruneSettings
+    from milanx.act.audit.findings import audit
+    from milanx.act.audit.versus import audit_versus
     from milanx.describing.candidates import Candidate, Description
     from milanx.describing.describer import Describer
     from milanx.describing.settings import SearchSettings
@@ -41,6 +43,8 @@ _PLACES = {
     "PruneSettings": "act.pruned",
     "Run": "runs",
     "SearchSettings": "describing.settings",
+    "audit": "act.audit.findings",
+    "audit_versus": "act.audit.versus",
     "describe": "pipeline",
     "extract": "pipeline",
     "load_edited": "act.export",
@@ -65,6 +69,8 @@ __all__ = [
     "PruneSettings",
     "Run",
     "SearchSettings",
+    "audit",
+    "audit_versus",
     "describe",
     "extract",
     "load_edited",

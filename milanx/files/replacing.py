@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 
 from milanx.errors import InputError
 
-EVALUATION, PAGE = "milanx evaluation", "milanx page"
+EVALUATION, PAGE, AUDIT_PAGE = "milanx evaluation", "milanx page", "milanx audit"
 GENERATOR = re.compile(r'<meta name="generator" content="(milanx [a-z]+) \d+">')
 HEAD = 1000  # bytes of a page in which its format stands
 TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(?:tmp|old)")  # what `beside` makes
@@ -81,6 +81,10 @@ RUN = Kind(
         "units.parquet": "milanx-units",
         "evaluation-*.json": EVALUATION,
         "page/index.html": PAGE,
+        "audit/findings.json": "milanx-audit",
+        "audit/units.jsonl": None,
+        "audit/audit.sarif": None,
+        "audit/index.html": AUDIT_PAGE,
         "log.txt": None,
         **_EXEMPLARS,
         **{f".extract/{name}": form for name, form in WORK.parts.items()},

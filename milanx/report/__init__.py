@@ -1,4 +1,6 @@
-"""What people look at: tables in the terminal, figures, the page of a run.
+"""What people look at: tables in the terminal, figures, the pages of a run and of an audit.
 
-``terminal`` and ``edits`` print tables, ``plots`` draws, ``page`` writes the page.
+In come runs and what was done with them; out go text, png and html. ``terminal`` and ``edits``
+print tables, ``plots`` and ``plots_analysis`` draw, ``page`` and ``audit`` write pages, ``why``
+says why a text won, ``robustness`` and ``shortcut`` show what was measured.
 """

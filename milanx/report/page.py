@@ -53,7 +53,7 @@ def write_page(run: Run) -> Path:
         demonstration=run.demonstration,
         concepts=run.concepts,
         layers=list(dict.fromkeys(row["layer"] for row in run.rows)),
-        data=_script_json({"units": _units(run), "views": _views(run)}),
+        data=script_json({"units": _units(run), "views": _views(run)}),
         grid=GRID,
         side=THUMBNAIL,
     )
@@ -61,7 +61,7 @@ def write_page(run: Run) -> Path:
     return path
 
 
-def _script_json(value: Any) -> Any:
+def script_json(value: Any) -> Any:
     """Write json that no text in it can end the script element of."""
     from markupsafe import Markup
 

@@ -178,7 +178,7 @@ def _words(value: Any) -> tuple[str, ...]:
 
 
 def _rule(entry: dict[str, Any]) -> Rule:
-    lists = {name: _words(entry.get(name)) for name in LISTS}
+    lists: dict[str, Any] = {name: _words(entry.get(name)) for name in LISTS}
     plain = {k: v for k, v in entry.items() if k not in LISTS}
     return Rule(**{**plain, "text": entry["text"].strip(), "advice": entry["advice"].strip()},
                 **lists)  # fmt: skip

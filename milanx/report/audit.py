@@ -1,0 +1,155 @@
+"""What an audit looks like: a table, and the folder with its json, SARIF and page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from milanx.act.audit.findings import FORMAT, VERSION, Audit, Finding
+from milanx.act.audit.sarif import relative_uri, to_sarif, unit_lines
+from milanx.act.audit.versus import Versus
+from milanx.files import write_json, write_text
+from milanx.report.page import script_json
+
+if TYPE_CHECKING:
+    from milanx.runs import Run
+
+SHOWN = 20  # findings in the terminal; the page has them all
+PICTURES = 8  # exemplars of a finding on the page
+SIDE, QUALITY = 112, 72  # of a picture on the page: pixels, WebP quality
+COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
+PAGE_VERSION = 1
+
+
+def write_audit(audit: Audit, run: Run, out: Path, root: Path | None = None) -> dict[str, Path]:
+    """Write an audit: ``findings.json``, ``units.jsonl``, ``audit.sarif`` and ``index.html``.
+
+    Args:
+        audit: the audit.
+        run: of which it is, for the pictures.
+        out: the folder; other files in it are left alone.
+        root: of the repository that the folder is committed to; found when None.
+
+    Returns:
+        The files by what they are: ``json``, ``units``, ``sarif``, ``page``.
+    """
+    import json
+
+    files = {"json": out / "findings.json", "units": out / "units.jsonl",
+             "sarif": out / "audit.sarif", "page": out / "index.html"}  # fmt: skip
+    write_json(files["json"], FORMAT, VERSION, audit.to_dict())
+    write_text(files["units"], "\n".join(unit_lines(audit)) + "\n")
+    log = to_sarif(audit, relative_uri(files["units"], root))
+    write_text(files["sarif"], json.dumps(log, indent=1) + "\n")
+    write_text(files["page"], page_html(audit, run))
+    return files
+
+
+def page_html(audit: Audit, run: Run) -> str:
+    """Return the page of an audit: one file that loads nothing from anywhere."""
+    from jinja2 import Environment, PackageLoader, select_autoescape
+
+    environment = Environment(
+        loader=PackageLoader("milanx.report"), autoescape=select_autoescape(default=True)
+    )
+    rules = {rule.id: rule for rule in audit.rules}
+    return environment.get_template("audit.html").render(
+        version=PAGE_VERSION,
+        target=audit.target,
+        notes=audit.notes,
+        shares=audit.shares(),
+        rules=rules,
+        findings=[{"it": f, "pictures": [e["image"] for e in f.exemplars[:PICTURES]]}
+                  for f in audit.findings],
+        views=script_json(_views(audit.findings, run)),
+    )  # fmt: skip
+
+
+def _views(findings: Sequence[Finding], run: Run) -> dict[int, str]:
+    """Each view that is shown, as a base64 WebP thumbnail."""
+    made = {}
+    for index in sorted({e["image"] for f in findings for e in f.exemplars[:PICTURES]}):
+        picture = Image.fromarray(run.store.view(index).transpose(1, 2, 0))
+        buffer = io.BytesIO()
+        picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS).save(buffer, "WEBP", quality=QUALITY)
+        made[index] = base64.b64encode(buffer.getvalue()).decode()
+    return made
+
+
+def _percent(share: float, interval: Sequence[float]) -> str:
+    return f"{100 * share:.1f} % [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+
+
+def print_audit(audit: Audit, files: dict[str, Path]) -> None:
+    """Print the shares of the rules, the worst findings, and where the rest is."""
+    console = Console(width=max(Console().width, 110))
+    table = Table(title=f"{audit.target}: {audit.described} described units",
+                  title_justify="left")  # fmt: skip
+    for name in ("rule", "severity", "units", "share"):
+        table.add_column(name, justify="right" if name in ("units", "share") else "left")
+    for row in audit.shares():
+        colour = COLOURS[row["severity"]]
+        table.add_row(row["rule"], f"[{colour}]{row['severity']}[/]", str(row["units"]),
+                      _percent(row["share"], row["interval"]))  # fmt: skip
+    console.print(table)
+    if audit.findings:
+        console.print(_findings_table(audit.findings[:SHOWN]))
+    if len(audit.findings) > SHOWN:
+        console.print(f"... and {len(audit.findings) - SHOWN} more: see the page", highlight=False)
+    for note in audit.notes:
+        console.print(escape(note), highlight=False)
+    for name, path in files.items():
+        console.print(f"{name:5} {path}", highlight=False, soft_wrap=True)
+
+
+def _findings_table(findings: Sequence[Finding]) -> Table:
+    table = Table(title="findings, worst first", title_justify="left")
+    for name in ("rule", "unit", "description", "score", "goes together", "does to the classes"):
+        table.add_column(name, justify="right" if name == "score" else "left")
+    for finding in findings:
+        table.add_row(
+            finding.rule, escape(finding.address), escape(finding.description),
+            "" if finding.score is None else f"{finding.score:.2f}",
+            _apart(finding.apart), _effect(finding),
+        )  # fmt: skip
+    return table
+
+
+def _apart(apart: dict[str, Any]) -> str:
+    if "why" in apart:
+        return "not measured"
+    low, high = apart["interval"]
+    return f"AUROC {apart['auroc']:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _effect(finding: Finding) -> str:
+    effect = finding.effect
+    if isinstance(effect, str):
+        return "not measured"
+    verdict = f"{effect.falls} falls" if effect.stands_out else "no more than others"
+    return escape(f"above {effect.beside}/{effect.random_units} random: {verdict}")
+
+
+def print_versus(versus: Versus) -> None:
+    """Print two models side by side."""
+    table = Table(title=f"A {versus.first}   B {versus.second}", title_justify="left")
+    for name in ("rule", "A", "B", "A - B, points", "p (Holm)"):
+        table.add_column(name, justify="left" if name == "rule" else "right")
+    for row in versus.rows:
+        sides = [f"{s['units']} of {s['of']} = {100 * s['share']:.1f} %"
+                 for s in (row["first"], row["second"])]  # fmt: skip
+        low, high = row["interval"]
+        difference = f"{100 * row['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+        table.add_row(row["rule"], *sides, difference, f"{row['p_holm']:.3f}")
+    console = Console(width=max(Console().width, 110))
+    console.print(table)
+    for note in versus.notes:
+        console.print(escape(note), highlight=False)
