@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 from milanx.cli import (
+    analyze,
     audit,
     bench,
     describe,
@@ -52,6 +53,7 @@ app.command("show")(show.show)
 app.command("page")(page.page)
 app.command("prune")(prune.prune)
 app.command("evaluate")(evaluate.evaluate)
+app.command("analyze")(analyze.analyze)
 app.command("audit")(audit.audit)
 app.command("train")(train.train)
 app.command("env")(env.env)

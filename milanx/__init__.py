@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from milanx.act.export import load_edited
     from milanx.act.prune import prune
     from milanx.act.pruned import PruneReport, PruneSettings
+    from milanx.act.analyze import analyze
     from milanx.act.audit.findings import audit
     from milanx.act.audit.versus import audit_versus
     from milanx.describing.candidates import Candidate, Description
@@ -43,6 +44,7 @@ _PLACES = {
     "PruneSettings": "act.pruned",
     "Run": "runs",
     "SearchSettings": "describing.settings",
+    "analyze": "act.analyze",
     "audit": "act.audit.findings",
     "audit_versus": "act.audit.versus",
     "describe": "pipeline",
@@ -69,6 +71,7 @@ __all__ = [
     "PruneSettings",
     "Run",
     "SearchSettings",
+    "analyze",
     "audit",
     "audit_versus",
     "describe",

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from milanx.act.ablate import Edit, ablate, run_places, stored_means
-from milanx.errors import MilanxError
 from milanx.measures.intervals import bootstrap
 from milanx.progress import Reporter, Silent
 
@@ -40,7 +39,7 @@ class AblationSettings:
 
     Attributes:
         units: at most so many units, the first ones; 0 for none.
-        random_units: of each layer, beside them.
+        random_units: of the others of each layer, beside them.
         seed: of the choice of random units.
     """
 
@@ -76,38 +75,6 @@ class Effect:
         return self.random_units > 0 and self.beside >= OUTSTANDING * self.random_units
 
 
-def open_target(run: Run, model: Any = None, weights: str | None = None) -> tuple[Any, str]:
-    """Load the target of a run again.
-
-    Args:
-        run: the run.
-        model: the module, for a target that has no name.
-        weights: its checkpoint, for one that was given.
-
-    Returns:
-        The target and "", or None and why it cannot be had.
-    """
-    from pathlib import Path
-
-    from milanx.targets.zoo import load_target
-
-    known = run.settings["target"]
-    try:
-        target = load_target(
-            run.target if model is None else model,
-            weights=Path(weights) if weights else None,
-            random_weights=bool(known.get("random")),
-        )
-    except MilanxError as error:
-        return None, f"the target cannot be loaded: {error.what}"
-    if target.fingerprint != known.get("fingerprint"):
-        return (
-            None,
-            f"{run.target} is not the model of the run: its weights or preprocessing differ",
-        )
-    return target, ""
-
-
 def measure(
     run: Run,
     target: Target,
@@ -120,7 +87,7 @@ def measure(
     Args:
         run: the run.
         target: its target, as `open_target` gives it.
-        units: which; ``settings.units`` is not looked at.
+        units: which; ``settings.units`` is not looked at. The random units are others.
         settings: of the random units.
         progress: told about units.
 
@@ -131,7 +98,7 @@ def measure(
     found: dict[Unit, Effect | str] = {}
     runner = _Runner(run, target, infos)
     layers = list(dict.fromkeys(layer for layer, _, _ in units))
-    beside = {layer: _draw(run, layer, settings) for layer in layers}
+    beside = {layer: _draw(run, layer, units, settings) for layer in layers}
     total = len(units) + sum(map(len, beside.values()))
     with (progress or Silent()).stage("ablate", total) as bar:
         for layer in layers:
@@ -148,11 +115,12 @@ def measure(
     return found
 
 
-def _draw(run: Run, layer: str, settings: AblationSettings) -> list[Unit]:
-    """Draw living units of a layer."""
-    status = run.store.status(layer)
-    living = [(layer, u, s) for (u, s), alive in zip(run.store.units(layer), status, strict=True)
-              if alive == "alive"]  # fmt: skip
+def _draw(run: Run, layer: str, found: Sequence[Unit], settings: AblationSettings) -> list[Unit]:
+    """Draw living units of a layer that are not among the found."""
+    status, apart = run.store.status(layer), set(found)
+    units = [(layer, u, s) for (u, s), alive in zip(run.store.units(layer), status, strict=True)
+             if alive == "alive"]  # fmt: skip
+    living = [unit for unit in units if unit not in apart]
     order = np.random.default_rng(settings.seed).permutation(len(living))
     return [living[i] for i in sorted(order[: settings.random_units].tolist())]
 

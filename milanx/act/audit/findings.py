@@ -15,11 +15,11 @@ from milanx.act.audit.effects import (
     Effect,
     Unit,
     measure,
-    open_target,
 )
 from milanx.act.audit.match import Hit, Matcher
 from milanx.act.audit.rules import SEVERITIES, Rule, load_rules, rules_fingerprint
 from milanx.act.categories import Embed
+from milanx.act.reopen import open_target
 from milanx.errors import InputError, did_you_mean
 from milanx.measures.intervals import wilson
 from milanx.progress import Reporter, Silent
