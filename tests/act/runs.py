@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from milanx.exemplars.planted import plant
+from milanx.exemplars.planted import LAYER, VIEW_SIZE, plant
 from milanx.files import write_table
 from milanx.runs import UNITS, UNITS_VERSION, Run, open_run, write_settings
 
@@ -20,7 +20,7 @@ def planted_run(
     root: Path,
     texts: list[str],
     *,
-    layer: str = "planted",
+    layer: str = LAYER,
     activations: np.ndarray | None = None,
     sources: list[dict[str, Any]] | None = None,
     split: list[str] | None = None,
@@ -31,7 +31,7 @@ def planted_run(
     Args:
         root: where.
         texts: the descriptions.
-        layer: name of the layer.
+        layer: that the table names.
         activations: float32 [IMAGES, units]; random when None.
         sources: of ``run.json``.
         split: of each image; the first half may be exemplars when None.
@@ -44,14 +44,13 @@ def planted_run(
     sides = split or ["exemplars"] * (IMAGES // 2) + ["aside"] * (IMAGES // 2)
     may = np.array([s == "exemplars" for s in sides])
     chosen = [np.argsort(-np.where(may, activations[:, u], -1))[:3] for u in range(units)]
-    views = [(i, rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)) for i in range(IMAGES)]
+    views = [(i, np.full((*VIEW_SIZE, 3), 3 * i, np.uint8)) for i in range(IMAGES)]
     records = [{"index": i, "source": "made", "path": f"{i}.png", "fingerprint": f"{i:016x}",
                 "group": f"g{i}", "split": sides[i], "label": i % 4 if names else None,
                 "name": CLASSES[i % 4] if names else None, "wnid": None}
                for i in range(IMAGES)]  # fmt: skip
     maps = [rng.random((3, 4, 4)).astype(np.float32) for _ in range(units)]
-    plant(root, chosen, maps, views, records, activations=activations, layer=layer,
-          view_size=(32, 32))  # fmt: skip
+    plant(root, chosen, maps, views, records, activations=activations)
     write_settings(root, {
         "target": {"name": f"model of {root.name}", "fingerprint": root.name, "weights": "none",
                    "random": False},
@@ -62,7 +61,7 @@ def planted_run(
     return open_run(root)
 
 
-def write_texts(root: Path, texts: list[str], layer: str = "planted") -> None:
+def write_texts(root: Path, texts: list[str], layer: str = LAYER) -> None:
     """Write the table of a run with these descriptions."""
     import pyarrow as pa
 
@@ -72,8 +71,8 @@ def write_texts(root: Path, texts: list[str], layer: str = "planted") -> None:
     store = ExemplarStore.open(root)
     rows = [{
         "layer": layer, "unit": u, "sign": "+", "status": "described" if t else "dead",
-        "description": t, "candidates": [], "images": store.images(layer)[u].tolist(),
-        "activations": store.activations(layer)[u].tolist(),
+        "description": t, "candidates": [], "images": store.images(store.layers[0])[u].tolist(),
+        "activations": store.activations(store.layers[0])[u].tolist(),
     } for u, t in enumerate(texts)]  # fmt: skip
     table = pa.Table.from_pylist(rows, schema=units_schema())
     write_table(root / "units.parquet", table, UNITS, UNITS_VERSION)
