@@ -1,1 +1,1 @@
-"""The bundled describer: a folder of data, no code."""
+"""The bundled describer, simulator and probe photos: folders of data, no code."""

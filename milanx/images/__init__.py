@@ -2,5 +2,6 @@
 
 In come sources (names and paths); out go `ImageRecord`s, views uint8 [H, W, 3], and which images
 are kept aside. ``probe`` opens sources as one sequence, ``sources`` reads each kind, ``builtin``
-makes the built-in ones, ``preprocess`` makes views, ``splits`` holds groups out.
+makes the built-in ones of ``photos`` (each with its credit) and ``composed`` views, ``preprocess``
+makes views, ``splits`` holds groups out.
 """

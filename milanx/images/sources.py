@@ -1,4 +1,4 @@
-"""Where probe images come from: a folder, a parquet file, or the images made in the package."""
+"""Where probe images come from: a folder, a parquet file, or the built-in ones."""
 
 from __future__ import annotations
 
@@ -185,26 +185,26 @@ def _class_names(schema: Any) -> list[str]:
 
 
 class _Builtin:
-    """The images made in the package."""
+    """The images that come with the package."""
 
     def __init__(self, name: str) -> None:
         from milanx.images import builtin
 
-        self.scenes = builtin
-        digest = builtin.fingerprint()
+        self.views = builtin.views()
         self._items = [
-            Item(f"scene-{i:04d}", fingerprint(digest, i), builtin.group(i))
-            for i in range(builtin.COUNT)
+            Item(view.path, digest, view.group)
+            for view, digest in zip(self.views, builtin.fingerprints(), strict=True)
         ]
         self.info = SourceInfo(
-            name, "builtin", builtin.COUNT, digest, True, tuple(builtin.CONCEPTS)
-        )
+            name, "builtin", len(self.views), fingerprint([i.fingerprint for i in self._items]),
+            True, builtin.CONCEPTS,
+        )  # fmt: skip
 
     def items(self) -> list[Item]:
         return self._items
 
     def read(self, row: int) -> Image.Image:
-        return Image.fromarray(self.scenes.scene(row).image)
+        return self.views[row].read()
 
 
 def open_source(spec: str, name: str) -> Source:

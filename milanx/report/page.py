@@ -14,6 +14,7 @@ from PIL import Image
 
 from milanx.files import write_text
 from milanx.files.replacing import PAGE, check_file
+from milanx.images.photos import LICENCES, Photo
 from milanx.report.why import reasons
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def write_page(run: Run) -> Path:
     )
     path = run.root / "page" / "index.html"
     check_file(run.root, "page/index.html", PAGE)
+    paths, credits = _builtin(run)
     html = environment.get_template("page.html").render(
         target=run.target,
         count=len(run),
@@ -53,7 +55,9 @@ def write_page(run: Run) -> Path:
         demonstration=run.demonstration,
         concepts=run.concepts,
         layers=list(dict.fromkeys(row["layer"] for row in run.rows)),
-        data=script_json({"units": _units(run), "views": _views(run)}),
+        credits=credits,
+        licences=LICENCES,
+        data=script_json({"units": _units(run), "views": _views(run), "paths": paths}),
         grid=GRID,
         side=THUMBNAIL,
     )
@@ -111,11 +115,30 @@ def _masks(run: Run, layer: str) -> np.ndarray:
     return np.concatenate(parts)
 
 
+def _shown(run: Run) -> list[int]:
+    """The images of which a view is shown."""
+    return sorted({i for row in run.rows for i in row["images"][:SHOWN]})
+
+
+def _builtin(run: Run) -> tuple[dict[int, str], list[Photo]]:
+    """The built-in images that are shown, by their paths, and the photos that they are of."""
+    from milanx.images.builtin import views
+
+    names = {source["name"] for source in run.sources if source.get("kind") == "builtin"}
+    if not names:
+        return {}, []
+    table, shown = run.store.image_table(), set(_shown(run))
+    paths = {row["index"]: row["path"] for row in table
+             if row["index"] in shown and row["source"] in names}  # fmt: skip
+    seen = set(paths.values())
+    photos = {view.photo.name: view.photo for view in views() if view.photo and view.path in seen}
+    return paths, [photos[name] for name in sorted(photos)]
+
+
 def _views(run: Run) -> dict[int, str]:
     """Each view that is shown, as a base64 WebP thumbnail."""
-    shown = {i for row in run.rows for i in row["images"][:SHOWN]}
     made = {}
-    for index in sorted(shown):
+    for index in _shown(run):
         picture = Image.fromarray(run.store.view(index).transpose(1, 2, 0))
         picture = picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()

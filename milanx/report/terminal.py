@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 SHOWN = 20  # units of a run that are printed; the page has them all
 DEMONSTRATION = (
-    "These are the built-in images, a demonstration: they hold few concepts, so descriptions lean "
-    "to them, and no score is given."
+    "These are the built-in images, a demonstration: some 270 photos hold few concepts, so "
+    "descriptions lean to them, and no score is given."
 )
 
 
@@ -94,7 +94,7 @@ def print_run(run: Run, page: Path | None) -> None:
         console.print("Scores rank the texts of one unit; none is a probability of being right.")
     else:
         console.print(DEMONSTRATION)
-        console.print(f"They hold: {', '.join(run.concepts)}.", highlight=False)
+        console.print(f"They hold: {'; '.join(run.concepts)}.", highlight=False)
     if page is not None:
         console.print(f"run   {run.root}", highlight=False, soft_wrap=True)
         console.print(f"page  {page}", highlight=False, soft_wrap=True)

@@ -169,28 +169,6 @@ def test_exif_orientation_is_respected(tmp_path: Path) -> None:
     assert open_images([tmp_path / "p"]).read(0).size == (20, 40)
 
 
-def test_builtin_images_are_deterministic_with_exact_masks() -> None:
-    from milanx.images import builtin
-
-    images = open_images(["builtin:probe"], limit=50)
-    assert images.sources[0].demonstration
-    assert set(builtin.CONCEPTS) == set(images.sources[0].concepts)
-    for i in range(0, builtin.COUNT, 97):
-        one, other = builtin.scene(i), builtin.scene(i)
-        assert np.array_equal(one.image, other.image)
-        assert one.group == builtin.group(i)
-        assert one.atoms
-        for atom in one.atoms:
-            assert atom.mask is None or (atom.mask.shape == one.image.shape[:2] and atom.mask.any())
-            if atom.kind == "colour":
-                colour = np.array(builtin.COLOURS[atom.name])
-                near = np.abs(one.image[atom.mask].mean(0) - colour)
-                assert near.max() < 60
-    assert len({builtin.group(i) for i in range(builtin.COUNT)}) == len(builtin.PHOTOS)
-    with pytest.raises(IndexError):
-        builtin.scene(builtin.COUNT)
-
-
 def test_many_threads_read_one_parquet_file(tmp_path: Path) -> None:
     from concurrent.futures import ThreadPoolExecutor
 

@@ -15,6 +15,8 @@ from milanx.cli import app
 from typer.testing import CliRunner
 
 import milanx
+from milanx.images.builtin import views
+from milanx.images.photos import LICENCES
 from milanx.report.page import write_page
 from milanx.report.terminal import print_unit
 from milanx.report.why import reasons
@@ -165,6 +167,23 @@ def test_page_escapes_every_text(run: milanx.Run, tmp_path: Path) -> None:
 
 def test_page_is_self_contained(run: milanx.Run) -> None:
     page = (run.root / "page" / "index.html").read_text()
-    for word in ("http://", "https://", "<link", "@import"):
-        assert word not in page
+    unlinked = re.sub(r'<a href="[^"]+">', "", page)
+    for word in ("http://", "https://", "<link", "@import", "src="):
+        assert word not in unlinked
     assert len(np.unique(run.store.view_indices())) < 240
+
+
+def test_page_credits_the_photos_that_it_shows(run: milanx.Run) -> None:
+    page = (run.root / "page" / "index.html").read_text()
+    kept = set(run.store.view_indices().tolist())
+    paths = {row["path"] for row in run.store.image_table() if row["index"] in kept}
+    shown = {view.photo.name: view.photo for view in views() if view.photo and view.path in paths}
+    credits = re.findall(r"<li>(.*?)</li>", page)
+    assert len(credits) == len(shown) > 20
+    for photo in shown.values():
+        link = f'<a href="{LICENCES[photo.licence]}">{photo.licence}</a>'
+        author = html.escape(photo.author or "")
+        assert any(link in line and html.escape(photo.page) in line and author in line
+                   for line in credits)  # fmt: skip
+    assert any(path.startswith("composed/") for path in paths)
+    assert all(f'"{path}"' in page for path in paths)
