@@ -9,12 +9,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from milanx.act.export import load_edited
-    from milanx.act.prune import prune
-    from milanx.act.pruned import PruneReport, PruneSettings
     from milanx.act.analyze import analyze
     from milanx.act.audit.findings import audit
     from milanx.act.audit.versus import audit_versus
+    from milanx.act.export import load_edited
+    from milanx.act.prune import prune
+    from milanx.act.pruned import PruneReport, PruneSettings
     from milanx.describing.candidates import Candidate, Description
     from milanx.describing.describer import Describer
     from milanx.describing.settings import SearchSettings
