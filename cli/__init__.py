@@ -16,6 +16,7 @@ from milanx.cli import (
     page,
     prune,
     recipes,
+    robustness,
     show,
     study,
     train,
@@ -55,6 +56,7 @@ app.command("prune")(prune.prune)
 app.command("evaluate")(evaluate.evaluate)
 app.command("analyze")(analyze.analyze)
 app.command("audit")(audit.audit)
+app.command("robustness")(robustness.robustness)
 app.command("train")(train.train)
 app.command("env")(env.env)
 app.add_typer(recipes.app, name="recipes")

@@ -16,6 +16,33 @@ def main() -> None:
     """Measure speed on this machine."""
 
 
+@app.command("corrupt")
+@c.explained
+def corrupt(
+    images: Annotated[
+        str, typer.Option(help="Folder, .parquet file or builtin:probe.")
+    ] = "builtin:probe",
+    count: Annotated[int, typer.Option(help="Images.", min=1)] = 16,
+    workers: c.Workers = 2,
+    as_json: c.Json = False,
+    quiet: c.Quiet = False,
+    debug: c.Debug = False,
+) -> None:
+    """The corruptions of ImageNet-C by type, by one thread and by several."""
+    c.starting(quiet, as_json, f"milanx bench corrupt --images {images}")
+    from milanx.bench.corrupt import bench_corrupt
+
+    progress = c.reporter(quiet, as_json)
+    found = bench_corrupt(images, count=count, workers=workers, progress=progress)
+    if as_json:
+        c.print_json(found)
+        return
+    for name, row in found.pop("types").items():
+        typer.echo(f"{name:18s} {row['seconds']:8.2f} s  {row['share']:6.1%}")
+    for name, value in found.items():
+        typer.echo(f"{name:18s} {value:.4g}" if isinstance(value, float) else f"{name:18s} {value}")
+
+
 @app.command("describe")
 @c.explained
 def describe(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
 import typer
 
-from milanx.errors import Interrupted, MilanxError
+from milanx.errors import InputError, Interrupted, MilanxError
 
 if TYPE_CHECKING:
     from milanx.progress import Reporter
@@ -83,6 +83,16 @@ def reporter(quiet: bool, as_json: bool = False) -> Reporter:
     from milanx.report.terminal import TerminalReporter
 
     return TerminalReporter()
+
+
+def whole_numbers(text: str, option: str) -> list[int]:
+    """Read whole numbers with commas, such as ``1,3,5``."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise InputError(
+            f"{option} {text!r}", "it takes whole numbers with commas", f"{option} 1,3,5"
+        ) from error
 
 
 def hush() -> None:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from milanx.act.export import load_edited
     from milanx.act.prune import prune
     from milanx.act.pruned import PruneReport, PruneSettings
+    from milanx.act.robustness.evaluate import evaluate_robustness
+    from milanx.act.robustness.results import Robustness
+    from milanx.act.robustness.subjects import Subject
     from milanx.describing.candidates import Candidate, Description
     from milanx.describing.describer import Describer
     from milanx.describing.settings import SearchSettings
@@ -42,12 +45,15 @@ _PLACES = {
     "Preprocess": "images.preprocess",
     "PruneReport": "act.pruned",
     "PruneSettings": "act.pruned",
+    "Robustness": "act.robustness.results",
     "Run": "runs",
     "SearchSettings": "describing.settings",
+    "Subject": "act.robustness.subjects",
     "analyze": "act.analyze",
     "audit": "act.audit.findings",
     "audit_versus": "act.audit.versus",
     "describe": "pipeline",
+    "evaluate_robustness": "act.robustness.evaluate",
     "extract": "pipeline",
     "load_edited": "act.export",
     "open_run": "runs",
@@ -69,12 +75,15 @@ __all__ = [
     "Preprocess",
     "PruneReport",
     "PruneSettings",
+    "Robustness",
     "Run",
     "SearchSettings",
+    "Subject",
     "analyze",
     "audit",
     "audit_versus",
     "describe",
+    "evaluate_robustness",
     "extract",
     "load_edited",
     "open_run",

@@ -1,5 +1,5 @@
-"""How fast extraction and describing are on this machine, as ratios within one run.
+"""How fast extraction, describing and corrupting are on this machine, as ratios within one run.
 
-In come targets or a run; out go seconds and ratios. ``extract`` over the bare forward pass,
-``describe`` over its arithmetic.
+In come targets, a run or images; out go seconds and ratios. ``extract`` over the bare forward pass,
+``describe`` over its arithmetic, ``corrupt`` by type and by workers.
 """

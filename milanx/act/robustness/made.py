@@ -1,0 +1,94 @@
+"""Corruptions made on the fly: from the views of clean images, the same whoever asks first."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from milanx.act.corruptions import Pixels, corrupt, generator_for
+from milanx.act.data import EvalSet
+from milanx.errors import InputError
+
+HELD = 2**30  # bytes of views that stay in memory, so that they are decoded once: 7,000 of 224
+
+Read = Callable[[int], np.ndarray]
+
+
+def sampled(images: EvalSet, count: int | None, seed: int) -> EvalSet:
+    """Return a seeded sample of images, in their own order; all when ``count`` is None.
+
+    Raises:
+        InputError: fewer than one.
+    """
+    if count is not None and count < 1:
+        raise InputError(f"a sample of {count} images", "at least one is needed", "--sample 1000")
+    if count is None or count >= len(images):
+        return images
+    chosen = np.random.default_rng(seed).choice(len(images), count, replace=False)
+    return images.subset(np.sort(chosen).tolist())
+
+
+def held(images: EvalSet) -> EvalSet:
+    """Return the same images, whose first views stay in memory once they are made."""
+    views: dict[int, np.ndarray] = {}
+    lock, taken = threading.Lock(), 0
+
+    def read(i: int) -> np.ndarray:
+        nonlocal taken
+        if i in views:
+            return views[i]
+        view = images.read(i)
+        with lock:
+            if i not in views and taken + view.nbytes <= HELD:
+                views[i], taken = view, taken + view.nbytes
+        return view
+
+    return dataclasses.replace(images, read=read)
+
+
+def view_keys(images: EvalSet, workers: int) -> tuple[str, ...]:
+    """Return what each image is known by: 32 hex digits of its view's size and bytes."""
+
+    def key(i: int) -> str:
+        view = images.read(i)
+        digest = hashlib.sha256(str(view.shape).encode())
+        digest.update(np.ascontiguousarray(view).tobytes())
+        return digest.hexdigest()[:32]
+
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        return tuple(pool.map(key, range(len(images))))
+
+
+def corrupted(
+    images: EvalSet,
+    name: str,
+    severity: int,
+    keys: Sequence[str],
+    seed: int = 0,
+    frost: Sequence[Pixels] | None = None,
+) -> EvalSet:
+    """Return images with one corruption, each made when its view is read.
+
+    Args:
+        images: clean ones.
+        name: of the corruption.
+        severity: 1 to 5.
+        keys: of `view_keys`: with the seed, name and severity they decide every random draw, so
+            neither order nor workers change a byte.
+        seed: of the whole study.
+        frost: pictures of ice; milanx's own when None.
+    """
+
+    def read(i: int) -> np.ndarray:
+        draws = generator_for(seed, keys[i], name, severity)
+        return corrupt(images.read(i), name, severity, draws, frost)
+
+    tags = (f"{name} {severity}",) * len(images)
+    return dataclasses.replace(
+        images, name=f"{images.name}, {name} {severity}", read=read, tags=tags, clean=images
+    )
