@@ -25,7 +25,7 @@ def print_robustness(found: Robustness, console: Console | None = None) -> None:
         title = ""
     for note in found.notes:
         console.print(escape(note), highlight=False)
-    console.print("In %, with 95 % intervals over images; differences are paired.")
+    console.print("In %, with 95 % intervals over photographs; differences are paired.")
 
 
 def _table(first: str, found: Robustness) -> Table:
@@ -55,10 +55,16 @@ def _corruptions(found: Robustness) -> list[Table]:
     against = found.figures["normalised_by"]
     mean = "mCE" if found.figures["mce"] else f"mean, {against} = 100"
     relative = "relative mCE" if found.figures["mce"] else f"relative mean, {against} = 100"
-    table.add_section()
-    row(mean, lambda m: m["normalised_mean"], lambda d: None)
-    row(relative, lambda m: m["relative_mean"], lambda d: None)
+    if _tells(found):
+        table.add_section()
+        row(mean, lambda m: m["normalised_mean"], lambda d: None)
+        row(relative, lambda m: m["relative_mean"], lambda d: None)
     return [table, *(_severities(found, m) for m in found.models)]
+
+
+def _tells(found: Robustness) -> bool:
+    """Whether normalised errors say anything: not of one model in % of itself."""
+    return found.figures["mce"] or len(found.models) > 1
 
 
 def _severities(found: Robustness, model: str) -> Table:
@@ -68,11 +74,17 @@ def _severities(found: Robustness, model: str) -> Table:
     table.add_column(found.measure)
     for severity in found.figures["severities"]:
         table.add_column(str(severity), justify="right")
-    table.add_column("CE" if found.figures["mce"] else "relative", justify="right")
+    against = found.figures["normalised_by"]
+    if _tells(found):
+        table.add_column(
+            escape("CE" if found.figures["mce"] else f"{against} = 100"), justify="right"
+        )
     for name in found.figures["corruptions"]:
         row = [f"{e:.1f}" for e in figures["errors"][name]["by_severity"]]
         ratio = figures["normalised"].get(name)
-        table.add_row(name, *row, "" if ratio is None else f"{ratio:.1f}")
+        if _tells(found):
+            row.append("" if ratio is None else f"{ratio:.1f}")
+        table.add_row(name, *row)
     return table
 
 

@@ -180,8 +180,8 @@ def cue_figures(
             for m, a in answers.items()
         },
         "differences": {m: between(m, reference) for m in answers if m != reference},
-        "notes": [f"{cues.left_out} images whose shape and texture are of one category were left "
-                  "out"] * bool(cues.left_out),
+        "notes": [f"left out, since shape and texture are of one category: {cues.left_out}"]
+        * bool(cues.left_out),
     }  # fmt: skip
 
 

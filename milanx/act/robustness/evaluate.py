@@ -97,7 +97,11 @@ def evaluate_robustness(
     if released is not None and kind == "imagenet-c":
         return _published(work, Path(released), images)
     if images is None:
-        raise InputError("no images to measure on", "none were given", "--images FOLDER")
+        raise InputError(
+            "no images to measure on",
+            "none were given",
+            "--images FOLDER, or builtin:probe, which has no labels",
+        )
     if kind == "cue-conflict":
         return _cue_conflict(work, images)
     opened = work.opened(images)
@@ -200,6 +204,13 @@ class _Work:
         if not isinstance(images, EvalSet):
             specs = [images] if isinstance(images, str | Path) else list(images)
             images = image_set(open_images(specs), self.target, self.classes)
+        outputs, labels = self.classes.count, images.labels
+        if labels is not None and not 0 <= labels.min() <= labels.max() < outputs:
+            raise InputError(
+                f"the labels of {images.name} fit no class of the models",
+                f"they go from {labels.min()} to {labels.max()}; there are {outputs} outputs",
+                "number them as the logits are",
+            )
         return held(sampled(images, self.asked.sample, self.asked.seed))
 
     def key(self, *parts: object) -> str:
