@@ -17,6 +17,7 @@ from milanx.cli import (
     prune,
     recipes,
     robustness,
+    shortcut,
     show,
     study,
     train,
@@ -62,4 +63,5 @@ app.command("env")(env.env)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(edit.app, name="edit")
 app.add_typer(study.app, name="study")
+app.add_typer(shortcut.app, name="shortcut")
 app.add_typer(bench.app, name="bench")

@@ -1,0 +1,184 @@
+"""What pruning units by their descriptions gains where the text lies, beside its controls.
+
+The units are set to zero one by one, most helpful first: the paper's score of a unit is the
+accuracy on validation images with only this unit set to zero (section 7). How many is chosen on
+validation images whose text lies, and reported on test images that took no part. The controls are
+all units of the layer sorted the same way, and random ones of the same layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from milanx.act.ablate import read_places
+from milanx.act.curve import Bench, Editor, Unit, random_orders
+from milanx.act.data import EvalSet
+from milanx.act.select import Selection, choose, matches
+from milanx.act.shortcut.folder import LYING, PLAIN, Experiment, Images, text_version
+from milanx.act.tail import Tail
+from milanx.runs import Run
+from milanx.targets.units import LayerInfo
+from milanx.targets.zoo import Target
+
+# Words of a description for which its unit is taken for one of lettering.
+MATCH = ("text", "word", "letter", "lettering", "writing", "written", "caption", "sign", "font")
+DRAWS = 20  # random orders of the layer's units
+ORDERS = (LYING, "alike")  # the validation images that order units: text lies, or as in training
+MOST = 49  # units that are set to zero at most; the paper's
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """One network, pruned.
+
+    Attributes:
+        figures: what json can hold.
+        right: [images] of each row, whether the test images are right; a share where it is a mean.
+    """
+
+    figures: dict[str, Any]
+    right: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def eval_set(name: str, images: Images) -> EvalSet:
+    """Return a split as what edits are measured on."""
+    views = images.views.permute(0, 2, 3, 1).contiguous().numpy()
+    groups = tuple(map(str, range(len(images))))
+    return EvalSet(name, lambda i: views[i], groups, images.labels.numpy())
+
+
+def matched(run: Run, layer: str, words: Sequence[str]) -> list[int]:
+    """Return the units of a layer whose descriptions hold one of the words, in any inflection."""
+    texts = [row["description"] or "" for row in run.rows if row["layer"] == layer]
+    present = tuple(w for w in words if any(matches(text, w) for text in texts))
+    if not present:
+        return []
+    return sorted(choose(run, Selection(match=present)).layers.get(layer, ()))
+
+
+@dataclass(frozen=True)
+class Sides:
+    """A network's layer on the images that choose and on those that are reported.
+
+    Attributes:
+        info: the layer.
+        choosing: validation images whose text lies.
+        alike: validation images as in training.
+        lying: test images whose text lies.
+        plain: test images without text.
+        trained: test images as in training.
+        follows: share of the lying test images that are taken for what is written.
+    """
+
+    info: LayerInfo
+    choosing: Bench
+    alike: Bench
+    lying: Bench
+    plain: Bench
+    trained: Bench
+    follows: float
+
+
+@contextmanager
+def _sides(target: Target, layer: str, experiment: Experiment, share: int) -> Iterator[Sides]:
+    infos = read_places(target, [layer])
+    with ExitStack() as stack:
+
+        def bench(split: str, version: str) -> Bench:
+            images = eval_set(f"{split} {version}", experiment.load(split, version))
+            assert images.labels is not None
+            tail = Tail(target, list(infos.values()), images, batch_size=len(images))
+            return Bench(stack.enter_context(tail), images.labels, Editor(infos))
+
+        alike, lying = text_version(share), bench("test", LYING)
+        written = experiment.load("test", LYING).written
+        follows = float((lying.tail.before.argmax(1) == written).float().mean())
+        yield Sides(
+            infos[layer], bench("validation", LYING), bench("validation", alike), lying,
+            bench("test", PLAIN), bench("test", alike), follows,
+        )  # fmt: skip
+
+
+def _curve(bench: Bench, order: Sequence[Unit]) -> np.ndarray:
+    """Return which images are right without the first n units, bool [points, images]."""
+    most = min(MOST, len(order))
+    return np.stack([bench.correct(order[:n]) for n in range(most + 1)])
+
+
+def prune_layer(
+    target: Target, layer: str, units: Sequence[int], experiment: Experiment, share: int,
+    seed: int, draws: int = DRAWS,
+) -> Pruned:  # fmt: skip
+    """Prune some units of a layer, and measure the controls.
+
+    Args:
+        target: the network.
+        layer: its layer.
+        units: what a description chose.
+        experiment: the images.
+        share: percent of the training images that carried their name.
+        seed: of the random orders.
+        draws: how many of these.
+    """
+    chosen = [(layer, int(u)) for u in units]
+    with _sides(target, layer, experiment, share) as sides:
+        random, note = random_orders(chosen, {layer: sides.info}, draws, seed)
+        drawn = np.stack([_curve(sides.lying, order) for order in random])
+        right = {
+            "unedited": sides.lying.correct([]),
+            "unedited, plain": sides.plain.correct([]),
+            "unedited, alike": sides.trained.correct([]),
+        }
+        orders = {}
+        for name, judge in zip(ORDERS, (sides.choosing, sides.alike), strict=True):
+            orders[name], found = _order(sides, judge, chosen, drawn)
+            right |= {f"{name}: {row}": values for row, values in found.items()}
+    figures = {
+        "layer": layer, "units": sides.info.units, "matched": [u for _, u in chosen],
+        "follows": sides.follows, "note": note, "orders": orders,
+        "random_curve": drawn.mean((0, 2)).tolist(),
+    }  # fmt: skip
+    return Pruned(figures, right)
+
+
+def _order(
+    sides: Sides, judge: Bench, chosen: Sequence[Unit], drawn: np.ndarray
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Prune chosen units, and all, in the order of their effects.
+
+    Args:
+        sides: what to measure on.
+        judge: the images whose accuracy orders units.
+        chosen: the units that a description chose.
+        drawn: whether test images are right on random orders, bool [draws, points, images].
+    """
+    name = sides.info.name
+    everyone = judge.by_effect([(name, u) for u in range(sides.info.units)], "effects")
+    own = [unit for unit in everyone if unit in set(chosen)]
+    test, choosing = ({"match": _curve(bench, own), "all": _curve(bench, everyone)}
+                      for bench in (sides.lying, sides.choosing))  # fmt: skip
+    # The least number of units with the highest accuracy where the validation text lies.
+    count, free = (int(np.argmax(choosing[kind].mean(1))) for kind in ("match", "all"))
+    right = {
+        "match": test["match"][count],
+        "all": test["all"][count],
+        "all, own count": test["all"][free],
+        "random": drawn[:, count].mean(0),
+        "match, plain": sides.plain.correct(own[:count]),
+        "match, alike": sides.trained.correct(own[:count]),
+        "all, plain": sides.plain.correct(everyone[:count]),
+        "all, alike": sides.trained.correct(everyone[:count]),
+    }
+    beaten = drawn[:, count].mean(1) < test["match"][count].mean()
+    figures = {
+        "count": count, "count_all": free, "order": [u for _, u in own],
+        "random_beaten": float(beaten.mean()),
+        "curves": {kind: {"test": test[kind].mean(1).tolist(),
+                          "validation": choosing[kind].mean(1).tolist()} for kind in test},
+    }  # fmt: skip
+    return figures, right

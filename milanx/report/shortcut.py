@@ -1,0 +1,140 @@
+"""The experiment of spurious text as a table and a figure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from milanx.files import atomic_path, write_text
+
+ENOUGH = 10  # seeds from which an interval over seeds is worth reading
+ORDERS = {"lying": "sorted on images whose text lies", "alike": "sorted on images as in training"}
+ROWS = (
+    ("unedited", "unedited"),
+    ("match", "units said to see text"),
+    ("all", "all units sorted the same way, as many"),
+    ("all, own count", "all units sorted the same way, own count"),
+    ("random", "random units of the layer, as many"),
+    ("ceiling", "trained without text"),
+)
+GAINS = ("over unedited", "over all", "over all, own count", "over random", "plain")
+INK = {"match": "#c23b22", "all": "#30638e", "random": "#8a8a8a"}
+
+
+def _figure(found: dict[str, Any]) -> str:
+    low, high = found["interval"]
+    return f"{found['estimate']:.3f} [{low:.3f}, {high:.3f}]".replace("0.", ".")
+
+
+def _range(values: list[int]) -> str:
+    return f"{min(values)} to {max(values)}" if min(values) < max(values) else str(values[0])
+
+
+def shortcut_table(results: dict[str, Any]) -> str:
+    """Return the figures as Markdown.
+
+    Args:
+        results: what ``results.json`` holds.
+    """
+    parts = [part for share in results["shares"] for part in _share(share)]
+    return "\n".join([
+        "Accuracy on the test images, mean over seeds; 95 % intervals over seeds and images.", "",
+        *parts,
+    ])  # fmt: skip
+
+
+def _share(share: dict[str, Any]) -> list[str]:
+    seeds, few = len(share["seeds"]), ""
+    if seeds < ENOUGH:
+        few = f" (fewer than {ENOUGH}: intervals over seeds are rough)"
+    lines = [
+        f"## {share['share']} % of the training images carry their name",
+        "",
+        f"{seeds} seeds{few}, {share['images']} test images; {_range(share['matched'])} of "
+        f"{share['units']} units are said to see text.",
+        "",
+    ]
+    for order, called in ORDERS.items():
+        lines += [
+            f"Units {called}; {_range(share['counts'][order])} pruned, a number chosen on "
+            "validation images whose text lies:",
+            "",
+            "| | text lies | no text | as in training |",
+            "|---|---|---|---|",
+        ]
+        lines += [_row(share["rows"], order, *row) for row in ROWS]
+        lines += ["", "| pruning by description gains | |", "|---|---|"]
+        lines += [f"| {'where no text is' if name == 'plain' else name} | "
+                  f"{_figure(share['gains'][order][name])} |" for name in GAINS]  # fmt: skip
+        lines += [""]
+    return [*lines, *_per_seed(share), ""]
+
+
+def _row(rows: dict[str, Any], order: str, name: str, called: str) -> str:
+    key = name if name in ("unedited", "ceiling") else f"{order}: {name}"
+    cells = [rows.get(key if not test else f"{key}, {test}") for test in ("", "plain", "alike")]
+    return f"| {called} | {' | '.join(_figure(c) if c else '' for c in cells)} |"
+
+
+def _per_seed(share: dict[str, Any]) -> list[str]:
+    lines = [
+        "| seed | units | pruned | follows the lie | unedited | match | all | random | ceiling |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for seed in share["per_seed"]:
+        cells = [seed["unedited"], seed["lying: match"], seed["lying: all"], seed["lying: random"],
+                 seed["ceiling"]]  # fmt: skip
+        figures = " | ".join(f"{v:.3f}".removeprefix("0") for v in (seed["follows"], *cells))
+        count = seed["orders"]["lying"]["count"]
+        lines.append(f"| {seed['seed']} | {len(seed['matched'])} | {count} | {figures} |")
+    return lines
+
+
+def draw_shortcut(results: dict[str, Any], path: Path) -> None:
+    """Draw accuracy where the text lies over the number of units set to zero; a png.
+
+    Args:
+        results: what ``results.json`` holds.
+        path: of the picture.
+    """
+    from matplotlib.figure import Figure
+
+    shares = results["shares"]
+    figure = Figure(figsize=(9, 3.2 * len(shares)), dpi=150, layout="constrained")
+    axes = figure.subplots(len(shares), len(ORDERS), squeeze=False, sharey="row")
+    for row, share in zip(axes, shares, strict=True):
+        for place, (order, called) in zip(row, ORDERS.items(), strict=True):
+            _panel(place, share, order)
+            place.set_title(f"{share['share']} % written, {called}", fontsize=9)
+        row[0].set_ylabel("accuracy where the text lies", fontsize=8)
+        row[0].legend(fontsize=7, frameon=False)
+    for place in axes[-1]:
+        place.set_xlabel("units set to zero", fontsize=8)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": "milanx"})
+
+
+def _panel(place: Any, share: dict[str, Any], order: str) -> None:
+    """Draw a thin line a seed, and the chosen number on it."""
+    for number, seed in enumerate(share["per_seed"]):
+        curves = seed["orders"][order]["curves"]
+        for kind, values in (("all", curves["all"]["test"]), ("random", seed["random_curve"]),
+                             ("match", curves["match"]["test"])):  # fmt: skip
+            names = {"match": "said to see text", "all": "all, sorted alike", "random": "random"}
+            place.plot(range(len(values)), values, color=INK[kind], lw=0.9, alpha=0.7,
+                       label=names[kind] if number == 0 else None)  # fmt: skip
+        count = seed["orders"][order]["count"]
+        place.plot([count], [curves["match"]["test"][count]], "o", ms=3.5, color=INK["match"],
+                   label="number chosen on validation" if number == 0 else None)  # fmt: skip
+    ceiling = share["rows"]["ceiling"]["estimate"]
+    place.axhline(ceiling, color="black", lw=0.8, ls=":", label="trained without text")
+    place.tick_params(labelsize=7)
+    place.spines[["top", "right"]].set_visible(False)
+
+
+def write_shortcut(results: dict[str, Any], folder: Path) -> list[Path]:
+    """Write ``table.md`` and ``curves.png``; returns their paths."""
+    table, picture = folder / "table.md", folder / "curves.png"
+    write_text(table, shortcut_table(results) + "\n")
+    draw_shortcut(results, picture)
+    return [table, picture]
