@@ -213,7 +213,7 @@ sys.path.insert(0, {root!r})
 from pathlib import Path
 from tests.act.test_shortcut import few
 from milanx.act.shortcut.fit import FitSettings, fit
-fit(few(32), 3, FitSettings(epochs=30, batch=4, seed=1), Path({path!r}))
+fit(few(32), 3, FitSettings(epochs=12, batch=4, seed=1), Path({path!r}))
 """
 
 
@@ -226,9 +226,9 @@ def test_a_killed_training_goes_on_as_if_undisturbed(tmp_path: Path) -> None:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    how = FitSettings(epochs=30, batch=4, seed=1)
+    how = FitSettings(epochs=12, batch=4, seed=1)
     with safe_open(path, "pt") as file:
-        assert 1 <= int(file.metadata()["epochs"]) < 30
+        assert 1 <= int(file.metadata()["epochs"]) < 12
     resumed = fit(few(32), 3, how, path)
     undisturbed = fit(few(32), 3, how, tmp_path / "undisturbed.safetensors")
     for name, tensor in undisturbed.state_dict().items():
