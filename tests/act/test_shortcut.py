@@ -28,7 +28,7 @@ from milanx.act.shortcut.fit import FitSettings, fit
 from milanx.act.shortcut.folder import LYING, PLAIN, Experiment, Images, open_experiment
 from milanx.act.shortcut.lettering import COLOURS, Style, hand, write
 from milanx.act.shortcut.make import MakeSettings, make
-from milanx.act.shortcut.network import LAYERS, SmallResNet
+from milanx.act.shortcut.network import LAYER, SmallResNet
 from milanx.act.shortcut.prune import matched, prune_layer
 from milanx.act.shortcut.run import RunSettings, run
 from milanx.errors import FormatError, InputError
@@ -260,7 +260,7 @@ def network(made: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Small
 
 def test_pruning_equals_the_whole_network_by_hand(made: Experiment, network: SmallResNet) -> None:
     units = [3, 17, 40, 41, 90]
-    found = prune_layer(load_target(network), LAYERS[0], units, made, 50, seed=0, draws=3)
+    found = prune_layer(load_target(network), LAYER, units, made, 50, seed=0, draws=3)
     lying, choosing = made.load("test", LYING), made.load("validation", LYING)
     figures = found.figures["orders"][LYING]
     order = figures["order"]
@@ -280,7 +280,7 @@ def test_pruning_equals_the_whole_network_by_hand(made: Experiment, network: Sma
 
 
 def test_no_unit_that_matches_changes_nothing(made: Experiment, network: SmallResNet) -> None:
-    found = prune_layer(load_target(network), LAYERS[0], [], made, 50, seed=0, draws=2)
+    found = prune_layer(load_target(network), LAYER, [], made, 50, seed=0, draws=2)
     for order in ("lying", "alike"):
         assert found.figures["orders"][order]["count"] == 0
         for row in ("match", "all", "random"):
@@ -306,8 +306,8 @@ def test_run_resumes_and_writes_table_and_figure(
     (seed,) = share["per_seed"]
     described = milanx.open_run(out / "runs" / "text50-0")
     assert len(described) == 128
-    assert matched(described, LAYERS[0], how.match) == seed["matched"]
-    assert seed["texts"] == [described[LAYERS[0], u].description for u in seed["matched"]]
+    assert matched(described, LAYER, how.match) == seed["matched"]
+    assert seed["texts"] == [described[LAYER, u].description for u in seed["matched"]]
     written = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
     again = run(made.root, out, settings=dataclasses.replace(how, seeds=1), describer=quick)
     assert again == found

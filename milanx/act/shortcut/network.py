@@ -12,7 +12,7 @@ from torch import nn
 from milanx.images.preprocess import Preprocess
 
 WIDTHS = (24, 32, 64, 128)  # of the stem and three stages; 13 million multiplications at 64 x 64
-LAYERS = ("stage3",)  # the late layer that is described and edited
+LAYER = "stage3"  # the late layer that is described and edited
 
 
 def preprocess(side: int) -> Preprocess:

@@ -14,7 +14,7 @@ import numpy as np
 
 from milanx.act.shortcut.fit import FitSettings, fit, predict
 from milanx.act.shortcut.folder import LYING, PLAIN, Experiment, open_experiment, text_version
-from milanx.act.shortcut.network import LAYERS
+from milanx.act.shortcut.network import LAYER
 from milanx.act.shortcut.prune import DRAWS, MATCH, Pruned, matched, prune_layer
 from milanx.act.shortcut.summary import FORMAT, VERSION, summarise
 from milanx.environment import pick_device, versions
@@ -86,8 +86,8 @@ class Runner:
     def digest(self) -> str:
         """Return what stands for all that a seed's result depends on, but share and seed."""
         return fingerprint(self.experiment.fingerprint, asdict(self.settings.fit),
-                           self.settings.match, self.settings.draws, LAYERS,
-                           self.describer.fingerprint)  # fmt: skip
+                           self.settings.match, self.settings.draws, LAYER,
+                           self.describer.fingerprint, asdict(self.describer.settings))  # fmt: skip
 
     def one(self, share: int, seed: int) -> None:
         """Do what is not done yet for a share and seed."""
@@ -99,6 +99,7 @@ class Runner:
         network = self.network(text_version(share), seed)
         pruned = self.prune(network, share, seed, name)
         pruned.right.update(self.ceiling(share, seed))
+        path.unlink(missing_ok=True)  # of other settings, to which the next file does not belong
         _write_right(path.with_suffix(".safetensors"), pruned.right)
         write_json(path, SEED_FORMAT, SEED_VERSION, {
             "digest": self.digest(), "share": share, "seed": seed, **pruned.figures,
@@ -117,17 +118,16 @@ class Runner:
 
     def prune(self, network: SmallResNet, share: int, seed: int, name: str) -> Pruned:
         """Describe the late layer on images held out of training, and prune it."""
-        (layer,) = LAYERS
         run = describe(
-            network, layers=[layer],
+            network, layers=[LAYER],
             images=[self.experiment.path("describe", text_version(share))],
             out=self.out / "runs" / name, describer=self.describer,
             settings=ExtractSettings(aside=0.0), device=self.device,
             progress=self.progress,
         )  # fmt: skip
         target = load_target(network, device=self.device)
-        units = matched(run, layer, self.settings.match)
-        pruned = prune_layer(target, layer, units, self.experiment, share, seed,
+        units = matched(run, LAYER, self.settings.match)
+        pruned = prune_layer(target, LAYER, units, self.experiment, share, seed,
                              self.settings.draws)  # fmt: skip
         texts = {row["unit"]: row["description"] for row in run.rows if row["unit"] in set(units)}
         pruned.figures["texts"] = [texts[unit] for unit in units]
