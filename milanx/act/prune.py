@@ -191,7 +191,7 @@ class _Work:
             count = int(curves["chosen"].values[0].argmax())
         notes += more
         if count == 0:
-            notes.append("0 units: on the validation images removing any only costs")
+            notes.append("0 units: on the validation images no number of them gains anything")
         labelled = self.sets.test.labels is not None
         report = replace(
             report, order=tuple(order), count=count, curves=curves, measure="accuracy" if labelled

@@ -64,7 +64,8 @@ def make_sets(asked: Asked, run: Run, target: Target, seed: int) -> Sets:
         InputError: images that cannot be opened, labels that fit no class, or too few images.
     """
     classes = model_classes(outputs(target), asked.classes)
-    given = [asked.images or run_images(run), asked.adversarial, asked.evaluate]
+    own = asked.evaluate.clean if isinstance(asked.evaluate, EvalSet) else None
+    given = [asked.images or own or run_images(run), asked.adversarial, asked.evaluate]
     clean, adversarial, evaluate = _open(given, target, classes, asked.limit)
     assert clean is not None
     notes = []

@@ -20,18 +20,19 @@ def print_choice(report: PruneReport) -> None:
     """Print the units that were found, with text, score, reason and exemplars."""
     console = Console()
     table = Table(title=f"{report.target}: {len(report.choice.units)} units", title_justify="left")
-    for name in ("unit", "description", "score", "why", "exemplars"):
+    for name in ("unit", "description", "score", "why"):
         table.add_column(name, justify="right" if name == "score" else "left", overflow="fold")
     for c in report.choice.units:
         score = "" if c.score is None else f"{c.score:.2f}"
-        table.add_row(escape(c.address), escape(c.text), score, escape(c.why),
-                      escape(str(c.exemplars)))  # fmt: skip
+        table.add_row(escape(c.address), escape(c.text), score, escape(c.why))
     _wide(console).print(table)
     for note in report.choice.notes:
         console.print(escape(note), highlight=False)
+    for folder in dict.fromkeys(c.exemplars for c in report.choice.units):
+        console.print(f"exemplars  {folder}", highlight=False, soft_wrap=True, markup=False)
     page = report.run / "page" / "index.html"
     if page.is_file():
-        console.print(f"page  {page}", highlight=False, soft_wrap=True)
+        console.print(f"page       {page}", highlight=False, soft_wrap=True)
 
 
 def print_prune(report: PruneReport) -> None:
