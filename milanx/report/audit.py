@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from milanx.act.audit.findings import FORMAT, VERSION, Audit, Finding
+from milanx.act.audit.findings import FORMAT, LEVEL, VERSION, Audit, Finding
 from milanx.act.audit.sarif import relative_uri, to_sarif, unit_lines
 from milanx.act.audit.versus import Versus
 from milanx.files import write_json, write_text
@@ -102,6 +102,7 @@ def print_audit(audit: Audit, files: dict[str, Path]) -> None:
     console.print(table)
     if audit.findings:
         console.print(_findings_table(audit.findings[:SHOWN]))
+        console.print("* apart from .5 at a false discovery rate of 5 % over all findings")
     if len(audit.findings) > SHOWN:
         console.print(f"... and {len(audit.findings) - SHOWN} more: see the page", highlight=False)
     for note in audit.notes:
@@ -127,7 +128,8 @@ def _apart(apart: dict[str, Any]) -> str:
     if "why" in apart:
         return "not measured"
     low, high = apart["interval"]
-    return f"AUROC {apart['auroc']:.2f} [{low:.2f}, {high:.2f}]"
+    star = "*" if apart["p_fdr"] < LEVEL else ""
+    return f"AUROC {apart['auroc']:.2f} [{low:.2f}, {high:.2f}]{star}"
 
 
 def _effect(finding: Finding) -> str:

@@ -62,6 +62,7 @@ def test_auroc_is_of_the_images_kept_aside(tmp_path: Path) -> None:
     assert "goes together with the concept" in one.correlates
     assert "no proof" in one.correlates
     assert "was not seen to go together" in other.correlates
+    assert one.apart["p_fdr"] == pytest.approx(2 * one.apart["p"])  # two tests, this the least
 
 
 def test_captions_and_regions_name_concepts_too(tmp_path: Path) -> None:

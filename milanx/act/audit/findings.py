@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from milanx.act.audit.concepts import Aside, holding, read_aside, tell_apart
+from milanx.act.audit.concepts import Aside, control, holding, read_aside, tell_apart
 from milanx.act.audit.effects import (
     ABLATED,
     RANDOM_UNITS,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from milanx.runs import Run
 
 FORMAT, VERSION = "milanx-audit", 1
+LEVEL = 0.05  # of the false discovery rate
 SHOWN = 15  # exemplars of a finding
 NO_SCORE = "this run measured no score of its descriptions"
 DEMONSTRATION = "the built-in images are a demonstration: no score is given on them"
@@ -48,7 +49,7 @@ class Finding:
         exemplars: ``image``, ``path`` and ``activation`` of each, best first.
         score: of the description; None with the reason in ``why_no_score``.
         why_no_score: empty where there is one.
-        apart: of `tell_apart`.
+        apart: of `tell_apart`, with ``p_fdr``.
         effect: of `measure`, or why there is none.
     """
 
@@ -81,11 +82,12 @@ class Finding:
         told = (f"on images kept aside, {self.apart['holds']} that hold it by their "
                 f"{' and '.join(self.apart['by'])} and {self.apart['others']} others: "
                 f"AUROC {self.apart['auroc']:.2f} [{low:.2f}, {high:.2f}]")  # fmt: skip
-        if low > 0.5:
+        told += f", p {self.apart['p_fdr']:.2g} among all findings"
+        if self.apart["p_fdr"] >= LEVEL:
+            return f"It was not seen to go together with the concept {told}."
+        if self.apart["auroc"] > 0.5:
             return f"It goes together with the concept {told}. This is no proof that it drives it."
-        if high < 0.5:
-            return f"It responds less, not more, to the concept {told}."
-        return f"It was not seen to go together with the concept {told}."
+        return f"It responds less, not more, to the concept {told}."
 
     @property
     def causes(self) -> str:
@@ -288,6 +290,7 @@ def _gather(
         apart = tell_apart(run, aside, marks[rule.id], unit)
         findings.append(Finding(rule.id, rule.severity, *unit, row["description"], hit.text,
                                 exemplars, score, why, apart, effects[unit]))  # fmt: skip
+    control([finding.apart for finding in findings])
     return tuple(findings)
 
 
