@@ -12,7 +12,11 @@ from milanx.cli import common as c
 @c.explained
 def robustness(
     model: Annotated[
-        list[str], typer.Argument(help="Targets, by name; the others are compared with the first.")
+        list[str],
+        typer.Argument(
+            help="Targets, by name, or an edit.json, which brings its target as it was and edited; "
+            "all are compared with the first."
+        ),
     ],
     evaluation: Annotated[
         str,
@@ -49,13 +53,12 @@ def robustness(
     """Errors on ImageNet-C, shape bias, or accuracy, of several models on the same pictures."""
     c.starting(quiet, as_json, f"milanx robustness {' '.join(model)} --eval {evaluation}")
     from milanx.act.robustness.evaluate import evaluate_robustness, kind_of
+    from milanx.act.robustness.subjects import named_subjects
     from milanx.environment import pick_device
-    from milanx.targets.zoo import load_target
 
-    device = pick_device(device)
     kind, shown, released = kind_of(evaluation, images, eval_images)
     found = evaluate_robustness(
-        {name: load_target(name, device=device) for name in model},
+        named_subjects(model, pick_device(device)),
         shown,
         kind=kind,
         released=released,

@@ -24,9 +24,11 @@ from typer.testing import CliRunner
 
 import milanx
 from milanx import InputError
+from milanx.act.ablate import Edit, read_places
 from milanx.act.alexnet import ALEXNET_CLEAN, ALEXNET_ERRORS
 from milanx.act.corruptions import CORRUPTIONS, SEVERITIES, as_released, corrupt, generator_for
 from milanx.act.data import EvalSet
+from milanx.act.export import write_edit
 from milanx.act.robustness import made
 from milanx.act.robustness.cues import categories
 from milanx.act.robustness.figures import CLEAN, corruption_figures
@@ -37,6 +39,7 @@ from milanx.act.robustness.subjects import as_subjects
 from milanx.files import write_table
 from milanx.images.preprocess import Preprocess
 from milanx.progress import Silent
+from milanx.targets.zoo import load_target
 from tests.act.levels import CENTRES, NAMES, SIDE, Levels, pictures, without_noon, write_folder
 from tests.helpers import png
 
@@ -446,7 +449,7 @@ def test_shape_bias(tmp_path: Path, layout: str) -> None:
         pq.write_table(pa.Table.from_pylist(rows), source)
     wnids = imagenet_wnids()
     model = Coded(wnids)
-    target = milanx.targets.zoo.load_target(model)
+    target = load_target(model)
     dogs = [wnids.index(w) for w in categories()["dog"]]
     knife = wnids.index(categories()["knife"][0])
     edited = milanx.Subject(target, lambda: towards_knives(model, knife, dogs), "knives")
@@ -524,6 +527,36 @@ def test_models_that_see_differently_are_refused(tmp_path: Path) -> None:
     other.preprocess = Preprocess((SIDE, SIDE), SIDE)  # type: ignore[assignment]
     with pytest.raises(InputError, match="see images differently"):
         milanx.evaluate_robustness({"a": Levels(), "b": other}, clean_set())
+
+
+def test_an_edit_json_is_compared_with_its_model(tmp_path: Path) -> None:
+    from milanx.cli import app
+
+    target = load_target("tests.act.models:plain")
+    views = torch.from_numpy(np.stack([view for view, _ in pictures()])).permute(0, 3, 1, 2)
+    labels = torch.tensor([label for _, label in pictures()])
+    with torch.no_grad():
+        said = int(target.model(target.inputs(views)).argmax(1).mode().values)
+    shares = labels.bincount(minlength=5)
+    other = next(k for k in range(4) if shares[k] != shares[said])
+    edits = [Edit("head", (other,), "mean", values=(99.0,))]  # from now on it says nothing else
+    path = write_edit(tmp_path / "edit", target, edits, read_places(target, ["head"]))
+    folder = write_folder(tmp_path / "images", 12)
+    command = ["robustness", str(path), "--images", str(folder), "--corruption", "contrast"]
+    names = tmp_path / "classes.txt"
+    names.write_text("\n".join([*NAMES, "never"]))
+    out = tmp_path / "found.json"
+    shown = CliRunner().invoke(app, [*command, "--classes", str(names), "--out", str(out)])
+    assert shown.exit_code == 0, shown.output
+    found = read_robustness(out)
+    assert found.models == ("tests.act.models:plain", str(path))
+    edited = milanx.load_edited(path)
+    for name, model in zip(found.models, (target.model, edited), strict=True):
+        with torch.no_grad():
+            wrong = (model(target.inputs(views)).argmax(1) != labels).double().mean()
+        clean = found.figures["models"][name]["clean"]["estimate"]
+        assert clean == pytest.approx(100 * float(wrong))
+    assert found.figures["differences"][str(path)]["clean"]["estimate"] != 0
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 
+from milanx.act.ablate import ablate
+from milanx.act.export import find_target, read_edit
 from milanx.errors import InputError
 from milanx.files import fingerprint
 from milanx.targets.zoo import Target, load_target
@@ -54,6 +57,32 @@ class Subject:
 
 
 Model = str | nn.Module | Target | Subject
+
+
+def stored_subjects(path: str | Path, device: str = "cpu") -> dict[str, Subject]:
+    """Return the model of an ``edit.json`` as it was, by its name, and edited, by the file's path.
+
+    Raises:
+        MilanxError: no such edit, or a model that is not the one that was edited.
+    """
+    stored = read_edit(path)
+    known = stored.content["target"]
+    target = find_target(known, device=device, what=str(stored.path))
+    edit = fingerprint(stored.content["edits"])
+    edited = Subject(target, lambda: ablate(target, stored.edits, stored.infos), edit)
+    return {known["name"]: Subject(target), str(path): edited}
+
+
+def named_subjects(names: Sequence[str], device: str = "cpu") -> dict[str, Subject]:
+    """Load targets by name; an ``edit.json`` brings its model as it was and edited."""
+    found: dict[str, Subject] = {}
+    for name in names:
+        if name.endswith(".json"):
+            stored = stored_subjects(name, device)
+            found |= {k: s for k, s in stored.items() if k not in found}
+        else:
+            found.setdefault(name, Subject(load_target(name, device=device)))
+    return found
 
 
 def as_subjects(models: Mapping[str, Model]) -> dict[str, Subject]:
