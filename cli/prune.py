@@ -40,8 +40,17 @@ def prune(
         list[str], typer.Option("--adversarial", help="Images that the number is chosen on.")
     ] = [],  # noqa: B006
     evaluate: Annotated[
-        list[str], typer.Option("--eval", help="What the edit is for: labelled folder or parquet.")
+        list[str],
+        typer.Option(
+            "--eval", help="What the edit is for: imagenet-c, cue-conflict, a folder or .parquet."
+        ),
     ] = [],  # noqa: B006
+    eval_images: Annotated[
+        Path | None,
+        typer.Option(help="The released ImageNet-C (ROOT/fog/3/WNID), or the cue-conflict images."),
+    ] = None,
+    sample: Annotated[int, typer.Option(min=1, help="Photos of the table of corruptions.")] = 40,
+    severities: Annotated[str, typer.Option(help="Of that table.")] = "1,2,3,4,5",
     classes: Annotated[Path | None, typer.Option(help="The model's classes, one a line.")] = None,
     limit: c.Limit = None,
     weights: c.Weights = None,
@@ -65,10 +74,12 @@ def prune(
         run if run is not None else newest_run(),
         match=match, like=like, units=unit, exclude=exclude, regex=regex, within=within,
         threshold=threshold, min_score=min_score, max_units=max_units,
-        images=images, adversarial=adversarial, evaluate=evaluate, classes=classes, limit=limit,
+        images=images, adversarial=adversarial, evaluate=evaluate,
+        eval_images=eval_images, classes=classes, limit=limit,
         settings=PruneSettings(
             kind=mode, factor=factor, positions=positions, order=order, draws=draws,
-            batch_size=batch_size or 32, seed=seed,
+            batch_size=batch_size or 32, sample=sample, seed=seed,
+            severities=tuple(c.whole_numbers(severities, "--severities")),
         ),
         weights=weights, device=device, out=out, overwrite=overwrite,
         command=shlex.join(["milanx", *sys.argv[1:]]), dry_run=dry_run,
@@ -88,5 +99,9 @@ def prune(
         print_choice(report)
         return
     print_prune(report)
+    if report.robustness is not None:
+        from milanx.report.robustness import print_robustness
+
+        print_robustness(report.robustness)
     if curve:
         typer.echo(f"curve {curve}")

@@ -156,7 +156,9 @@ def test_the_page_lists_every_folder_and_its_files() -> None:
     for row in part_of_page("The folders").splitlines():
         cells = row.split("|")
         if ticked(cells[1] if len(cells) > 1 else ""):
-            listed[ticked(cells[1])[0]] = set(ticked(cells[4]))
+            name = ticked(cells[1])[0]
+            assert name not in listed, f"{name} stands twice"
+            listed[name] = set(ticked(cells[4]))
     kinds = {"recipes/": "*.yaml"}
     folders = {
         f"{p.parent.relative_to(TOP).as_posix()}/": p.parent

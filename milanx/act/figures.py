@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from milanx.act.data import EvalSet
 from milanx.measures.intervals import CROSSED_DRAWS, resampled_counts, with_interval
 
 LEAST = 5  # images of a part that may be called the worst
@@ -25,6 +26,16 @@ class Figure:
     estimate: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The part of the test whose accuracy is the lowest."""
+
+    before: Figure
+    after: Figure
+    part_before: str
+    part_after: str
 
 
 class Resampler:
@@ -83,3 +94,24 @@ class Resampler:
 def _figure(estimate: float, draws: np.ndarray) -> Figure:
     found = with_interval(estimate, draws[np.isfinite(draws)])
     return Figure(estimate, *found["interval"])
+
+
+def changes(
+    name: str, sampler: Resampler, before: np.ndarray, after: np.ndarray
+) -> dict[str, Figure]:
+    """Return accuracy before and after, and the paired difference, of right answers [n]."""
+    difference = after.astype(float) - before.astype(float)
+    return {f"{name}_before": sampler.mean(before), f"{name}_after": sampler.mean(after),
+            f"{name}_change": sampler.mean(difference)}  # fmt: skip
+
+
+def worst_parts(
+    images: EvalSet, sampler: Resampler, before: np.ndarray, after: np.ndarray
+) -> Worst | None:
+    """Return the worst part before and after, by label where no parts are given."""
+    parts = images.parts or (tuple(map(str, images.labels)) if images.labels is not None else ())
+    first = sampler.worst(before.astype(float), parts) if parts else None
+    second = sampler.worst(after.astype(float), parts) if parts else None
+    if first is None or second is None:
+        return None
+    return Worst(first[1], second[1], first[0], second[0])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,15 +31,17 @@ from milanx.act.curve import (
 )
 from milanx.act.data import EvalSet
 from milanx.act.export import Why, find_target, write_edit
-from milanx.act.figures import Figure, Resampler
-from milanx.act.pruned import FORMAT, VERSION, PruneReport, PruneSettings, Worst
+from milanx.act.figures import Figure, Resampler, Worst, changes, worst_parts
+from milanx.act.pruned import FORMAT, VERSION, PruneReport, PruneSettings
+from milanx.act.robustness.subjects import Subject
 from milanx.act.select import LIKE, Choice, Selection, choose
 from milanx.act.sets import Asked, Given, Sets, make_sets
+from milanx.act.tables import CUES, TABLES, Table
 from milanx.act.tail import Tail
 from milanx.act.weights import write_weights
 from milanx.environment import pick_device
 from milanx.errors import FormatError, InputError
-from milanx.files import write_json
+from milanx.files import fingerprint, write_json
 from milanx.files.replacing import EDIT, check_place
 from milanx.progress import Reporter, Silent, Timed
 from milanx.targets.units import LayerInfo, first_tensor
@@ -48,6 +50,7 @@ from milanx.targets.zoo import Target
 if TYPE_CHECKING:
     from torch import nn
 
+    from milanx.act.robustness.results import Robustness
     from milanx.runs import Run
 
 # Of the report, what stands in ``edit.json`` too.
@@ -70,6 +73,7 @@ def prune(
     images: Given = (),
     adversarial: Given = (),
     evaluate: Given = (),
+    eval_images: Path | str | None = None,
     classes: Sequence[str] | Path | None = None,
     limit: int | None = None,
     settings: PruneSettings | None = None,
@@ -99,7 +103,10 @@ def prune(
             when empty.
         adversarial: to choose the number on.
         evaluate: what the edit is for, such as corrupted images; half of its photographs choose
-            the number, half report; the clean images when empty.
+            the number, half report; the clean images when empty. ``imagenet-c``: the clean images
+            with one corruption each choose and report, and a table of all types on test photos is
+            made besides. ``cue-conflict``: a table of shape and texture decisions is.
+        eval_images: the released ImageNet-C, or the images of cue-conflict, for that table.
         classes: names or WordNet ids of the model's classes in order, or a file of them.
         limit: at most this many images.
         settings: how units are removed and measured.
@@ -122,6 +129,11 @@ def prune(
     from milanx.runs import Run, open_run
 
     opened = run if isinstance(run, Run) else open_run(run)
+    if not isinstance(evaluate, EvalSet | str | Path) and len(evaluate) == 1:
+        evaluate = evaluate[0]
+    if evaluate == CUES and eval_images is None:
+        raise InputError("no images of cues in conflict", "--eval cue-conflict needs them",
+                         "--eval-images FOLDER, or a .parquet with shape and texture")  # fmt: skip
     settings = settings or PruneSettings()
     choice = choose(opened, Selection(
         _several(match), _several(like), _several(units), _several(exclude), regex, within,
@@ -138,11 +150,14 @@ def prune(
     with timed.stage("load target", None):
         target = find_target(opened.settings["target"], model=model, weights=weights,
                              device=pick_device(device))  # fmt: skip
+    table = Table(str(evaluate), eval_images, classes) if evaluate in TABLES else None
     with timed.stage("open images", None):
-        asked = Asked(images, adversarial, evaluate, classes, limit)
+        asked = Asked(images, adversarial, () if evaluate == CUES else evaluate, classes, limit)
         sets = make_sets(asked, opened, target, settings.seed)
     work = _Work(opened, target, infos, choice, sets, settings, timed)
     report = work.measure(report)
+    if table is not None:
+        report = replace(report, robustness=work.table(report, table))
     if out is not None:
         report = work.write(report, Path(out), overwrite, command)
     return replace(report, seconds=dict(timed.seconds))
@@ -296,13 +311,13 @@ class _Work:
                     bar.advance()
         rows["random"] = np.stack(drawn)
         sampler = Resampler(test.groups, self.settings.seed)
-        figures = _changes("target", sampler, before, after)
+        figures = changes("target", sampler, before, after)
         figures |= {f"over_{name}": sampler.mean(after.astype(float) - row.astype(float))
                     for name, row in rows.items()}  # fmt: skip
         figures |= self._clean(report, editor) if self.sets.clean else {
             name.replace("target", "clean"): f for name, f in figures.items() if "target" in name
         }  # fmt: skip
-        return figures, _worst(test, sampler, before, after)
+        return figures, worst_parts(test, sampler, before, after)
 
     def _clean(self, report: PruneReport, editor: Editor) -> dict[str, Figure]:
         """Report what the number does to clean images."""
@@ -313,7 +328,19 @@ class _Work:
         edited = self._logits(clean, editor.edits(report.gone)) if report.gone else base
         sampler = Resampler(clean.groups, self.settings.seed)
         before, after = base.argmax(1).numpy() == right, edited.argmax(1).numpy() == right
-        return _changes("clean", sampler, before, after)
+        return changes("clean", sampler, before, after)
+
+    def table(self, report: PruneReport, table: Table) -> Robustness:
+        """Measure the model as it is and edited on the same pictures, none of which chose."""
+        models = {"unedited": Subject(self.target)}
+        if report.gone:
+            edits = self._editor().edits(report.gone)
+            known = fingerprint(repr(report.gone), asdict(self.settings), self.target.fingerprint)
+            models["edited"] = Subject(
+                self.target, lambda: ablate(self.target, edits, self.infos), known
+            )
+        photos = self.sets.test.clean or self.sets.test
+        return table.measure(models, photos, self.settings, self.progress)
 
     def write(self, report: PruneReport, out: Path, overwrite: bool, command: str) -> PruneReport:
         """Write the edit, its weights where they express it, and the report."""
@@ -349,27 +376,4 @@ def _clear(out: Path) -> None:
 
 
 def _selected(choice: Choice) -> Mapping[str, Any]:
-    from dataclasses import asdict
-
     return {k: v for k, v in asdict(choice.selection).items() if v not in ((), None, False)}
-
-
-def _changes(
-    name: str, sampler: Resampler, before: np.ndarray, after: np.ndarray
-) -> dict[str, Figure]:
-    """Return accuracy before and after, and the paired difference."""
-    difference = after.astype(float) - before.astype(float)
-    return {f"{name}_before": sampler.mean(before), f"{name}_after": sampler.mean(after),
-            f"{name}_change": sampler.mean(difference)}  # fmt: skip
-
-
-def _worst(
-    images: EvalSet, sampler: Resampler, before: np.ndarray, after: np.ndarray
-) -> Worst | None:
-    """Return the worst part before and after, by label where no parts are given."""
-    parts = images.parts or (tuple(map(str, images.labels)) if images.labels is not None else ())
-    first = sampler.worst(before.astype(float), parts) if parts else None
-    second = sampler.worst(after.astype(float), parts) if parts else None
-    if first is None or second is None:
-        return None
-    return Worst(first[1], second[1], first[0], second[0])

@@ -11,7 +11,8 @@ import torch
 
 from milanx.act.ablate import KINDS, Edit
 from milanx.act.curve import ORDERS, SCREENED, Curve, Unit
-from milanx.act.figures import Figure
+from milanx.act.figures import Figure, Worst
+from milanx.act.robustness.results import Robustness
 from milanx.act.select import Choice
 from milanx.errors import InputError
 
@@ -36,6 +37,8 @@ class PruneSettings:
         draws: random sets.
         screened: units of the layers that are ablated one by one for the control.
         batch_size: images a step.
+        sample: photos of the table of corruptions, at most; 75 pictures are made of each.
+        severities: of that table.
         seed: of the split, the random sets, resampling and the intervals.
     """
 
@@ -46,6 +49,8 @@ class PruneSettings:
     draws: int = 20
     screened: int = SCREENED
     batch_size: int = 32
+    sample: int = 40
+    severities: tuple[int, ...] = (1, 2, 3, 4, 5)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -56,7 +61,7 @@ class PruneSettings:
         if self.kind == "scale" and self.factor == 1:
             raise InputError("scaling by 1 changes nothing", "--factor is 1", "--factor 0.5")
         for what, value in (("draws", self.draws), ("batch_size", self.batch_size),
-                            ("screened", self.screened)):  # fmt: skip
+                            ("screened", self.screened), ("sample", self.sample)):  # fmt: skip
             if value < 1:
                 raise InputError(f"{what} cannot be {value}", "it is 1 or more")
         Edit("", (0,), "zero" if self.kind in ("mean", "resample") else self.kind, self.positions,
@@ -68,16 +73,6 @@ class PruneSettings:
         values = (0.0,) if self.kind == "mean" else ()
         bank = torch.zeros(2, 1) if self.kind == "resample" else None
         return Edit("", (0,), self.kind, self.positions, values, self.factor, bank, self.seed)
-
-
-@dataclass(frozen=True)
-class Worst:
-    """The part of the test whose accuracy is the lowest."""
-
-    before: Figure
-    after: Figure
-    part_before: str
-    part_after: str
 
 
 @dataclass(frozen=True)
@@ -101,6 +96,7 @@ class PruneReport:
         edit: ``edit.json``, where one was written.
         weights: how the edit stands as weights, or why it does not.
         seconds: of each stage.
+        robustness: of the model and its edit, on test photos, where it was asked for.
     """
 
     run: Path
@@ -118,6 +114,7 @@ class PruneReport:
     edit: Path | None = None
     weights: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
+    robustness: Robustness | None = None
 
     @property
     def gone(self) -> tuple[Unit, ...]:
@@ -145,4 +142,5 @@ class PruneReport:
             "controls": CONTROLS, "curves": curves, "notes": list(self.notes),
             "edit": str(self.edit) if self.edit else None, "weights": list(self.weights),
             "seconds": dict(self.seconds),
+            "robustness": self.robustness.to_dict() if self.robustness else None,
         }  # fmt: skip

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from milanx.act.data import MIN_SIDE, Classes, EvalSet, image_set, match_labels, model_classes
+from milanx.act.robustness.made import mixed
 from milanx.errors import InputError
 from milanx.images.sources import BUILTIN
 from milanx.targets.units import first_tensor
@@ -18,6 +19,7 @@ from milanx.targets.zoo import Target
 if TYPE_CHECKING:
     from milanx.runs import Run
 
+IMAGENET_C = "imagenet-c"
 Given = EvalSet | str | Path | Sequence[str | Path]
 
 
@@ -45,7 +47,8 @@ class Asked:
     Attributes:
         images: clean ones; the run's own when empty.
         adversarial: to choose on; none when empty.
-        evaluate: what the edit is for; the clean ones when empty.
+        evaluate: what the edit is for; the clean ones when empty, ``imagenet-c`` these with one
+            corruption each.
         classes: names or WordNet ids of the model's classes, or a file of them.
         limit: at most this many images of those that are opened here.
     """
@@ -65,9 +68,13 @@ def make_sets(asked: Asked, run: Run, target: Target, seed: int) -> Sets:
     """
     classes = model_classes(outputs(target), asked.classes)
     own = asked.evaluate.clean if isinstance(asked.evaluate, EvalSet) else None
-    given = [asked.images or own or run_images(run), asked.adversarial, asked.evaluate]
+    corrupts = asked.evaluate == IMAGENET_C
+    given = [asked.images or own or run_images(run), asked.adversarial,
+             () if corrupts else asked.evaluate]  # fmt: skip
     clean, adversarial, evaluate = _open(given, target, classes, asked.limit)
     assert clean is not None
+    if corrupts:
+        evaluate = mixed(clean, seed)
     notes = []
     whole = evaluate if evaluate is not None else clean
     if adversarial is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from safetensors.torch import load_file
 
 import milanx
 from milanx.act.ablate import Edit, ablate, read_places
+from milanx.act.corruptions import CORRUPTIONS, corrupt, generator_for
 from milanx.act.curve import Editor, grid, random_orders, screen
 from milanx.act.data import Classes, EvalSet, match_labels, model_classes
 from milanx.act.figures import Resampler
 from milanx.act.pruned import PruneSettings
+from milanx.act.robustness.made import mixed, view_keys
 from milanx.errors import InputError
 from milanx.images.probe import ImageRecord
 from milanx.report.plots import draw_curves
@@ -314,3 +317,39 @@ def test_every_subset_of_units_by_the_tail_is_the_edit_by_hand(tmp_path: Path) -
         with torch.no_grad(), ablate(target, [Edit("conv", units)], infos):
             logits = torch.cat([target.model(target.inputs(v)) for v in images.batches(8)])
         assert (logits.argmax(1).numpy() == images.labels).mean() == accuracy(images, units)
+
+
+def test_corrupted_images_choose_and_a_table_tells_of_the_test(tmp_path: Path) -> None:
+    how = PruneSettings(draws=2, batch_size=16, sample=6, severities=(1, 3))
+    clean = photos().clean
+    assert clean is not None
+    report = prune(tmp_path, units="conv:0", match=(), evaluate="imagenet-c", images=clean,
+                   settings=how)  # fmt: skip
+    table = report.robustness
+    assert table is not None and table.kind == "imagenet-c" and table.images == 6
+    assert set(table.figures["corruptions"]) == set(CORRUPTIONS)
+    assert table.models == (("unedited", "edited") if report.gone else ("unedited",))
+    _, test = mixed(clean).split(seed=0)
+    assert len(set(test.parts)) > 5 and report.images["test"] == len(test)
+    assert report.figures["target_before"].estimate == pytest.approx(accuracy(test, ()))
+    assert not any(note.startswith("0 images") for note in report.notes)
+    assert json.loads(json.dumps(report.to_dict()))["robustness"]["images"] == 6
+    with pytest.raises(InputError, match="no images of cues in conflict"):
+        prune(tmp_path, evaluate="cue-conflict", images=clean)
+
+
+def test_corruptions_are_shared_out_equally_and_stay_the_same() -> None:
+    clean = photos().clean
+    assert clean is not None
+    one, again = mixed(clean, 3), mixed(clean, 3)
+    tags = [tag.rpartition(" ") for tag in one.tags]
+    counts = Counter(one.tags)
+    assert max(counts.values()) - min(counts.values()) <= 1 and len(counts) == min(75, len(clean))
+    for i in (0, 7):
+        name, _, severity = tags[i]
+        key = view_keys(clean, 1)[i]
+        wanted = corrupt(
+            clean.read(i), name, int(severity), generator_for(3, key, name, int(severity))
+        )
+        assert (one.read(i) == wanted).all() and (again.read(i) == wanted).all()
+    assert one.parts == tuple(name for name, _, _ in tags) and one.groups == clean.groups

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from milanx.act.corruptions import Pixels, corrupt, generator_for
+from milanx.act.corruptions import CORRUPTIONS, SEVERITIES, Pixels, corrupt, generator_for
 from milanx.act.data import EvalSet
 from milanx.errors import InputError
 
@@ -91,4 +91,36 @@ def corrupted(
     tags = (f"{name} {severity}",) * len(images)
     return dataclasses.replace(
         images, name=f"{images.name}, {name} {severity}", read=read, tags=tags, clean=images
+    )
+
+
+def mixed(images: EvalSet, seed: int = 0, workers: int = 2) -> EvalSet:
+    """Return images with one corruption each, of all types and severities in equal shares.
+
+    For choosing on corrupted images without seventy-five copies of each. Which one an image gets
+    is drawn with the seed; its parts are the types.
+
+    Args:
+        images: clean ones.
+        seed: of the draw and of the corruptions.
+        workers: threads that look at the views.
+    """
+    views = held(images)
+    kinds = [(name, severity) for name in CORRUPTIONS for severity in SEVERITIES]
+    order = np.random.default_rng(seed).permutation(len(views))
+    chosen = [kinds[int(place) % len(kinds)] for place in order]
+    keys = view_keys(views, workers)
+
+    def read(i: int) -> np.ndarray:
+        name, severity = chosen[i]
+        draws = generator_for(seed, keys[i], name, severity)
+        return corrupt(views.read(i), name, severity, draws)
+
+    return dataclasses.replace(
+        images,
+        name=f"{images.name}, corrupted",
+        read=read,
+        tags=tuple(f"{name} {severity}" for name, severity in chosen),
+        parts=tuple(name for name, _ in chosen),
+        clean=views,
     )
