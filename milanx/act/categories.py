@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from milanx.files import atomic_path, cache_dir, fingerprint
 from milanx.language.compare import Sentences, lemma
 from milanx.language.gpt2 import normalise_text
 
@@ -132,8 +133,17 @@ class Categories:
 
     @cached_property
     def _model(self) -> _Kinds:
+        """What tells kinds; kept in the cache, for embedding the lexicon takes some seconds."""
         texts, kinds = training_words(self.lexicon)
-        return _Kinds(self.embed(texts), kinds)
+        if self._embed is not None:
+            return _Kinds.fit(self.embed(texts), kinds)
+        key = fingerprint("kinds-1 of all-MiniLM-L6-v2", texts, kinds, REGULARISATION)
+        path = cache_dir("kinds", f"{key}.npy")
+        if not path.is_file():
+            made = _Kinds.fit(self.embed(texts), kinds)
+            with atomic_path(path) as temporary, temporary.open("wb") as file:
+                np.save(file, made.weights, allow_pickle=False)
+        return _Kinds(tuple(sorted(set(kinds))), np.load(path, allow_pickle=False))
 
     def __call__(self, texts: Sequence[str]) -> list[tuple[Named, ...]]:
         """Return what each description names, in its order; what follows "without" is left out."""
@@ -155,18 +165,33 @@ class Categories:
         ]  # fmt: skip
 
 
+@dataclass(frozen=True)
 class _Kinds:
-    """Tells the kind of an embedded word, from the lexicon's."""
+    """Tells the kind of an embedded word: a logistic regression.
 
-    def __init__(self, rows: np.ndarray, kinds: Sequence[str]) -> None:
+    Attributes:
+        names: the kinds.
+        weights: float64 [kinds, d + 1], the last column the bias.
+    """
+
+    names: tuple[str, ...]
+    weights: np.ndarray
+
+    @classmethod
+    def fit(cls, rows: np.ndarray, kinds: Sequence[str]) -> _Kinds:
+        """Learn from embedded words [n, d] and their kinds."""
         from sklearn.linear_model import LogisticRegression
 
-        self.model = LogisticRegression(C=REGULARISATION, max_iter=500).fit(rows, kinds)
+        model = LogisticRegression(C=REGULARISATION, max_iter=500).fit(rows, kinds)
+        weights = np.column_stack([model.coef_, model.intercept_]).astype(np.float64)
+        return cls(tuple(map(str, model.classes_)), weights)
 
     def predict(self, rows: np.ndarray) -> tuple[list[str], np.ndarray]:
         """Return the likeliest kind of each row, and its probability [n]."""
-        given = self.model.predict_proba(rows)
-        return [str(self.model.classes_[i]) for i in given.argmax(1)], given.max(1)
+        from scipy.special import softmax
+
+        given = softmax(rows @ self.weights[:, :-1].T + self.weights[:, -1], axis=1)
+        return [self.names[i] for i in given.argmax(1)], given.max(1)
 
 
 def training_words(lexicon: Lexicon) -> tuple[list[str], list[str]]:
@@ -191,7 +216,7 @@ def held_out(lexicon: Lexicon, embed: Embed, seed: int = 0) -> list[tuple[str, s
         inside = np.flatnonzero((fold == number) & single)
         asked = frozenset().union(*(forms[i] for i in inside))
         others = [i for i in np.flatnonzero(fold != number) if forms[i].isdisjoint(asked)]
-        given, sure = _Kinds(rows[others], names[others].tolist()).predict(rows[inside])
+        given, sure = _Kinds.fit(rows[others], names[others].tolist()).predict(rows[inside])
         for place, kind, probability in zip(inside, given, sure, strict=True):
             found.append((texts[place], kinds[place], kind, float(probability)))
     return found

@@ -60,15 +60,18 @@ def page_html(audit: Audit, run: Run) -> str:
     environment = Environment(
         loader=PackageLoader("milanx.report"), autoescape=select_autoescape(default=True)
     )
-    rules = {rule.id: rule for rule in audit.rules}
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for finding in audit.findings:  # worst first
+        pictures = [e["image"] for e in finding.exemplars[:PICTURES]]
+        groups.setdefault(finding.rule, []).append({"it": finding, "pictures": pictures})
     return environment.get_template("audit.html").render(
         version=PAGE_VERSION,
         target=audit.target,
+        count=len(audit.findings),
         notes=audit.notes,
         shares=audit.shares(),
-        rules=rules,
-        findings=[{"it": f, "pictures": [e["image"] for e in f.exemplars[:PICTURES]]}
-                  for f in audit.findings],
+        rules={rule.id: rule for rule in audit.rules},
+        groups=groups,
         views=script_json(_views(audit.findings, run)),
     )  # fmt: skip
 

@@ -243,6 +243,8 @@ def test_the_page_holds_every_finding_and_loads_nothing(run: Run, tmp_path: Path
     made = audit(run, ablated=0)
     page = write_audit(made, run, tmp_path / "o")["page"].read_text()
     assert page.count("<article>") == len(made.findings)
+    places = [page.index(f'id="{rule}"') for rule in ("rulers", "faces", "people")]
+    assert places == sorted(places)  # worst first
     assert "human faces" in page and "Correlates." in page and "Causes." in page
     assert "http" not in page.replace("http-equiv", "")
 

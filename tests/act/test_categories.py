@@ -58,6 +58,16 @@ def test_similarity_places_words_that_the_lexicon_lacks() -> None:
     assert (nephews.kind == c.UNSURE) == (nephews.probability < c.SURE)
 
 
+def test_what_the_cache_gives_is_what_is_fitted() -> None:
+    fitted = c.Categories(embed=sentences())(["sprinting", "nephews"])
+    first = c.Categories()(["sprinting", "nephews"])  # learns and keeps
+    kept = c.Categories()(["sprinting", "nephews"])
+    assert first == kept
+    for (mine,), (theirs,) in zip(fitted, kept, strict=True):
+        assert mine.kind == theirs.kind
+        assert mine.probability == pytest.approx(theirs.probability, abs=1e-5)
+
+
 def test_what_fits_no_kind_is_unsure() -> None:
     (named,) = c.Categories(embed=sentences())(["blorptastic"])[0]
     assert named.kind == c.UNSURE
