@@ -31,7 +31,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     epilog="Examples:  milanx describe  |  milanx layers vit_tiny_patch16_224  |  "
-    "milanx describe resnet18 -l layer4 --images photos/",
+    "milanx describe resnet18 -l layer4 --images photos/  |  milanx prune --match text --dry-run",
 )
 
 
