@@ -21,17 +21,18 @@ from torch import nn
 
 from milanx.act.ablate import Edit, layer_from, replacement
 from milanx.act.places import Place, check_units
+from milanx.act.reopen import find_target
 from milanx.act.weights import Written
 from milanx.errors import FormatError, InputError
 from milanx.files import atomic_path, explained, fingerprint_file, read_json
 from milanx.files.replacing import EDIT as EDIT_FOLDER
 from milanx.files.replacing import check_place
-from milanx.images.preprocess import Preprocess
 from milanx.targets.units import LayerInfo
-from milanx.targets.zoo import Target, load_target
+from milanx.targets.zoo import Target
 
 if TYPE_CHECKING:
-    from milanx.act.select import Chosen
+    from milanx.act.reopen import find_target
+from milanx.act.select import Chosen
 
 FORMAT, VERSION = "milanx-edit", 1
 EDIT, MODEL, ORIGINAL = "edit.json", "model.safetensors", "original.safetensors"
@@ -256,53 +257,6 @@ def load_edited(
         where = check_units(stored.infos[edit.layer], edit.units, edit.positions)
         Place(target.model, where.info, replacement(edit, where))
     return target.model
-
-
-def find_target(
-    known: Mapping[str, Any],
-    *,
-    model: nn.Module | None = None,
-    weights: Path | str | None = None,
-    device: str = "cpu",
-    what: str = "the run",
-) -> Target:
-    """Load the target that a run or an edit is about.
-
-    Args:
-        known: ``name``, ``fingerprint``, ``random`` and ``preprocess``.
-        model: the model itself, where its name does not give it.
-        weights: its checkpoint, likewise.
-        device: where it goes.
-        what: what is about it, in words.
-
-    Raises:
-        InputError: its weights are not those of then.
-        MissingWeights: they cannot be had.
-    """
-    p = known["preprocess"]
-    size, resize = tuple(p["size"]), p["resize"]
-    preprocess = Preprocess(
-        (size[0], size[1]),
-        tuple(resize) if isinstance(resize, list) else resize,
-        p["interpolation"],
-        tuple(p["mean"]),
-        tuple(p["std"]),
-    )
-    target = load_target(
-        known["name"] if model is None else model,
-        weights=Path(weights) if weights else None,
-        random_weights=bool(known.get("random")) and model is None,
-        preprocess=preprocess,
-        device=device,
-    )
-    if target.fingerprint != known["fingerprint"]:
-        raise InputError(
-            f"the weights of {known['name']} are not those of {what}",
-            f"fingerprint {target.fingerprint} ({target.weights}), then {known['fingerprint']} "
-            f"({known.get('weights', 'unknown')})",
-            ["give the checkpoint of then with --weights FILE", "describe the model anew"],
-        )
-    return target
 
 
 def undo(path: Path | str, out: Path | str | None = None) -> Path:

@@ -30,9 +30,10 @@ from milanx.act.curve import (
     screen,
 )
 from milanx.act.data import EvalSet
-from milanx.act.export import Why, find_target, write_edit
+from milanx.act.export import Why, write_edit
 from milanx.act.figures import Figure, Resampler, Worst, changes, worst_parts
 from milanx.act.pruned import FORMAT, VERSION, PruneReport, PruneSettings
+from milanx.act.reopen import find_target
 from milanx.act.robustness.subjects import Subject
 from milanx.act.select import LIKE, Choice, Selection, choose
 from milanx.act.sets import Asked, Given, Sets, make_sets

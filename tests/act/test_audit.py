@@ -164,7 +164,7 @@ def test_a_target_with_other_weights_is_not_ablated(voters: Run) -> None:
     other = voter()
     other.head.bias.data += 1
     (first, *_) = audit(voters, rules=[FACES], model=other).findings
-    assert "is not the model of the run" in str(first.effect)
+    assert "are not those of the run" in str(first.effect)
 
 
 def test_a_target_that_cannot_be_loaded_leaves_the_rest(run: Run) -> None:

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from milanx.act.ablate import ablate
-from milanx.act.export import find_target, read_edit
+from milanx.act.export import read_edit
+from milanx.act.reopen import find_target
 from milanx.errors import InputError
 from milanx.files import fingerprint
 from milanx.targets.zoo import Target, load_target
