@@ -128,11 +128,14 @@ def _print_why(console: Console, view: UnitView) -> None:
         if view.row["candidates"]:
             console.print(
                 "This run was described by an earlier milanx, which kept no terms of the ranking: "
-                "describe it again (--overwrite) to see why a text ranks first."
+                "describe it again to see why a text ranks first."
             )
         return
     names = [escape(candidate["text"]) for candidate in view.row["candidates"][:2]]
-    table = Table(title="why it ranks first, in nats", title_justify="left")
+    table = Table(
+        title="why it ranks first: what each term added, in nats (and what was measured)",
+        title_justify="left",
+    )
     table.add_column("term")
     for name in (*names, "difference")[: 2 * len(names) - 1]:
         table.add_column(name, justify="right")

@@ -65,13 +65,18 @@ def _reason(name: str, own: Mapping[str, Any], other: Mapping[str, Any] | None) 
     label, measure = TERMS.get(name, (name, ""))
     if other is None:
         return Reason(label, _cell(own, measure))
-    difference = f"{own['added'] - other['added']:+.2f}"
+    difference = _written(own["added"] - other["added"], "{:+.2f}")
     return Reason(label, _cell(own, measure), _cell(other, measure), difference)
 
 
 def _cell(term: Mapping[str, Any], measure: str) -> str:
     """Write what a term added, and behind it what was measured."""
-    added = f"{term['added']:.2f}"
+    added = _written(term["added"], "{:.2f}")
     if not measure or term["value"] is None:
         return added
-    return f"{added} ({measure.format(term['value'])})"
+    return f"{added} ({_written(term['value'], measure)})"
+
+
+def _written(value: float, form: str) -> str:
+    """Write a number of two decimals, without a sign of nothing."""
+    return form.format(round(value, 2) + 0.0)
