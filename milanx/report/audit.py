@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -17,14 +14,14 @@ from milanx.act.audit.findings import FORMAT, LEVEL, VERSION, Audit, Finding
 from milanx.act.audit.sarif import relative_uri, to_sarif, unit_lines
 from milanx.act.audit.versus import Versus
 from milanx.files import write_json, write_text
-from milanx.report.page import script_json
+from milanx.images.photos import LICENCES
+from milanx.report.page import builtin_photos, script_json, thumbnails
 
 if TYPE_CHECKING:
     from milanx.runs import Run
 
 SHOWN = 20  # findings in the terminal; the page has them all
 PICTURES = 8  # exemplars of a finding on the page
-SIDE, QUALITY = 112, 72  # of a picture on the page: pixels, WebP quality
 COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 PAGE_VERSION = 1
 
@@ -60,6 +57,7 @@ def page_html(audit: Audit, run: Run) -> str:
     environment = Environment(
         loader=PackageLoader("milanx.report"), autoescape=select_autoescape(default=True)
     )
+    shown = sorted({e["image"] for f in audit.findings for e in f.exemplars[:PICTURES]})
     groups: dict[str, list[dict[str, Any]]] = {}
     for finding in audit.findings:  # worst first
         pictures = [e["image"] for e in finding.exemplars[:PICTURES]]
@@ -72,19 +70,10 @@ def page_html(audit: Audit, run: Run) -> str:
         shares=audit.shares(),
         rules={rule.id: rule for rule in audit.rules},
         groups=groups,
-        views=script_json(_views(audit.findings, run)),
+        credits=builtin_photos(run, shown)[1],
+        licences=LICENCES,
+        views=script_json(thumbnails(run, shown)),
     )  # fmt: skip
-
-
-def _views(findings: Sequence[Finding], run: Run) -> dict[int, str]:
-    """Each view that is shown, as a base64 WebP thumbnail."""
-    made = {}
-    for index in sorted({e["image"] for f in findings for e in f.exemplars[:PICTURES]}):
-        picture = Image.fromarray(run.store.view(index).transpose(1, 2, 0))
-        buffer = io.BytesIO()
-        picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS).save(buffer, "WEBP", quality=QUALITY)
-        made[index] = base64.b64encode(buffer.getvalue()).decode()
-    return made
 
 
 def _percent(share: float, interval: Sequence[float]) -> str:
@@ -105,7 +94,8 @@ def print_audit(audit: Audit, files: dict[str, Path]) -> None:
     console.print(table)
     if audit.findings:
         console.print(_findings_table(audit.findings[:SHOWN]))
-        console.print("* apart from .5 at a false discovery rate of 5 % over all findings")
+        if any("p_fdr" in finding.apart for finding in audit.findings):
+            console.print("* apart from .5 at a false discovery rate of 5 % over all findings")
     if len(audit.findings) > SHOWN:
         console.print(f"... and {len(audit.findings) - SHOWN} more: see the page", highlight=False)
     for note in audit.notes:

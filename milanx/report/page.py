@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +47,8 @@ def write_page(run: Run) -> Path:
     )
     path = run.root / "page" / "index.html"
     check_file(run.root, "page/index.html", PAGE)
-    paths, credits = _builtin(run)
+    shown = sorted({i for row in run.rows for i in row["images"][:SHOWN]})
+    paths, credits = builtin_photos(run, shown)
     html = environment.get_template("page.html").render(
         target=run.target,
         count=len(run),
@@ -57,7 +59,7 @@ def write_page(run: Run) -> Path:
         layers=list(dict.fromkeys(row["layer"] for row in run.rows)),
         credits=credits,
         licences=LICENCES,
-        data=script_json({"units": _units(run), "views": _views(run), "paths": paths}),
+        data=script_json({"units": _units(run), "views": thumbnails(run, shown), "paths": paths}),
         grid=GRID,
         side=THUMBNAIL,
     )
@@ -115,30 +117,25 @@ def _masks(run: Run, layer: str) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _shown(run: Run) -> list[int]:
-    """The images of which a view is shown."""
-    return sorted({i for row in run.rows for i in row["images"][:SHOWN]})
-
-
-def _builtin(run: Run) -> tuple[dict[int, str], list[Photo]]:
-    """The built-in images that are shown, by their paths, and the photos that they are of."""
+def builtin_photos(run: Run, shown: Sequence[int]) -> tuple[dict[int, str], list[Photo]]:
+    """The built-in images among those shown, by their paths, and the photos that they are of."""
     from milanx.images.builtin import views
 
     names = {source["name"] for source in run.sources if source.get("kind") == "builtin"}
     if not names:
         return {}, []
-    table, shown = run.store.image_table(), set(_shown(run))
+    table, wanted = run.store.image_table(), set(shown)
     paths = {row["index"]: row["path"] for row in table
-             if row["index"] in shown and row["source"] in names}  # fmt: skip
+             if row["index"] in wanted and row["source"] in names}  # fmt: skip
     seen = set(paths.values())
     photos = {view.photo.name: view.photo for view in views() if view.photo and view.path in seen}
     return paths, [photos[name] for name in sorted(photos)]
 
 
-def _views(run: Run) -> dict[int, str]:
+def thumbnails(run: Run, shown: Sequence[int]) -> dict[int, str]:
     """Each view that is shown, as a base64 WebP thumbnail."""
     made = {}
-    for index in _shown(run):
+    for index in shown:
         picture = Image.fromarray(run.store.view(index).transpose(1, 2, 0))
         picture = picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()

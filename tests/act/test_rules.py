@@ -68,6 +68,7 @@ def test_counting_right_missed_and_wrong() -> None:
 @pytest.mark.parametrize(("text", "found"), [
     ("faces", True), ("dog faces", False), ("faces of dogs", False), ("men with dogs", False),
     ("faces of men with dogs", True), ("animal heads and human faces", True),
+    ("dogs and faces", True), ("dog eyes and faces", False), ("faces and eyes of dogs", False),
     ("face masks", False), ("surfaces", False), ("objects without faces", False),
 ])  # fmt: skip
 def test_parts_count_unless_they_are_an_animals_or_a_things(text: str, found: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -116,7 +117,8 @@ class Matcher:
         """Whether the words from ``start`` to ``end`` are an animal's or a thing's.
 
         "dog heads", "heads of lettuce", "the noses and mouths of animals", "baby elephants", but
-        not "faces and handbags", and nothing where the word itself names people ("men on horses").
+        not "faces and handbags", "dogs and faces", and nothing where the word itself names people
+        ("men on horses").
         """
         words, kinds = text.split(), self._kinds(text)
         own_people = "people" in kinds[start:end]
@@ -132,7 +134,22 @@ class Matcher:
             whose = next((k for k in kinds[end + 1 : end + 4] if k in BELONGS | {"people"}), None)
             if whose in BELONGS:
                 return True
-        return self._of_others(text)
+        return "people" not in kinds and _shared(words, kinds, start, end)
+
+
+def _shared(words: Sequence[str], kinds: Sequence[str | None], start: int, end: int) -> bool:
+    """Whether an animal beside a part owns it, in the same limb of a joined text or across it.
+
+    "animal eyes", "noses and mouths of animals", "dog eyes and noses", but not "dogs and faces".
+    """
+    breaks = [-1, *(i for i, word in enumerate(words) if word in ("and", "or")), len(words)]
+    first = max(b for b in breaks if b < start)
+    last = min(b for b in breaks if b >= end)
+    if "animal" in kinds[first + 1 : last]:
+        return True
+    later = words[last:]
+    owned = "of" in later and "animal" in kinds[last + later.index("of") :]
+    return owned or ("animal", "part") in pairwise(kinds[: max(first, 0)])
 
 
 def _starts(words: Sequence[str], phrase: Sequence[str]) -> list[int]:
