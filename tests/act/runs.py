@@ -25,6 +25,7 @@ def planted_run(
     sources: list[dict[str, Any]] | None = None,
     split: list[str] | None = None,
     names: bool = True,
+    paths: list[str] | None = None,
 ) -> Run:
     """Write a run of planted units, one for each text; an empty text is a dead unit.
 
@@ -36,6 +37,7 @@ def planted_run(
         sources: of ``run.json``.
         split: of each image; the first half may be exemplars when None.
         names: whether images have labels, `CLASSES` by turns.
+        paths: of the images; numbers when None.
     """
     rng = np.random.default_rng(0)
     units = len(texts)
@@ -45,8 +47,9 @@ def planted_run(
     may = np.array([s == "exemplars" for s in sides])
     chosen = [np.argsort(-np.where(may, activations[:, u], -1))[:3] for u in range(units)]
     views = [(i, np.full((*VIEW_SIZE, 3), 3 * i, np.uint8)) for i in range(IMAGES)]
-    records = [{"index": i, "source": "made", "path": f"{i}.png", "fingerprint": f"{i:016x}",
-                "group": f"g{i}", "split": sides[i], "label": i % 4 if names else None,
+    records = [{"index": i, "source": "made", "path": paths[i] if paths else f"{i}.png",
+                "fingerprint": f"{i:016x}", "group": f"g{i}", "split": sides[i],
+                "label": i % 4 if names else None,
                 "name": CLASSES[i % 4] if names else None, "wnid": None}
                for i in range(IMAGES)]  # fmt: skip
     maps = [rng.random((3, 4, 4)).astype(np.float32) for _ in range(units)]

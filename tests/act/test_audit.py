@@ -249,6 +249,18 @@ def test_the_page_holds_every_finding_and_loads_nothing(run: Run, tmp_path: Path
     assert "http" not in page.replace("http-equiv", "")
 
 
+def test_the_page_credits_the_built_in_photos_that_it_shows(tmp_path: Path) -> None:
+    from milanx.images.builtin import views
+
+    taken = [view for view in views() if view.photo][:IMAGES]
+    sources = [{"name": "made", "kind": "builtin", "demonstration": True}]
+    run = planted_run(tmp_path / "r", ["faces"], sources=sources, paths=[v.path for v in taken])
+    page = write_audit(audit(run, ablated=0), run, tmp_path / "o")["page"].read_text()
+    shown = {taken[i].photo for i in run["planted", 0].row["images"]}
+    assert all(photo is not None and photo.page in page for photo in shown)
+    assert page.count("<li>") == len(shown)
+
+
 def test_texts_of_a_describer_cannot_break_the_page(tmp_path: Path) -> None:
     run = planted_run(tmp_path / "r", ['faces <script>alert("x")</script>'])
     page = write_audit(audit(run, ablated=0), run, tmp_path / "o")["page"].read_text()
