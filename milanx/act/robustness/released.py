@@ -1,7 +1,7 @@
 """The published ImageNet-C: ``ROOT/CORRUPTION/SEVERITY/WNID/*.JPEG``, 224 x 224, no second resize.
 
 The four archives unpack to that layout; a folder of their names (noise, blur, weather, digital) in
-between is fine. A second resize would change rankings (RobustBench, issue 59).
+between is fine. A second resize would change rankings (RobustBench #59).
 """
 
 from __future__ import annotations
