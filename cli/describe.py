@@ -42,6 +42,13 @@ def describe(
     batch_size: c.BatchSize = None,
     seed: c.Seed = 0,
     workers: c.Workers = 2,
+    score: Annotated[
+        bool,
+        typer.Option(
+            "--score/--no-score",
+            help="Measure how well each text foretells its unit on images kept aside.",
+        ),
+    ] = True,
     overwrite: c.Overwrite = False,
     as_json: c.Json = False,
     quiet: c.Quiet = False,
@@ -74,6 +81,7 @@ def describe(
         settings=ExtractSettings(k, quantile, seed=seed, batch_size=batch_size, workers=workers),
         device=device,
         dtype=dtype,
+        score=score,
         overwrite=overwrite,
         progress=(progress := c.reporter(quiet, as_json)),
     )

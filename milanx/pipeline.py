@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from milanx.exemplars.store import ExemplarStore
     from milanx.images.preprocess import Preprocess
     from milanx.runs import Run
+    from milanx.scoring.column import Scores, UnitKey
 
 T = TypeVar("T")
 DEFAULT_MODEL = "tf_efficientnet_lite0"
@@ -194,6 +195,7 @@ def describe(
     settings: ExtractSettings | None = None,
     device: str = "auto",
     dtype: str = "float32",
+    score: bool = True,
     overwrite: bool = False,
     progress: Reporter | None = None,
 ) -> Run:
@@ -220,6 +222,8 @@ def describe(
         settings: of the extraction.
         device: where to compute.
         dtype: of the target.
+        score: measure for each description how well it foretells its unit on images kept aside
+            (`milanx.scoring.column`); where it cannot be measured, the table says why.
         overwrite: replace the run that is there; a folder that holds anything else is refused.
         progress: told about the stages.
 
@@ -231,7 +235,8 @@ def describe(
     """
     from milanx.describing.describer import Describer
     from milanx.exemplars.request import ExtractSettings, Request
-    from milanx.runs import open_run, write_units
+    from milanx.runs import open_run, write_scores, write_units
+    from milanx.scoring.column import Scores
 
     request = Request(
         target=model, layers=_layers(model, layers), images=_several(images), units=units,
@@ -249,16 +254,35 @@ def describe(
     way = _Way(loaded, search or loaded.settings, method, words)
     made = _extract(request, _path(out), overwrite, timed)
     facts = way.facts()
-    if _is_described(made, facts):
+    known = _described(made, facts)
+    if known is not None:
         timed.say(f"described before with the same describer and settings: {made.out}")
+        if score and "simulator" not in (known.settings.get("score") or {}):
+            scores = _score(made, {(u.layer, u.unit, u.sign): u.description for u in known}, timed)
+            write_scores(known, scores.units)
+            _write_run(made, timed, facts, scores.facts)
         return open_run(made.out)
     found = way.describe(made.store, timed)
+    texts = {(d.layer, d.unit, d.sign): d.text for d in found}
+    scores = _score(made, texts, timed) if score else Scores.none(texts, "--no-score was given")
     for report in made.out.glob("evaluation-*.json"):  # of other descriptions
         if format_of(report) == EVALUATION:
             report.unlink()
-    write_units(made.out, found, made.store)
-    _write_run(made, timed, facts)
+    write_units(made.out, found, made.store, scores.units)
+    _write_run(made, timed, facts, scores.facts)
     return open_run(made.out)
+
+
+def _score(made: Extracted, texts: dict[UnitKey, str], timed: Timed) -> Scores:
+    """Score descriptions on the images kept aside."""
+    from milanx.scoring.column import score_texts
+
+    inputs = made.inputs
+    scores = score_texts(texts, made.store, inputs.images, inputs.target,
+                         seed=inputs.request.settings.seed, progress=timed)  # fmt: skip
+    if "reason" in scores.facts:
+        timed.say(f"no scores: {scores.facts['reason']}")
+    return scores
 
 
 def _words(method: str, concepts: Path | str | None) -> tuple[str, ...]:
@@ -308,21 +332,34 @@ class _Way:
         )  # fmt: skip
 
 
-def _is_described(made: Extracted, facts: dict[str, Any]) -> bool:
-    """Whether the run's table was made of the same exemplars by the same describer."""
+def _described(made: Extracted, facts: dict[str, Any]) -> Run | None:
+    """Return the run that is there, if its table was made of these exemplars in this way."""
     from milanx.runs import open_run
 
     if not (made.out / "units.parquet").is_file():
-        return False
+        return None
     try:
-        known = open_run(made.out).settings
+        known = open_run(made.out)
     except MilanxError:
-        return False
-    return known.get("describer") == facts and known.get("exemplars") == made.store.fingerprint
+        return None
+    same = known.settings.get("exemplars") == made.store.fingerprint
+    return known if same and known.settings.get("describer") == facts else None
 
 
-def _write_run(made: Extracted, timed: Timed, facts: dict[str, Any] | None) -> None:
-    """Write ``run.json`` and a line of the log; of several processes the main one does."""
+def _write_run(
+    made: Extracted,
+    timed: Timed,
+    facts: dict[str, Any] | None,
+    score: dict[str, Any] | None = None,
+) -> None:
+    """Write ``run.json`` and a line of the log; of several processes the main one does.
+
+    Args:
+        made: what was extracted.
+        timed: has the seconds.
+        facts: how it was described; as before when None.
+        score: how it was scored; likewise.
+    """
     from accelerate import PartialState
 
     from milanx.runs import open_run, write_settings
@@ -348,6 +385,7 @@ def _write_run(made: Extracted, timed: Timed, facts: dict[str, Any] | None) -> N
                    "sources": [{**asdict(info), **_place(source)} for info, source in
                                zip(images.sources, inputs.request.images, strict=True)]},
         "describer": described,
+        "score": score if facts is not None else (earlier.get("score") if same else None),
         "exemplars": made.store.fingerprint,
         "settings": earlier["settings"] if same and "settings" in earlier else asked,
         "versions": versions(),

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 
     from milanx.describing.candidates import Candidate, Description
     from milanx.exemplars.store import ExemplarSet, ExemplarStore
+    from milanx.scoring.column import Score
 
 RUN = "milanx-run"
 RUN_VERSION = 1
 UNITS = "milanx-units"
-UNITS_VERSION = 2  # 2: rank and its terms
-OLDER_UNITS = (1,)
+UNITS_VERSION = 3  # 2: rank and its terms; 3: the score's interval, and why there is none
+OLDER_UNITS = (1, 2)
+UnitKey = tuple[str, int, str]  # layer, unit, sign
 STATUSES = ("described", "unclear", "dead")
 FIGURES = ("pmi", "log_p_given_exemplars", "log_p_prior", "agreement", "response", "rank")
 
@@ -41,6 +43,8 @@ def units_schema() -> pa.Schema:
             ("status", pa.string()),
             ("description", pa.string()),
             ("score", pa.float32()),
+            ("score_interval", pa.list_(pa.float32(), 2)),
+            ("score_reason", pa.string()),
             ("confidence", pa.float32()),
             *figures,
             ("candidates", pa.list_(candidate)),
@@ -57,24 +61,28 @@ def write_settings(root: Path, settings: dict[str, Any]) -> None:
         root: the run folder.
         settings: ``target`` (name, fingerprint, weights), ``layers``, ``images`` (count,
             fingerprint, skipped, ``sources``: name, kind, count, demonstration, concepts),
-            ``describer``, ``settings``, ``versions``, and ``seconds`` for each stage.
+            ``describer``, ``score``, ``settings``, ``versions``, and ``seconds`` for each stage.
     """
     write_json(root / "run.json", RUN, RUN_VERSION, settings)
 
 
-def write_units(root: Path, descriptions: Sequence[Description], store: ExemplarStore) -> None:
-    """Write ``units.parquet``; score and confidence stay null until they are measured.
+def write_units(
+    root: Path,
+    descriptions: Sequence[Description],
+    store: ExemplarStore,
+    scores: Mapping[UnitKey, Score] | None = None,
+) -> None:
+    """Write ``units.parquet``; scores stay null without ``scores``, confidence until measured.
 
     Args:
         root: the run folder.
         descriptions: one for each unit and sign, in any order; written in the store's order.
         store: the exemplars that they describe.
+        scores: of each of them.
 
     Raises:
         ValueError: a description of a unit that the store does not hold, or two of one unit.
     """
-    import pyarrow as pa
-
     by_unit = {(d.layer, d.unit, d.sign): d for d in descriptions}
     if len(by_unit) != len(descriptions):
         raise ValueError("a unit is described twice")
@@ -88,6 +96,24 @@ def write_units(root: Path, descriptions: Sequence[Description], store: Exemplar
                 rows.append(_row(description, images[row][kept], activations[row][kept]))
     if by_unit:
         raise ValueError(f"described but not extracted: {sorted(by_unit)[:3]}")
+    _write_rows(root, rows, scores)
+
+
+def write_scores(run: Run, scores: Mapping[UnitKey, Score]) -> None:
+    """Write a run's table again, with scores, their intervals, or the reason for none."""
+    _write_rows(run.root, run.rows, scores)
+
+
+def _write_rows(
+    root: Path, rows: list[dict[str, Any]], scores: Mapping[UnitKey, Score] | None
+) -> None:
+    import pyarrow as pa
+
+    for row in rows if scores is not None else ():
+        assert scores is not None
+        score = scores[row["layer"], row["unit"], row["sign"]]
+        row |= {"score": score.value, "score_reason": score.reason or None,
+                "score_interval": list(score.interval) if score.interval else None}  # fmt: skip
     table = pa.Table.from_pylist(rows, schema=units_schema())
     write_table(root / "units.parquet", table, UNITS, UNITS_VERSION)
 
@@ -147,6 +173,8 @@ class UnitView:
     status: str
     description: str
     score: float | None
+    score_interval: list[float] | None
+    score_reason: str | None
     confidence: float | None
     pmi: float | None
     log_p_given_exemplars: float | None
@@ -195,7 +223,7 @@ class Run:
 
     @property
     def demonstration(self) -> bool:
-        """Whether built-in images took part; such runs are never given a score."""
+        """Whether built-in images took part; no protocol is run on such runs."""
         return any(source.get("demonstration") for source in self.sources)
 
     @property
@@ -214,7 +242,7 @@ class Run:
     def units(self) -> pa.Table:
         """The table, a row a unit and sign (columns: `units_schema`).
 
-        In one of an earlier version ranks are null and have no terms.
+        In one of an earlier version ranks are null and have no terms, and nothing is scored.
 
         Raises:
             InputError: nothing was described yet.
@@ -230,11 +258,8 @@ class Run:
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """The table as plain rows; a run on built-in images shows no score."""
+        """The table as plain rows."""
         rows: list[dict[str, Any]] = self.units.to_pylist()
-        if self.demonstration:
-            for row in rows:
-                row["score"] = row["confidence"] = None
         return rows
 
     @cached_property

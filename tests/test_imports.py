@@ -24,6 +24,7 @@ FLOORS = (
     ("exemplars",),
     ("features", "language"),
     ("describing",),
+    ("scoring",),
     ("runs",),
     ("pipeline",),
     ("recipes",),

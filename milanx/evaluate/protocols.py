@@ -118,13 +118,13 @@ def write_report(run: Path, protocol: str, report: Report) -> Path:
 
 
 def _scored(root: Path) -> Run:
-    """Open a run that may be given a score."""
+    """Open a run that may be reported on."""
     from milanx.runs import open_run
 
     opened = open_run(root)
     if opened.demonstration:
         raise InputError(
-            "no score is given for the built-in images",
+            "no protocol is run on the built-in images",
             "they are a demonstration and hold few concepts",
             "probe with photos of your own; p1 needs labelled ones",
         )

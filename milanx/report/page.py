@@ -55,6 +55,8 @@ def write_page(run: Run) -> Path:
         describer=(run.settings.get("describer") or {}).get("name", "none"),
         images=run.settings.get("images", {}).get("count", 0),
         demonstration=run.demonstration,
+        scored=any(row["score"] is not None for row in run.rows),
+        score=run.settings.get("score") or {},
         concepts=run.concepts,
         layers=list(dict.fromkeys(row["layer"] for row in run.rows)),
         credits=credits,
@@ -93,6 +95,8 @@ def _units(run: Run) -> list[dict[str, Any]]:
         entries.append({
             "l": row["layer"], "u": row["unit"], "s": row["sign"], "t": row["description"],
             "st": row["status"], "p": _rounded(row["pmi"]), "sc": _rounded(row["score"]),
+            "si": [_rounded(end) for end in row["score_interval"] or ()],
+            "sr": row["score_reason"] or "",
             "c": [[c["text"], *(_rounded(c[figure]) for figure in FIGURES)]
                   for c in row["candidates"]],
             "w": [list(astuple(reason)) for reason in reasons(row)],

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 SHOWN = 20  # units of a run that are printed; the page has them all
 DEMONSTRATION = (
     "These are the built-in images, a demonstration: some 270 photos hold few concepts, so "
-    "descriptions lean to them, and no score is given."
+    "descriptions lean to them."
+)
+SCORE = (
+    "score: correlation of what the text foretells with what the unit does on {photos} distinct "
+    "images kept aside (95 % interval); it is no probability of being right."
 )
 
 
@@ -72,27 +76,39 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
+def score_cell(score: float | None, interval: Sequence[float] | None) -> str:
+    """Return a score with its interval, as tables show it; empty without one."""
+    if score is None:
+        return ""
+    return f"{score:.2f}" + (f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "")
+
+
 def print_run(run: Run, page: Path | None) -> None:
     """Print the first units of a run, and where the rest is."""
     console = Console()
     table = Table(title=f"{run.target}: {len(run)} units", title_justify="left")
-    columns = ["unit", "description", "next best"] + ["PMI"] * (not run.demonstration)
+    scored = any(row["score"] is not None for row in run.rows)
+    columns = ["unit", "description", "next best"] + ["score"] * scored
     for name in columns:
-        table.add_column(name, justify="right" if name == "PMI" else "left")
+        table.add_column(name, justify="right" if name == "score" else "left",
+                         no_wrap=name == "score")  # fmt: skip
     for row in run.rows[:SHOWN]:
         sign = "-" if row["sign"] == "-" else ""
         others = [c["text"] for c in row["candidates"][1:3]]
         text = row["description"] or f"({row['status']})"
         cells = [f"{row['layer']}:{sign}{row['unit']}", escape(text), escape(", ".join(others))]
-        table.add_row(*cells, *([] if run.demonstration else [_number(row["pmi"])]))
+        table.add_row(*cells, *[score_cell(row["score"], row["score_interval"])] * scored)
     console.print(table)
     counts: dict[str, int] = {}
     for row in run.rows:
         counts[row["status"]] = counts.get(row["status"], 0) + 1
     console.print(", ".join(f"{n} {status}" for status, n in counts.items()), highlight=False)
-    if not run.demonstration:
-        console.print("Scores rank the texts of one unit; none is a probability of being right.")
-    else:
+    if scored:
+        photos = (run.settings.get("score") or {}).get("photos")
+        console.print(SCORE.format(photos=photos), highlight=False)
+    elif why := (run.settings.get("score") or {}).get("reason"):
+        console.print(f"No scores: {why}.", highlight=False)
+    if run.demonstration:
         console.print(DEMONSTRATION)
         console.print(f"They hold: {'; '.join(run.concepts)}.", highlight=False)
     if page is not None:
@@ -109,6 +125,10 @@ def print_unit(run: Run, view: UnitView) -> None:
         f"{escape(view.description) or view.status}",
         highlight=False,
     )
+    if view.score is not None:
+        console.print(f"score {score_cell(view.score, view.score_interval)}", highlight=False)
+    elif view.score_reason:
+        console.print(f"no score: {view.score_reason}", highlight=False)
     table = Table()
     for name in ("candidate", "rank", "PMI", "log p(d|E)", "log p(d)"):
         table.add_column(name, justify="left" if name == "candidate" else "right")

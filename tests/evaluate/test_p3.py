@@ -18,14 +18,15 @@ from torch import nn
 import milanx
 from milanx.describing.describer import Description
 from milanx.errors import FormatError, InputError
-from milanx.evaluate.p3 import correlate as co
-from milanx.evaluate.p3.aside import read_probe
+from milanx.evaluate.p3 import resampling as rs
+from milanx.evaluate.p3.aside import read_probe, run_features
 from milanx.evaluate.p3.simulate import LayerScores
-from milanx.evaluate.p3.simulator import Simulator, image_features
 from milanx.evaluate.protocols import Asked, run_protocols
 from milanx.files import read_json
 from milanx.pipeline import extract
 from milanx.runs import write_units
+from milanx.scoring import correlate as co
+from milanx.scoring.simulator import Simulator
 from milanx.train.recipe import Data, EncoderSettings, PhotoData, Recipe
 from milanx.train.stages.simulator import simulator_spec, train_simulator
 from tests.helpers import PREPROCESS, write_parquet
@@ -63,7 +64,7 @@ def test_correlations_are_within_source() -> None:
 def test_spearman_and_auroc() -> None:
     similarity, activations = planted()
     activations = np.maximum(activations, 2)  # ties, as rectifiers make them
-    ranks = co.correlations(co.ranked(similarity, ORIGIN), co.ranked(activations, ORIGIN), ORIGIN)
+    ranks = co.correlations(rs.ranked(similarity, ORIGIN), rs.ranked(activations, ORIGIN), ORIGIN)
     assert ranks == pytest.approx(
         by_source(lambda a, b: spearmanr(a, b)[0], similarity, activations)
     )
@@ -73,7 +74,7 @@ def test_spearman_and_auroc() -> None:
         marked = true > np.sort(true)[::-1][count]
         return float(roc_auc_score(marked, guess))
 
-    assert co.aurocs(similarity, activations, ORIGIN) == pytest.approx(
+    assert rs.aurocs(similarity, activations, ORIGIN) == pytest.approx(
         by_source(area, similarity, activations), abs=1e-6
     )
 
@@ -83,7 +84,7 @@ def test_top_images_where_values_tie() -> None:
     values[0, :5] = 6.0  # more images reach the maximum than 5 %
     values[1, 7] = 1.0  # fewer images than 5 % are above zero
     values[2] = np.arange(40)
-    marked = co.top_images(values)
+    marked = rs.top_images(values)
     assert marked.sum(1).tolist() == [5, 1, 2]
     assert marked[1, 7]
     assert marked[2, 38:].all()
@@ -136,7 +137,7 @@ def test_the_table_holds_what_each_pair_gives_alone() -> None:
     fold = np.arange(12) % 4
     sigmoids = co.fit_sigmoids(similarity, activations, fold)
     texts = np.random.default_rng(1).normal(0, 0.05, (7, 120))
-    table = co.correlation_table(texts, activations, ORIGIN, sigmoids, fold)
+    table = rs.correlation_table(texts, activations, ORIGIN, sigmoids, fold)
     for unit in range(12):
         prediction = sigmoids[fold[unit]](texts)
         alone = co.correlations(prediction, np.tile(activations[unit], (7, 1)), ORIGIN)
@@ -150,7 +151,7 @@ def drawn(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 def test_draws_are_scores_of_resampled_units_and_images() -> None:
     similarity, activations = planted(10)
-    resampling = co.Resampling(10, ORIGIN, seed=5, draws=6)
+    resampling = rs.Resampling(10, ORIGIN, seed=5, draws=6)
     correlation = resampling.correlation(similarity, activations)
     pooled = resampling.correlation(similarity, activations, pooled=True)
     for draw in range(6):
@@ -166,7 +167,7 @@ def test_draws_are_scores_of_resampled_units_and_images() -> None:
 
 def test_drawn_auroc() -> None:
     similarity, activations = planted(4)
-    resampling = co.Resampling(4, ORIGIN, seed=5, draws=4)
+    resampling = rs.Resampling(4, ORIGIN, seed=5, draws=4)
     found = resampling.auroc(similarity, activations)
     for draw in range(4):
         total = 0.0
@@ -174,7 +175,7 @@ def test_drawn_auroc() -> None:
             for source in (0, 1):
                 here = source == ORIGIN
                 counts = resampling.images[draw, here].astype(int)
-                marked = np.repeat(co.top_images(activations[:, here])[unit], counts)
+                marked = np.repeat(rs.top_images(activations[:, here])[unit], counts)
                 guess = np.repeat(similarity[unit, here], counts)
                 area = roc_auc_score(marked, guess) if 0 < marked.sum() < len(marked) else 0.5
                 total += resampling.units[draw, unit] * area / 2
@@ -185,7 +186,7 @@ def test_drawn_shuffled_is_the_mean_over_all_texts() -> None:
     similarity, activations = planted(6)
     columns, fold = np.array([0, 1, 1, 2, 3, 3]), np.arange(6) % 2
     predictions = [expit(4 * similarity[:4]), expit(9 * similarity[:4] - 2)]
-    resampling = co.Resampling(6, ORIGIN, seed=2, draws=3)
+    resampling = rs.Resampling(6, ORIGIN, seed=2, draws=3)
     found = resampling.shuffled(predictions, columns, activations, fold)
     for draw in range(3):
         units = np.repeat(np.arange(6), resampling.units[draw].astype(int))
@@ -351,16 +352,16 @@ def test_from_photos_to_a_report(simulator: Path, tmp_path: Path) -> None:
 def test_moved_and_changed_images_are_said(loaded: Simulator, tmp_path: Path) -> None:
     run = make_run(tmp_path, RIGHT)
     source = tmp_path / "shapes.parquet"
-    found = image_features(loaded, run, [3, 5], [str(source)])
+    found = run_features(loaded, run, [3, 5], [str(source)])
     moved = source.rename(tmp_path / "moved.parquet")
-    assert (image_features(loaded, run, [3, 5]) == found).all()  # kept: no image is read
+    assert (run_features(loaded, run, [3, 5]) == found).all()  # kept: no image is read
     with pytest.raises(InputError, match="--images"):
-        image_features(loaded, run, [3, 6])
-    later = image_features(loaded, run, [5, 3], [str(moved)])
+        run_features(loaded, run, [3, 6])
+    later = run_features(loaded, run, [5, 3], [str(moved)])
     assert later == pytest.approx(found[::-1], abs=1e-2)
     changed = write_parquet(tmp_path / "other.parquet", photos(110, 9)[0])
     with pytest.raises(InputError, match="2 of 2 images of the run are not among these"):
-        image_features(loaded, run, [3, 6], [str(changed)])
+        run_features(loaded, run, [3, 6], [str(changed)])
 
 
 def test_what_cannot_be_scored_is_said(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from milanx.evaluate.common.rows import FOLDS, PERMUTATIONS, constant_choice, folds, shuffled_mean
+from milanx.evaluate.common.rows import PERMUTATIONS, constant_choice, shuffled_mean
+from milanx.measures.folds import FOLDS, folds
 
 
 def test_folds_are_alike_and_cover_all() -> None:

@@ -31,7 +31,6 @@ FORMAT, VERSION = "milanx-audit", 1
 LEVEL = 0.05  # of the false discovery rate
 SHOWN = 15  # exemplars of a finding
 NO_SCORE = "this run measured no score of its descriptions"
-DEMONSTRATION = "the built-in images are a demonstration: no score is given on them"
 
 
 @dataclass(frozen=True)
@@ -281,7 +280,7 @@ def _gather(
     findings = []
     for rule, row, hit in pairs:
         score = row.get("score")
-        why = "" if score is not None else (DEMONSTRATION if run.demonstration else NO_SCORE)
+        why = "" if score is not None else (row.get("score_reason") or NO_SCORE)
         exemplars = tuple(
             {"image": int(i), "path": table[int(i)]["path"], "activation": float(a)}
             for i, a in list(zip(row["images"], row["activations"], strict=True))[:SHOWN]

@@ -7,15 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from milanx.measures.folds import folds
 from milanx.measures.intervals import paired
 
 PERMUTATIONS = 100
-FOLDS = 5
-
-
-def folds(n: int, seed: int = 0) -> np.ndarray:
-    """Assign ``n`` units to at most five folds of like size, int [n]."""
-    return np.random.default_rng(seed).permutation(n) % min(FOLDS, max(n, 1))
 
 
 def shuffled_mean(table: np.ndarray, columns: np.ndarray, seed: int = 0) -> np.ndarray:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from milanx.errors import InputError
-from milanx.evaluate.p3.simulator import BUILTIN, Simulator, image_features
+from milanx.images.preprocess import Preprocess
+from milanx.images.probe import ProbeImages, open_images
 from milanx.progress import Reporter, Silent
 from milanx.runs import Run
+from milanx.scoring.features import image_features
+from milanx.scoring.simulator import BUILTIN, Simulator
 
 MIN_ASIDE = 150  # kept-aside images that a source needs to be reported without a warning
 MIN_SOURCE = 20  # a source with fewer says nothing and is left out
@@ -74,7 +77,7 @@ def read_probe(
     """
     if run.demonstration:
         raise InputError(
-            "no score is given for the built-in images",
+            "no protocol is run on the built-in images",
             "they are a demonstration and hold few concepts",
             "probe with photos of your own",
         )
@@ -91,7 +94,7 @@ def read_probe(
     with (progress or Silent()).stage("encode images", len(aside) + len(search)) as bar:
         sets = [
             ImageSet(np.array(indices), np.array([codes[table[i]["source"]] for i in indices]),
-                     image_features(simulator, run, indices, images, bar.advance))
+                     run_features(simulator, run, indices, images, bar.advance))
             for indices in (aside, search)
         ]  # fmt: skip
     return Probe(simulator, sets[0], sets[1], names, notes)
@@ -123,3 +126,72 @@ def _split(run: Run, seed: int) -> tuple[list[int], list[int], tuple[str, ...], 
     if len(search) > SEARCHED:
         search = np.sort(np.random.default_rng(seed).permutation(search)[:SEARCHED])
     return [i for n in names for i in kept[n]], search.tolist(), names, tuple(notes)
+
+
+def run_features(
+    simulator: Simulator,
+    run: Run,
+    indices: Sequence[int],
+    images: Sequence[str] = (),
+    advance: Callable[[int], None] = lambda n: None,
+) -> np.ndarray:
+    """Encode some of a run's probe images, as its target saw them, float16 [n, c].
+
+    Args:
+        simulator: what encodes.
+        run: whose images; they are read again from their sources.
+        indices: of the images.
+        images: where the sources lie now; where the run says when empty.
+        advance: told how many more are done.
+
+    Raises:
+        InputError: images that are not found again.
+    """
+    values = run.settings["target"]["preprocess"]
+    resize = values["resize"]
+    preprocess = Preprocess(
+        tuple(values["size"]), tuple(resize) if isinstance(resize, list) else resize,
+        values["interpolation"], tuple(values["mean"]), tuple(values["std"]),
+    )  # fmt: skip
+    table = run.store.image_table()
+    wanted = [table[i]["fingerprint"] for i in indices]
+
+    def find() -> tuple[ProbeImages, list[int]]:
+        probe = _reopen(run, images)
+        return probe, _places(run, probe, wanted)
+
+    return image_features(simulator, preprocess, wanted, find, advance)
+
+
+def _reopen(run: Run, images: Sequence[str]) -> ProbeImages:
+    """Open a run's sources again."""
+    specs = list(images) or [str(s["path"]) for s in run.sources if s.get("path")]
+    names = ", ".join(str(s["name"]) for s in run.sources)
+    if len(specs) < len(run.sources):
+        raise InputError(
+            "P3 reads the images that were kept aside again",
+            f"the run does not say where its sources lie ({names})",
+            "name all of them: --images FILE.parquet",
+        )
+    gone = [s for s in specs if not Path(s).exists()]
+    if gone:
+        raise InputError(
+            f"no images at {gone[0]}",
+            f"the run's images ({names}) have moved",
+            "say where they lie now: --images FILE.parquet",
+        )
+    return open_images(specs)
+
+
+def _places(run: Run, probe: ProbeImages, wanted: Sequence[str]) -> list[int]:
+    """Find images by the fingerprint of their bytes."""
+    known = {record.fingerprint: record.index for record in probe.records}
+    missing = sum(w not in known for w in wanted)
+    if missing:
+        names = ", ".join(str(s["name"]) for s in run.sources)
+        raise InputError(
+            f"{missing} of {len(wanted)} images of the run are not among these",
+            "their bytes are not those that the target was shown",
+            f"give the very sources of the run ({names}): --images FILE.parquet",
+        )
+    return [known[w] for w in wanted]

@@ -18,14 +18,14 @@ import numpy as np
 
 from milanx.errors import InputError
 from milanx.evaluate.common.rows import signed
-from milanx.evaluate.p3 import correlate as co
 from milanx.evaluate.p3.aside import Probe, read_probe
 from milanx.evaluate.p3.simulate import LayerScores, Row
-from milanx.evaluate.p3.simulator import BUILTIN, Simulator
 from milanx.files import fingerprint
 from milanx.measures.intervals import holm, p_value, with_interval
 from milanx.progress import Reporter, Silent
 from milanx.runs import Run, likeliest, open_run
+from milanx.scoring import correlate as co
+from milanx.scoring.simulator import BUILTIN, Simulator
 
 
 def layer_scores(

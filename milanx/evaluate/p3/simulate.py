@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from milanx.evaluate.common.rows import constant_choice, folds, shuffled_mean
-from milanx.evaluate.p3 import correlate as co
+from milanx.evaluate.common.rows import constant_choice, shuffled_mean
+from milanx.evaluate.p3 import resampling as rs
+from milanx.measures.folds import folds
 from milanx.measures.intervals import with_interval
+from milanx.scoring import correlate as co
 
 Similarities = Callable[[Sequence[str]], np.ndarray]
 
@@ -42,7 +44,7 @@ class LayerScores:
         self.search, self.search_sources = np.asarray(search, np.float64), search_sources
         self.similar_aside, self.similar_search = similar_aside, similar_search
         self.fold, self.seed = folds(len(aside), seed), seed
-        self.resampling = co.Resampling(len(aside), sources, seed)
+        self.resampling = rs.Resampling(len(aside), sources, seed)
 
     def sigmoids(self, texts: Sequence[str]) -> list[co.Sigmoid]:
         """Fit the sigmoid of each fold on the other folds' texts, one a unit."""
@@ -57,7 +59,7 @@ class LayerScores:
 
     def best_texts(self, vocabulary: Sequence[str], sigmoids: list[co.Sigmoid]) -> list[str]:
         """Find for each unit the text that correlates best on the images searched."""
-        table = co.correlation_table(self.similar_search(vocabulary), self.search,
+        table = rs.correlation_table(self.similar_search(vocabulary), self.search,
                                      self.search_sources, sigmoids, self.fold)  # fmt: skip
         return [vocabulary[i] for i in table.argmax(1)]
 
@@ -65,9 +67,9 @@ class LayerScores:
         """Measure predictions [u, n]."""
         sources, draws = self.sources, self.resampling
         own = co.correlations(predictions, self.aside, sources)
-        guess, true = co.ranked(predictions, sources), co.ranked(self.aside, sources)
+        guess, true = rs.ranked(predictions, sources), rs.ranked(self.aside, sources)
         rank = co.correlations(guess, true, sources)
-        area = co.aurocs(predictions, self.aside, sources)
+        area = rs.aurocs(predictions, self.aside, sources)
         drawn = draws.correlation(predictions, self.aside)
         figures: dict[str, Any] = {
             "correlation": with_interval(own.mean(), drawn),
@@ -88,7 +90,7 @@ class LayerScores:
         """Measure the best single text of other units, and the texts dealt out at random."""
         distinct, columns = _distinct(texts)
         similarity = self.similar_aside(distinct)
-        table = co.correlation_table(similarity, self.aside, self.sources, sigmoids, self.fold)
+        table = rs.correlation_table(similarity, self.aside, self.sources, sigmoids, self.fold)
         single = [distinct[i] for i in constant_choice(table, self.seed)]
         mean = shuffled_mean(table, columns, self.seed)
         everything = [np.nan_to_num(sigmoid(similarity)) for sigmoid in sigmoids]

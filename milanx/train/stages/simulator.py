@@ -1,7 +1,7 @@
 """The simulator of P3: a projection between frozen towers that no describer uses.
 
 The same training as the describer's small CLIP, on another image tower's features. It is written
-as a folder that `milanx.evaluate.p3.simulator.Simulator.load` reads.
+as a folder that `milanx.scoring.simulator.Simulator.load` reads.
 """
 
 from __future__ import annotations

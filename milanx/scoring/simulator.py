@@ -9,26 +9,20 @@ open_clip model takes its place by name.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from milanx.errors import FormatError, InputError, MissingWeights, did_you_mean
-from milanx.files import atomic_path, cache_dir, fingerprint, fingerprint_file, read_json
-
-if TYPE_CHECKING:
-    from milanx.images.preprocess import Preprocess
-    from milanx.images.probe import ProbeImages
-    from milanx.runs import Run
+from milanx.files import fingerprint, fingerprint_file, read_json
 
 BUILTIN = "builtin"
 FORMAT, VERSION = "milanx simulator", 1
-BATCH = 32
 TEXTS_AT_ONCE = 256  # texts of a step
 
 
@@ -197,97 +191,3 @@ class OpenClip(Simulator):
             for i in range(0, len(texts), TEXTS_AT_ONCE)
         ]
         return F.normalize(torch.cat(parts).float(), dim=-1)
-
-
-def image_features(
-    simulator: Simulator,
-    run: Run,
-    indices: Sequence[int],
-    images: Sequence[str] = (),
-    advance: Callable[[int], None] = lambda n: None,
-) -> np.ndarray:
-    """Encode some of a run's probe images, as its target saw them, float16 [n, c].
-
-    Kept in the cache by the images, the target's preprocessing and the simulator's features.
-
-    Args:
-        simulator: what encodes.
-        run: whose images; they are read again from their sources.
-        indices: of the images.
-        images: where the sources lie now; where the run says when empty.
-        advance: told how many more are done.
-
-    Raises:
-        InputError: images that are not found again.
-    """
-    from milanx.images.preprocess import Preprocess
-
-    values = run.settings["target"]["preprocess"]
-    resize = values["resize"]
-    preprocess = Preprocess(
-        tuple(values["size"]), tuple(resize) if isinstance(resize, list) else resize,
-        values["interpolation"], tuple(values["mean"]), tuple(values["std"]),
-    )  # fmt: skip
-    table = run.store.image_table()
-    wanted = [table[i]["fingerprint"] for i in indices]
-    key = fingerprint(simulator.features_key, [preprocess.size, preprocess.resize,
-                                               preprocess.interpolation], wanted)  # fmt: skip
-    path = cache_dir("simulator", f"{key}.npy")
-    if path.is_file():
-        advance(len(indices))
-        return np.load(path, allow_pickle=False)
-    probe = _reopen(run, images)
-    made = _encode(simulator, probe, _places(run, probe, wanted), preprocess, advance)
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.save(file, made, allow_pickle=False)
-    return made
-
-
-def _encode(
-    simulator: Simulator,
-    probe: ProbeImages,
-    places: list[int],
-    preprocess: Preprocess,
-    advance: Callable[[int], None],
-) -> np.ndarray:
-    parts = []
-    for views, indices in probe.iterate(places, preprocess, BATCH):
-        parts.append(simulator.features(views).numpy().astype(np.float16))
-        advance(len(indices))
-    return np.concatenate(parts)
-
-
-def _reopen(run: Run, images: Sequence[str]) -> ProbeImages:
-    """Open a run's sources again."""
-    from milanx.images.probe import open_images
-
-    specs = list(images) or [str(s["path"]) for s in run.sources if s.get("path")]
-    names = ", ".join(str(s["name"]) for s in run.sources)
-    if len(specs) < len(run.sources):
-        raise InputError(
-            "P3 reads the images that were kept aside again",
-            f"the run does not say where its sources lie ({names})",
-            "name all of them: --images FILE.parquet",
-        )
-    gone = [s for s in specs if not Path(s).exists()]
-    if gone:
-        raise InputError(
-            f"no images at {gone[0]}",
-            f"the run's images ({names}) have moved",
-            "say where they lie now: --images FILE.parquet",
-        )
-    return open_images(specs)
-
-
-def _places(run: Run, probe: ProbeImages, wanted: Sequence[str]) -> list[int]:
-    """Find images by the fingerprint of their bytes."""
-    known = {record.fingerprint: record.index for record in probe.records}
-    missing = sum(w not in known for w in wanted)
-    if missing:
-        names = ", ".join(str(s["name"]) for s in run.sources)
-        raise InputError(
-            f"{missing} of {len(wanted)} images of the run are not among these",
-            "their bytes are not those that the target was shown",
-            f"give the very sources of the run ({names}): --images FILE.parquet",
-        )
-    return [known[w] for w in wanted]

@@ -1,0 +1,236 @@
+"""The score of every description of a run: does the text foretell the unit on images kept aside?
+
+The Pearson correlation, within each source, of the unit's spatial maximum with what a simulator
+predicts from the text alone, s = sigmoid(a * similarity(text, image) + b), a > 0. One pair a, b a
+layer, fitted on other units and on the searched images: nothing is fitted on the unit, and no image
+kept aside took part in its exemplars. The interval is a percentile bootstrap over photographs:
+images of one group (crops and near-duplicates) are drawn together.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from milanx.errors import MissingWeights
+from milanx.measures.folds import folds
+from milanx.measures.intervals import CROSSED_DRAWS, resampled_counts
+from milanx.progress import Reporter, Silent
+from milanx.scoring import correlate as co
+from milanx.scoring.features import image_features
+from milanx.scoring.simulator import BUILTIN, Simulator
+
+if TYPE_CHECKING:
+    from milanx.exemplars.store import ExemplarStore
+    from milanx.images.probe import ProbeImages
+    from milanx.targets.zoo import Target
+
+MIN_PHOTOS = 50  # distinct ones kept aside, below which nothing is said
+MIN_SOURCE = 20  # images kept aside of a source, below which it is left out
+ASIDE = 600  # images kept aside that are looked at, drawn by seed where there are more
+SEARCHED = 100  # searched images on which a layer's slope is fitted
+UNITS_AT_ONCE = 1024  # whose draws are in memory at a time
+
+UnitKey = tuple[str, int, str]  # layer, unit, sign
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well one text foretells its unit.
+
+    Attributes:
+        value: correlation, -1 to 1; None where it cannot be measured.
+        interval: its 95 % interval.
+        reason: why there is none; empty where there is one.
+    """
+
+    value: float | None = None
+    interval: tuple[float, float] | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of a run.
+
+    Attributes:
+        units: one for each unit and sign.
+        facts: for ``run.json``: the simulator, how many images and photographs of which sources,
+            or the reason why nothing is scored.
+    """
+
+    units: dict[UnitKey, Score]
+    facts: dict[str, Any]
+
+    @classmethod
+    def none(cls, keys: Iterable[UnitKey], reason: str) -> Scores:
+        """Return no score for any unit, and why."""
+        return cls({key: Score(reason=reason) for key in keys}, {"reason": reason})
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Images that texts are scored on, or a slope is fitted on.
+
+    Attributes:
+        indices: int64 [n].
+        sources: number of each image's source, int [n].
+        groups: number of each image's photograph, int [n].
+    """
+
+    indices: np.ndarray
+    sources: np.ndarray
+    groups: np.ndarray
+
+
+def score_texts(
+    texts: Mapping[UnitKey, str],
+    store: ExemplarStore,
+    images: ProbeImages,
+    target: Target,
+    *,
+    simulator: Simulator | str = BUILTIN,
+    seed: int = 0,
+    progress: Reporter | None = None,
+) -> Scores:
+    """Score the descriptions of a run.
+
+    Args:
+        texts: of each unit and sign; empty for one that is not described.
+        store: its exemplars.
+        images: its probe images, opened.
+        target: whose views they become.
+        simulator: one, or what `Simulator.load` takes.
+        seed: of folds, of the images drawn where there are many, and of the draws.
+        progress: told about encoding.
+
+    Returns:
+        A score or a reason for every unit: what the images lack is no error.
+    """
+    table = store.image_table()
+    names = _sources(table)
+    aside = _some(table, names, "aside", ASIDE, seed)
+    searched = _some(table, names, "exemplars", SEARCHED, seed)
+    photos = len(np.unique(aside.groups))
+    if photos < MIN_PHOTOS or not len(searched.indices):
+        return Scores.none(texts, f"only {photos} distinct photos were kept aside; a score needs "
+                                  f"{MIN_PHOTOS}: probe with more photos")  # fmt: skip
+    try:
+        judge = simulator if isinstance(simulator, Simulator) else Simulator.load(simulator)
+    except MissingWeights as error:
+        return Scores.none(texts, f"{error.what}: {error.why}")
+    if judge.tower is not None and judge.tower == target.name:
+        return Scores.none(texts, f"the image tower of {judge.name}, which scores, is the target "
+                                  "itself")  # fmt: skip
+    with (progress or Silent()).stage("score", len(aside.indices) + len(searched.indices)) as bar:
+        features = [
+            image_features(
+                judge, target.preprocess, [table[i]["fingerprint"] for i in some.indices],
+                partial(_places, images, some), bar.advance,
+            ) for some in (aside, searched)
+        ]  # fmt: skip
+        found: dict[UnitKey, Score] = {}
+        for layer in dict.fromkeys(layer for layer, _, _ in texts):
+            here = {key: text for key, text in texts.items() if key[0] == layer}
+            found |= _layer(here, store, judge, (aside, searched), features, seed)
+    facts = {"simulator": judge.name, "fingerprint": judge.fingerprint,
+             "shared": list(judge.shared), "images": len(aside.indices), "photos": photos,
+             "sources": names, "seed": seed}  # fmt: skip
+    return Scores(found, facts)
+
+
+def _places(images: ProbeImages, some: _Images) -> tuple[ProbeImages, list[int]]:
+    return images, some.indices.tolist()
+
+
+def _sources(table: list[dict[str, Any]]) -> list[str]:
+    """Return the sources of which enough images were kept aside, and some searched."""
+    kept = Counter(row["source"] for row in table if row["split"] == "aside")
+    searched = {row["source"] for row in table if row["split"] != "aside"}
+    return [name for name, count in kept.items() if count >= MIN_SOURCE and name in searched]
+
+
+def _some(
+    table: list[dict[str, Any]], names: list[str], split: str, most: int, seed: int
+) -> _Images:
+    """Return at most so many images of one side of the split."""
+    rows = [row for row in table if (row["split"] == "aside") == (split == "aside")
+            and row["source"] in names]  # fmt: skip
+    if len(rows) > most:
+        drawn = np.random.default_rng(seed).permutation(len(rows))[:most]
+        rows = [rows[i] for i in np.sort(drawn)]
+    groups = np.unique([f"{row['source']}/{row['group']}" for row in rows], return_inverse=True)[1]
+    return _Images(np.array([row["index"] for row in rows], np.int64),
+                   np.array([names.index(row["source"]) for row in rows], np.int64),
+                   np.asarray(groups, np.int64))  # fmt: skip
+
+
+def _layer(
+    texts: dict[UnitKey, str],
+    store: ExemplarStore,
+    judge: Simulator,
+    sides: tuple[_Images, _Images],
+    features: list[np.ndarray],
+    seed: int,
+) -> dict[UnitKey, Score]:
+    """Score the units of one layer."""
+    layer = next(iter(texts))[0]
+    found: dict[UnitKey, Score] = {}
+    if not store.has_maxima(layer):
+        return {key: Score(reason="the run has no record of every image") for key in texts}
+    for key, text in texts.items():
+        if key[2] == "-":
+            found[key] = Score(reason="of the low side (-) there is no record of every image")
+        elif not text:
+            found[key] = Score(reason="it has no description")
+    keys = [key for key in texts if key not in found]
+    if not keys:
+        return found
+    columns = [store.column(layer, unit) for _, unit, _ in keys]
+    aside, searched = (np.asarray(store.maxima(layer)[side.indices], np.float64)[:, columns].T
+                       for side in sides)  # fmt: skip
+    varies: np.ndarray = np.asarray(co.varying(aside, sides[0].sources).any(1))
+    for key in (key for key, varied in zip(keys, varies, strict=True) if not varied):
+        found[key] = Score(reason="it gives one value on all images kept aside")
+    keys = [key for key, varied in zip(keys, varies, strict=True) if varied]
+    if not keys:
+        return found
+    distinct, own = np.unique([texts[key] for key in keys], return_inverse=True)
+    fold = folds(len(keys), seed)
+    on_aside, on_searched = (judge.similarity(distinct.tolist(), part)[own] for part in features)
+    sigmoids = co.fit_sigmoids(on_searched, searched[varies], fold)
+    predictions = co.predict(on_aside, sigmoids, fold)
+    values, low, high = _intervals(predictions, aside[varies], sides[0], seed)
+    for key, *figures in zip(keys, values, low, high, strict=True):
+        value, *interval = (float(f) for f in figures)
+        found[key] = Score(value, (interval[0], interval[1]))
+    return found
+
+
+def _intervals(
+    predictions: np.ndarray, activations: np.ndarray, side: _Images, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return correlations and the ends of their intervals, each [u].
+
+    Photographs are drawn within their source; a draw in which one image stands for a source counts
+    that source as 0.
+    """
+    rng = np.random.default_rng(seed)
+    counts = np.zeros((CROSSED_DRAWS, len(side.sources)), np.float32)
+    for source in np.unique(side.sources):
+        here = np.flatnonzero(side.sources == source)
+        photos, which = np.unique(side.groups[here], return_inverse=True)
+        counts[:, here] = resampled_counts(len(photos), CROSSED_DRAWS, rng)[:, which]
+    values = co.correlations(predictions, activations, side.sources)
+    ends = []
+    for start in range(0, len(values), UNITS_AT_ONCE):
+        part = slice(start, start + UNITS_AT_ONCE)
+        drawn = co.weighted_correlations(predictions[part], activations[part], side.sources, counts)
+        ends.append(np.percentile(drawn, [2.5, 97.5], axis=0))
+    low, high = np.concatenate(ends, 1)
+    return values, low, high

@@ -1,0 +1,54 @@
+"""Images as a simulator's features, kept in the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from milanx.files import atomic_path, cache_dir, fingerprint
+from milanx.scoring.simulator import Simulator
+
+if TYPE_CHECKING:
+    from milanx.images.preprocess import Preprocess
+    from milanx.images.probe import ProbeImages
+
+BATCH = 32
+Places = tuple["ProbeImages", Sequence[int]]
+
+
+def image_features(
+    simulator: Simulator,
+    preprocess: Preprocess,
+    wanted: Sequence[str],
+    find: Callable[[], Places],
+    advance: Callable[[int], None] = lambda n: None,
+) -> np.ndarray:
+    """Encode images as a target saw them, float16 [n, c].
+
+    Kept in the cache by the images, the target's preprocessing and the simulator's features.
+
+    Args:
+        simulator: what encodes.
+        preprocess: the target's.
+        wanted: fingerprints of the images.
+        find: gives the images and the place of each that is wanted; not called where the cache has
+            them all.
+        advance: told how many more are done.
+    """
+    key = fingerprint(simulator.features_key, [preprocess.size, preprocess.resize,
+                                               preprocess.interpolation], wanted)  # fmt: skip
+    path = cache_dir("simulator", f"{key}.npy")
+    if path.is_file():
+        advance(len(wanted))
+        return np.load(path, allow_pickle=False)
+    images, places = find()
+    parts = []
+    for views, indices in images.iterate(places, preprocess, BATCH):
+        parts.append(simulator.features(views).numpy().astype(np.float16))
+        advance(len(indices))
+    made = np.concatenate(parts)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, made, allow_pickle=False)
+    return made
