@@ -236,7 +236,7 @@ def describe(
     from milanx.describing.describer import Describer
     from milanx.exemplars.request import ExtractSettings, Request
     from milanx.runs import open_run, write_scores, write_units
-    from milanx.scoring.column import Scores
+    from milanx.scoring.column import NOT_ASKED, Scores
 
     request = Request(
         target=model, layers=_layers(model, layers), images=_several(images), units=units,
@@ -257,14 +257,15 @@ def describe(
     known = _described(made, facts)
     if known is not None:
         timed.say(f"described before with the same describer and settings: {made.out}")
-        if score and "simulator" not in (known.settings.get("score") or {}):
+        before = known.settings.get("score") or {"reason": NOT_ASKED}
+        if score and before.get("reason") == NOT_ASKED:
             scores = _score(made, {(u.layer, u.unit, u.sign): u.description for u in known}, timed)
             write_scores(known, scores.units)
             _write_run(made, timed, facts, scores.facts)
         return open_run(made.out)
     found = way.describe(made.store, timed)
     texts = {(d.layer, d.unit, d.sign): d.text for d in found}
-    scores = _score(made, texts, timed) if score else Scores.none(texts, "--no-score was given")
+    scores = _score(made, texts, timed) if score else Scores.none(texts, NOT_ASKED)
     for report in made.out.glob("evaluation-*.json"):  # of other descriptions
         if format_of(report) == EVALUATION:
             report.unlink()

@@ -380,11 +380,7 @@ def _scored(run: Run, found: list[Chosen], selection: Selection) -> tuple[list[C
     if selection.min_score is None:
         return found, []
     if found and all(c.score is None for c in found):
-        why = (
-            "the built-in images are a demonstration, for which none is given"
-            if run.demonstration
-            else "none of the units found has one"
-        )
+        why = (run.settings.get("score") or {}).get("reason") or "none of the units found has one"
         raise InputError(
             f"{run.root} has no scores",
             why,

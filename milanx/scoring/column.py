@@ -36,6 +36,8 @@ ASIDE = 600  # images kept aside that are looked at, drawn by seed where there a
 SEARCHED = 100  # searched images on which a layer's slope is fitted
 UNITS_AT_ONCE = 1024  # whose draws are in memory at a time
 
+NOT_ASKED = "--no-score was given"
+
 UnitKey = tuple[str, int, str]  # layer, unit, sign
 
 

@@ -26,7 +26,7 @@ TEXTS = {
 
 
 def make_run(
-    root: Path, texts: Any = TEXTS, scores: dict | None = None, demonstration: bool = False
+    root: Path, texts: Any = TEXTS, scores: dict | None = None, reason: str | None = None
 ) -> Run:
     rows = [
         {
@@ -46,7 +46,8 @@ def make_run(
         {
             "target": {"name": "tiny", "fingerprint": "0"},
             "layers": [],
-            "images": {"sources": [{"demonstration": demonstration}]},
+            "images": {"sources": []},
+            "score": {"reason": reason} if reason else None,
         },
     )
     write_table(
@@ -119,9 +120,9 @@ def test_at_most_so_many_by_strength_then_score(tmp_path: Path) -> None:
 def test_a_run_without_scores_refuses_a_least_score(run: Run, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no scores"):
         choose(run, Selection(match=("text",), min_score=0.1))
-    built_in = make_run(tmp_path / "other", scores={("a", 0): 0.2}, demonstration=True)
-    with pytest.raises(InputError, match="demonstration"):
-        choose(built_in, Selection(match=("text",), min_score=0.1))
+    few = make_run(tmp_path / "other", reason="only 12 distinct photos were kept aside")
+    with pytest.raises(InputError, match="only 12 distinct photos"):
+        choose(few, Selection(match=("text",), min_score=0.1))
 
 
 def test_meaning_with_the_describers_text_tower(run: Run) -> None:
