@@ -160,6 +160,8 @@ def _extract(request: Request, out: Path | None, overwrite: bool, timed: Timed) 
     timed.say(estimate(inputs).text)
     with timed.stage("extract", len(inputs.images)) as bar:
         store = run_extraction(inputs, folder, bar.at)
+    for line in store.odd_numbers():
+        timed.say(f"note: {line}")
     return Extracted(inputs, store, folder)
 
 

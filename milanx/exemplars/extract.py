@@ -18,20 +18,22 @@ import numpy as np
 import torch
 
 from milanx.errors import InputError, Interrupted, MilanxError
+from milanx.exemplars.histogram import WAITING, bins
 from milanx.exemplars.inputs import Inputs
 from milanx.exemplars.job import Pass, Plan
-from milanx.exemplars.statistics import BINS
 from milanx.exemplars.store import FORMAT, VERSION, ExemplarStore, read_fingerprint, write_views
 from milanx.files import atomic_path, explained, read_json, write_json, write_table
 from milanx.files.replacing import OTHER, OVERWRITE, RUN, WORK, check_content, check_place, discard
 from milanx.images.probe import ProbeImages
 from milanx.targets.capture import Capture
+from milanx.targets.units import LayerInfo
 from milanx.targets.zoo import Target
 
 if TYPE_CHECKING:
     from accelerate import PartialState
 
 TRIAL_IMAGES = 8  # images of the forward pass that the estimate is made from
+CALIBRATION_IMAGES = 8  # images from which the scale of each unit is seen
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,16 @@ def estimate(inputs: Inputs) -> Estimate:
     maps = sum(i.units * i.map_size[0] * i.map_size[1] for i in inputs.layers)
     kept = 2 * maps * settings.k * len(inputs.request.signs)
     disk = 8 * units * images + kept + 40_000 * images
-    memory = 4 * units * BINS + kept + 8 * maps * settings.batch
+    memory = kept + 8 * maps * settings.batch + sum(map(_counting, inputs.layers))
     return Estimate(1.3 * forward * images, disk, memory)
+
+
+def _counting(info: LayerInfo) -> int:
+    """Bytes that counting the values of a layer takes."""
+    if info.map_size == (1, 1):
+        return 0
+    held = info.units * bins(info.rectified)
+    return 4 * held + 2 * min(held // 2, WAITING)
 
 
 def _pixels(target: Target, views: torch.Tensor) -> torch.Tensor:
@@ -175,12 +185,14 @@ def _run(
 ) -> None:
     """Run this process's part of the batches, from where the job stands."""
     target, images, size = inputs.target, inputs.images, job.settings.batch
+    target.model.to(memory_format=torch.channels_last)
+    if not job.done:
+        _calibrate(job, inputs)
     rank, ranks = process.process_index, process.num_processes
     starts = list(range(0, len(images), size))
     part = starts[rank * len(starts) // ranks : (rank + 1) * len(starts) // ranks]
     if not part:
         return
-    target.model.to(memory_format=torch.channels_last)
     first = part[0] + job.done * size
     last = min(part[-1] + size, len(images))
     done = min(job.done * size, last - part[0])
@@ -195,6 +207,15 @@ def _run(
             done += len(indices)
             if progress:
                 progress(done, last - part[0])
+
+
+def _calibrate(job: Pass, inputs: Inputs) -> None:
+    """Choose the scales of units from the first images, the same in every process."""
+    few = list(range(min(CALIBRATION_IMAGES, len(inputs.images))))
+    with Capture(inputs.target, inputs.layers) as capture:
+        stream = inputs.images.iterate(few, inputs.target.preprocess, len(few), 1)
+        for views, _ in stream:
+            job.calibrate(capture.run(_pixels(inputs.target, views)))
 
 
 @contextmanager

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from milanx.errors import InputError
 from milanx.exemplars.masks import LayerRecord
 from milanx.exemplars.request import ExtractSettings
-from milanx.exemplars.statistics import LayerStatistics
+from milanx.exemplars.statistics import LayerStatistics, Overflow, exact_statistics
 from milanx.exemplars.store import write_index, write_layer
 from milanx.files import atomic_path
 from milanx.targets.units import LayerInfo
@@ -68,9 +69,20 @@ class Pass:
     def _nothing_yet(self) -> dict[str, LayerStatistics]:
         k, signs = self.settings.k, self.plan.signs
         return {
-            i.name: LayerStatistics(len(self.chosen[i.name]), i.map_size, k, signs, self.device)
+            i.name: LayerStatistics(
+                len(self.chosen[i.name]), i.map_size, k, signs, self.device, i.rectified
+            )
             for i in self.plan.layers
         }
+
+    def calibrate(self, maps: Maps) -> None:
+        """Choose the scales of units from a few maps; every process is given the same."""
+        for info in self.plan.layers:
+            self.statistics[info.name].calibrate(self._of_units(maps[info.name], info))
+
+    def _of_units(self, maps: torch.Tensor, info: LayerInfo) -> torch.Tensor:
+        chosen = self.chosen[info.name]
+        return maps if len(chosen) == info.units else maps[:, chosen]
 
     def open_arrays(self) -> None:
         """Open max.npy and mean.npy of every layer [images, units], making them if need be."""
@@ -93,14 +105,22 @@ class Pass:
             self.arrays[info.name] = (pair[0], pair[1])
 
     def take(self, indices: torch.Tensor, maps: Maps) -> None:
-        """Take one batch in: image indices int64 [b] and maps [b, u, h, w] of every layer."""
+        """Take one batch in: image indices int64 [b] and maps [b, u, h, w] of every layer.
+
+        Raises:
+            InputError: a layer that half precision cannot hold.
+        """
         eligible = self.exemplars[indices]
         self.whole = False  # until the end a part of the batch is counted and a part is not
         for info in self.plan.layers:
-            here = maps[info.name]
-            if len(self.chosen[info.name]) < info.units:
-                here = here[:, self.chosen[info.name]]
-            maximum, mean = self.statistics[info.name].update(here, indices, eligible)
+            here = self._of_units(maps[info.name], info)
+            try:
+                maximum, mean = self.statistics[info.name].update(here, indices, eligible)
+            except Overflow as error:
+                raise InputError(
+                    f"{info.name} gives NaN or infinite values", str(error),
+                    ["--dtype float32", f"leave {info.name} away"],
+                ) from error  # fmt: skip
             largest, average = self.arrays[info.name]
             largest[indices.numpy()] = maximum.numpy()
             average[indices.numpy()] = mean.numpy()
@@ -163,30 +183,44 @@ class Pass:
         return sorted(distinct)
 
     def _write_layer(self, record: LayerRecord) -> np.ndarray:
-        statistics, settings = self.statistics[record.name], self.settings
-        histogram, state = statistics.histogram, statistics.state_dict()
-        mean, deviation = histogram.mean_and_deviation()
-        median = histogram.quantile(0.5)
-        stats = {
-            "quantile": histogram.quantile(settings.quantile),
-            "low_quantile": histogram.quantile(1 - settings.quantile),
-            "median": median, "mean": mean, "deviation": deviation,
-            "maximum": state["largest"],
-            "minimum": histogram.lowest(),
-        }  # fmt: skip
-        units, images, activations, maps = [], [], [], []
+        statistics = self.statistics[record.name]
+        state = {k: v for k, v in statistics.state_dict().items() if k != "counts"}
+        stats = self._stats(record.name)
+        units, images, activations, maps, scales = [], [], [], [], []
         for sign in statistics.top:
             units += [(unit, sign) for unit in self.chosen[record.name]]
             best = state[f"{sign}.values"]
-            there = torch.isfinite(best)
-            value = best if sign == "+" else median[:, None] + best
+            there = best > -torch.inf
+            value = best if sign == "+" else stats["median"][:, None] + best
             images.append(torch.where(there, state[f"{sign}.images"], -1))
             activations.append(torch.where(there, value, torch.nan))
             maps.append(state[f"{sign}.maps"])
+            scales.append(state[f"{sign}.scales"])
         together = torch.cat(images).numpy()
         repeated = {k: v.repeat(len(statistics.top)).numpy() for k, v in stats.items()}
         write_layer(
-            self.work / "exemplars" / record.name, record, units, together,
-            torch.cat(activations).numpy(), torch.cat(maps).numpy(), repeated,
+            self.work / "exemplars" / record.name, units, together,
+            torch.cat(activations).numpy(), torch.cat(maps).numpy(), torch.cat(scales).numpy(),
+            repeated,
         )  # fmt: skip
         return together
+
+    def _stats(self, layer: str) -> dict[str, torch.Tensor]:
+        """Return what is known of each unit of a layer, float32 [u] each."""
+        statistics, settings = self.statistics[layer], self.settings
+        histogram = statistics.histogram
+        odd = {"nan_images": statistics.nan, "infinite_images": statistics.infinite}
+        counted = {name: n.cpu().float() for name, n in odd.items() if bool(n.any())}
+        if histogram is None:
+            values, eligible = self.arrays[layer][0], self.plan.exemplars
+            return exact_statistics(values, eligible, settings.quantile) | counted
+        mean, deviation = histogram.mean_and_deviation()
+        largest = statistics.largest.cpu()
+        return {
+            "quantile": histogram.quantile(settings.quantile),
+            "low_quantile": histogram.quantile(1 - settings.quantile),
+            "median": histogram.quantile(0.5), "mean": mean, "deviation": deviation,
+            "maximum": largest,
+            "minimum": torch.where(statistics.constant(), largest, histogram.lowest()),
+            **counted,
+        }  # fmt: skip

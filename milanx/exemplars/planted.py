@@ -173,8 +173,11 @@ def plant(
     height, width = stacked.shape[2:]
     record = LayerRecord(LAYER, "planted", (int(height), int(width)), True, None)
     with atomic_path(out, RUN if overwrite else None) as temporary:
-        write_layer(temporary / "exemplars" / LAYER, record, [(u, "+") for u in range(rows)],
-                    images, stacked.max((2, 3)).astype(np.float32), stacked, stats)  # fmt: skip
+        write_layer(
+            temporary / "exemplars" / LAYER, [(u, "+") for u in range(rows)], images,
+            stacked.max((2, 3)).astype(np.float32), stacked, np.zeros(images.shape, np.int16),
+            stats,
+        )  # fmt: skip
         if activations is not None:
             for name in ("max.npy", "mean.npy"):
                 values = np.ascontiguousarray(activations, np.float32)

@@ -92,7 +92,10 @@ class ExemplarStore:
         def load(layer: str) -> dict[str, Any]:
             folder = self.root / "exemplars" / layer
             table = read_table(folder / "index.parquet", FORMAT, VERSION)
-            maps = load_file(folder / "maps.safetensors")["maps"]
+            kept = load_file(folder / "maps.safetensors")
+            maps = kept["maps"]
+            if "scales" in kept:
+                maps = np.ldexp(maps.astype(np.float32), kept["scales"][..., None, None])
             shape = maps.shape[:2]
             columns = {name: table.column(name).to_numpy() for name in ("image", "activation")}
             units = table.column("unit").to_numpy().reshape(shape)[:, 0]
@@ -120,11 +123,18 @@ class ExemplarStore:
         return self._layer(layer)["activations"]
 
     def maps(self, layer: str) -> np.ndarray:
-        """Return the maps of the exemplars float16 [rows, k, h, w], at the layer's own size."""
+        """Return the maps of the exemplars [rows, k, h, w], at the layer's own size.
+
+        float16, or float32 where that cannot hold them.
+        """
         return self._layer(layer)["maps"]
 
     def stats(self, layer: str) -> dict[str, np.ndarray]:
-        """Return quantile, low_quantile, median, mean, deviation and maximum, float32 [rows]."""
+        """Return quantile, low_quantile, median, mean, deviation, maximum and minimum.
+
+        float32 [rows] each; where there were any, ``nan_images`` and ``infinite_images`` too, the
+        number of images with such values.
+        """
         return self._layer(layer)["stats"]
 
     def record(self, layer: str) -> LayerRecord:
@@ -133,13 +143,30 @@ class ExemplarStore:
         return self._records[layer]
 
     def status(self, layer: str) -> list[str]:
-        """Return ``dead`` or ``alive`` for each row: dead units give one value everywhere."""
+        """Return ``dead`` or ``alive`` for each row.
+
+        Dead units give one value everywhere, or no number at all.
+        """
         content = self._layer(layer)
         stats = content["stats"]
-        dead = stats["maximum"] <= stats["minimum"]
+        dead = (stats["maximum"] <= stats["minimum"]) | (content["images"] < 0).all(1)
         if self._records[layer].rectified:
             dead |= stats["maximum"] <= 0
         return ["dead" if d else "alive" for d in dead]
+
+    def odd_numbers(self) -> list[str]:
+        """Say of each layer how many units gave NaN or infinite values, and on how many images."""
+        told = []
+        for layer in self.layers:
+            stats = self.stats(layer)
+            for name, word, then in (
+                ("nan_images", "NaN", "these never become exemplars"),
+                ("infinite_images", "infinite values", "these rank first, or last"),
+            ):
+                if name in stats and (count := int((stats[name] > 0).sum())):
+                    told.append(f"{layer}: {count} units gave {word}, on up to "
+                                f"{int(stats[name].max())} images; {then}")  # fmt: skip
+        return told
 
     def column(self, layer: str, unit: int) -> int:
         """Return the place of a unit among the columns of `maxima` and `means`."""
@@ -153,12 +180,28 @@ class ExemplarStore:
         return (self.root / "exemplars" / layer / "max.npy").is_file()
 
     def maxima(self, layer: str) -> np.ndarray:
-        """Return the spatial maximum of every unit on every image [images, units], mapped."""
-        return np.load(self.root / "exemplars" / layer / "max.npy", mmap_mode="r")
+        """Return the spatial maximum of every unit on every image [images, units].
+
+        Mapped from disk; where a value is not finite a copy, in which NaN stands as the unit's
+        lowest value and an infinity as its highest or lowest, so that they rank as they should.
+        """
+        return self._numbers(layer, "max.npy")
 
     def means(self, layer: str) -> np.ndarray:
-        """Return the spatial mean of every unit on every image [images, units], mapped."""
-        return np.load(self.root / "exemplars" / layer / "mean.npy", mmap_mode="r")
+        """Return the spatial mean of every unit on every image, as `maxima` has them."""
+        return self._numbers(layer, "mean.npy")
+
+    def _numbers(self, layer: str, name: str) -> np.ndarray:
+        values: np.ndarray = np.load(self.root / "exemplars" / layer / name, mmap_mode="r")
+        if not {"nan_images", "infinite_images"} & set(self._layer(layer)["stats"]):
+            return values
+        values = np.array(values)
+        finite = np.isfinite(values)
+        low = np.where(finite, values, np.inf).min(0)
+        high = np.where(finite, values, -np.inf).max(0)
+        low, high = (np.where(np.isfinite(end), end, 0) for end in (low, high))
+        values = np.where(np.isposinf(values), high, values)
+        return np.where(np.isfinite(values), values, low).astype(np.float32)
 
     @cached_property
     def _views(self) -> dict[int, bytes]:
@@ -231,22 +274,22 @@ class ExemplarStore:
 
 def write_layer(
     folder: Path,
-    record: LayerRecord,
     units: Sequence[tuple[int, str]],
     images: np.ndarray,
     activations: np.ndarray,
     maps: np.ndarray,
+    scales: np.ndarray,
     stats: dict[str, np.ndarray],
 ) -> None:
     """Write one layer's exemplars.
 
     Args:
         folder: ``exemplars/LAYER``.
-        record: the layer.
         units: (unit, sign) of each row.
         images: int64 [rows, k], -1 pads.
         activations: float32 [rows, k].
         maps: float16 [rows, k, h, w].
+        scales: int16 [rows, k], the power of two by which each map was divided.
         stats: float32 [rows] each.
     """
     import pyarrow as pa
@@ -261,7 +304,10 @@ def write_layer(
         "activation": pa.array(activations.ravel(), pa.float32()),
     })  # fmt: skip
     write_table(folder / "index.parquet", table, FORMAT, VERSION)
-    save_file({"maps": np.ascontiguousarray(maps)}, folder / "maps.safetensors")
+    tensors = {"maps": np.ascontiguousarray(maps)}
+    if scales.any():
+        tensors["scales"] = np.ascontiguousarray(scales)
+    save_file(tensors, folder / "maps.safetensors")
     save_file({n: np.ascontiguousarray(v.astype(np.float32)) for n, v in stats.items()},
               folder / "stats.safetensors")  # fmt: skip
 

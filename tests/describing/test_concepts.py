@@ -83,7 +83,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ExemplarStore:
     }  # fmt: skip
     record = LayerRecord("layer", "conv", (4, 4), False, None)
     folder = root / "exemplars" / "layer"
-    write_layer(folder, record, units, images, values, maps, stats)
+    write_layer(folder, units, images, values, maps, np.zeros(images.shape, np.int16), stats)
     np.save(folder / "max.npy", largest)
     np.save(folder / "mean.npy", largest / 2)
     write_views(root, enumerate(views))

@@ -8,7 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milanx.exemplars.statistics import Histogram, LayerStatistics, TopK
+from milanx.exemplars import histogram as bins
+from milanx.exemplars.histogram import Histogram
+from milanx.exemplars.statistics import LayerStatistics, Overflow, TopK, exact_statistics
 
 
 def plain_top_k(values: np.ndarray, means: np.ndarray, k: int) -> list[int]:
@@ -107,3 +109,132 @@ def test_large_maps_are_counted_at_the_same_positions_always() -> None:
 def test_nothing_counted_is_an_error() -> None:
     with pytest.raises(ValueError, match="no values"):
         Histogram(1, 1).quantile(0.5)
+
+
+@pytest.mark.parametrize("rectified", [False, True])
+@pytest.mark.parametrize("factor", [1e-20, 1e-9, 1e-4, 1.0, 1e6, 1e25])
+def test_units_of_any_scale_are_counted_and_kept(factor: float, rectified: bool) -> None:
+    generator = torch.Generator().manual_seed(2)
+    maps = torch.randn(60, 3, 7, 7, generator=generator)
+    maps = maps.relu() if rectified else maps
+    maps[:, 1] *= factor  # beside two ordinary units
+    layer = LayerStatistics(3, (7, 7), 5, ("+",), rectified=rectified)
+    layer.calibrate(maps[:8])
+    layer.update(maps, torch.arange(60), torch.ones(60, dtype=torch.bool))
+    assert layer.histogram is not None
+    for q in (0.5, 0.9, 0.99):
+        found = layer.histogram.quantile(q)
+        exact = torch.quantile(maps.transpose(0, 1).flatten(1), q, dim=1)
+        size = torch.tensor([1.0, factor, 1.0])
+        np.testing.assert_allclose(found / size, exact / size, rtol=0.02, atol=0.005)
+    _, deviation = layer.histogram.mean_and_deviation()
+    assert float(deviation[1]) == pytest.approx(float(maps[:, 1].double().std()), rel=0.01)
+    top = layer.top["+"]
+    kept = np.ldexp(top.maps.float().numpy(), top.scales.numpy()[..., None, None])
+    wanted = maps[top.images[1], 1].numpy()
+    np.testing.assert_allclose(kept[1], wanted, rtol=2e-3, atol=1e-4 * np.abs(wanted).max())
+    assert (top.scales[[0, 2]] == 0).all()
+
+
+def test_not_numbers_rank_last_and_are_counted() -> None:
+    maps = draw_maps(30, False, 0)
+    odd = maps.clone()
+    odd[3, 0, 2, 1] = torch.nan
+    odd[:, 1] = torch.nan
+    clean, dirty = (LayerStatistics(4, (5, 3), 40, ("+", "-")) for _ in range(2))
+    rows, every = torch.arange(30), torch.ones(30, dtype=torch.bool)
+    clean.update(maps, rows, every)
+    maximum, _ = dirty.update(odd, rows, every)
+    assert dirty.nan.tolist() == [1, 30, 0, 0]
+    assert torch.isnan(maximum[3, 0])
+    assert dirty.constant().tolist() == [False, True, False, False]
+    for sign in ("+", "-"):
+        values = dirty.top[sign].values
+        assert (values[0] > -torch.inf).sum() == 29
+        assert not (values[1] > -torch.inf).any()
+        assert 3 not in dirty.top[sign].images[0, :29].tolist()
+        assert torch.equal(values[2:], clean.top[sign].values[2:])
+        assert torch.isfinite(dirty.top[sign].maps).all()
+    left = torch.cat([maps[:3, :1], maps[4:, :1]])
+    alone = Histogram(1, 15)
+    alone.update(left)
+    assert dirty.histogram is not None
+    seen = dirty.histogram.quantile(0.9)
+    assert seen[2:].isfinite().all()
+    assert torch.isnan(seen[1])
+    assert float(seen[0]) == pytest.approx(float(alone.quantile(0.9)), abs=0.2)
+
+
+def test_infinite_values_are_kept_and_rank_first_and_last() -> None:
+    maps = draw_maps(30, False, 0)
+    maps[4, 0, 0, 0], maps[9, 0, 1, 1] = torch.inf, -torch.inf
+    layer = LayerStatistics(4, (5, 3), 5, ("+", "-"))
+    layer.update(maps, torch.arange(30), torch.ones(30, dtype=torch.bool))
+    assert layer.top["+"].images[0, 0] == 4
+    assert layer.top["-"].images[0, 0] == 9
+    assert layer.infinite.tolist() == [2, 0, 0, 0]
+    assert torch.isfinite(layer.top["+"].maps.float()).all()
+    assert not layer.constant().any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+def test_what_half_precision_cannot_hold_is_no_value(dtype: torch.dtype, value: float) -> None:
+    maps = draw_maps(4, False, 0).to(dtype)
+    layer = LayerStatistics(4, (5, 3), 5, ("+",))
+    layer.update(maps, torch.arange(4), torch.ones(4, dtype=torch.bool))
+    maps[2, 1, 0, 0] = value
+    with pytest.raises(Overflow):
+        layer.update(maps, torch.arange(4), torch.ones(4, dtype=torch.bool))
+
+
+def test_constant_units_are_told_exactly() -> None:
+    """One value everywhere: whatever it is, and however near another unit's values lie."""
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.rand(40, 6, 4, 4, generator=generator)
+    maps[:, 0], maps[:, 1], maps[:, 2] = 0.37, -2.1, 0.0
+    maps[:, 3] = 0.37 + 1e-6 * maps[:, 3]  # inside of one bin
+    maps[:, 4] = 1.0
+    maps[39, 4, 3, 3] = 0.5  # every maximum is the same
+    for split in (1, 3):
+        parts = [LayerStatistics(6, (4, 4), 3, ("+",)) for _ in range(split)]
+        for rows, part in zip(torch.arange(40).chunk(split), parts, strict=True):
+            for batch in rows.split(7):
+                part.update(maps[batch], batch, torch.ones(len(batch), dtype=torch.bool))
+        for other in parts[1:]:
+            parts[0].merge(other)
+        assert parts[0].constant().tolist() == [True, True, True, False, False, False]
+
+
+def test_counts_are_the_same_in_blocks_and_whatever_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = torch.randn(64, 10, 3, 3)
+    whole = Histogram(10, 9)
+    whole.update(maps)
+    monkeypatch.setattr(bins, "BLOCK", 3 * bins.BINS)
+    for waiting in (0, 200, 10**9):
+        monkeypatch.setattr(bins, "WAITING", waiting)
+        other = Histogram(10, 9)
+        for part in maps.split(3):
+            other.update(part)
+        other.settle()
+        assert torch.equal(other.counts, whole.counts)
+        assert torch.equal(other.quantile(0.9), whole.quantile(0.9))
+        assert torch.equal(other.lowest(), whole.lowest())
+
+
+def test_units_without_positions_are_exact() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(50, 5)).astype(np.float32)
+    values[3, 1], values[:, 2] = np.nan, np.nan
+    eligible = rng.random(50) < 0.7
+    found = exact_statistics(values, eligible, 0.9)
+    part = values[eligible].astype(np.float64)
+    for unit in (0, 1, 3, 4):
+        column = part[:, unit][~np.isnan(part[:, unit])]
+        assert float(found["quantile"][unit]) == pytest.approx(np.quantile(column, 0.9))
+        assert float(found["low_quantile"][unit]) == pytest.approx(np.quantile(column, 0.1))
+        assert float(found["mean"][unit]) == pytest.approx(column.mean())
+        assert float(found["deviation"][unit]) == pytest.approx(column.std())
+        assert float(found["minimum"][unit]) == pytest.approx(column.min())
+        assert float(found["maximum"][unit]) == pytest.approx(column.max())
+    assert found["maximum"][2] == found["minimum"][2] == -np.inf
