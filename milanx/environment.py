@@ -7,29 +7,63 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import os
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from milanx.errors import InputError
 
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+WAIT = timedelta(hours=1)  # for the other processes, before giving up
+# Beginnings of the variables by which launchers tell a process of others.
+LAUNCHERS = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "PMI_", "PMIX_",
+             "OMPI_COMM_WORLD_", "MV2_COMM_WORLD_", "MPI_LOCAL")  # fmt: skip
 LIBRARIES = ("torch", "timm", "transformers", "open_clip_torch", "peft", "numpy", "pillow")
 TIMEOUT = 10  # seconds to wait for a size
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # options of glibc's mallopt(3)
 
 
+def join_processes(cpu: bool = False) -> PartialState:
+    """Return what is known of the processes that work together; this one alone unless launched so.
+
+    ``accelerate launch`` and ``torchrun`` start several. What other launchers leave in the
+    environment (MPI, Slurm, a notebook inside a job) joins nothing, unless ``MILANX_DISTRIBUTED=1``
+    says that all of torch's variables are set: a process that waits for others that do not come
+    helps nobody.
+
+    Args:
+        cpu: whether no accelerator is used; of the first call.
+    """
+    from accelerate import PartialState
+
+    if PartialState._shared_state:
+        return PartialState()
+    launched = "TORCHELASTIC_RUN_ID" in os.environ or os.environ.get("MILANX_DISTRIBUTED") == "1"
+    hidden = {name: os.environ.pop(name) for name in list(os.environ)
+              if not launched and name.startswith(LAUNCHERS)}  # fmt: skip
+    try:
+        return PartialState(cpu=cpu, timeout=WAIT)
+    finally:
+        os.environ |= hidden
+
+
 def pick_device(device: str) -> str:
-    """Resolve ``auto``; anything else is taken at its word.
+    """Resolve ``auto`` and ``cuda``, in each of several processes to a GPU of its own.
 
     Raises:
         InputError: a device that is not there.
     """
     import torch
 
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        state = join_processes()
+        return f"cuda:{state.local_process_index}" if state.num_processes > 1 else "cuda"
     if device == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         torch.empty(0, device=device)
@@ -69,7 +103,6 @@ def versions() -> dict[str, str]:
 
 def environment() -> dict[str, Any]:
     """Return what a bug report needs: versions, device, optional parts, caches."""
-    import os
     import platform
 
     import torch

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from milanx.environment import pick_device, versions
+from milanx.environment import join_processes, pick_device, versions
 from milanx.errors import FormatError, InputError, MilanxError, did_you_mean
 from milanx.files import fingerprint
 from milanx.files.replacing import EVALUATION, RUN, check_place, discard, format_of
@@ -167,9 +167,7 @@ def _extract(request: Request, out: Path | None, overwrite: bool, timed: Timed) 
 
 def _remove_run(folder: Path, device: str) -> None:
     """Remove a run folder, and nothing that is not one; of several processes the main one does."""
-    from accelerate import PartialState
-
-    process = PartialState(cpu=device == "cpu")
+    process = join_processes(cpu=device == "cpu")
     if process.is_main_process:
         check_place(folder, RUN, overwrite=True)
         if folder.exists():
@@ -363,11 +361,9 @@ def _write_run(
         facts: how it was described; as before when None.
         score: how it was scored; likewise.
     """
-    from accelerate import PartialState
-
     from milanx.runs import open_run, write_settings
 
-    state = PartialState()  # made by the extraction
+    state = join_processes()  # made by the extraction
     if not state.is_main_process:
         return
     earlier: dict[str, Any] = {}

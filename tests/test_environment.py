@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -65,3 +67,34 @@ def test_nothing_is_said_where_nothing_is_downloaded(
     assert capsys.readouterr().err == ""
     environment.announce_url("http://localhost:9/weights", tmp_path / "none", "it")
     assert "from http://localhost:9/weights: its size is not known" in capsys.readouterr().err
+
+
+ALONE = """
+import os, sys
+from accelerate import PartialState
+from milanx.environment import join_processes
+for line in sys.stdin:
+    names = dict(pair.split("=") for pair in line.split())
+    os.environ |= names
+    state = join_processes(cpu=True)
+    kept = all(os.environ[name] == value for name, value in names.items())
+    print(state.num_processes, state.process_index, kept)
+    PartialState._reset_state()
+    for name in names:
+        del os.environ[name]
+"""
+
+
+def test_what_other_launchers_leave_behind_joins_nothing() -> None:
+    cases = (
+        "PMI_SIZE=2 PMI_RANK=0",
+        "OMPI_COMM_WORLD_SIZE=4 OMPI_COMM_WORLD_RANK=0 OMPI_COMM_WORLD_LOCAL_RANK=0",
+        "WORLD_SIZE=2 RANK=0 LOCAL_RANK=0 MASTER_ADDR=127.0.0.1 MASTER_PORT=29511",
+        "WORLD_SIZE=1 RANK=0 LOCAL_RANK=0",
+        "MV2_COMM_WORLD_SIZE=2 MV2_COMM_WORLD_RANK=1",
+        "SLURM_PROCID=0 SLURM_NTASKS=4 SLURM_LOCALID=0",
+        "ACCELERATE_USE_FSDP=true ACCELERATE_MIXED_PRECISION=fp16",
+    )
+    done = subprocess.run([sys.executable, "-c", ALONE], input="\n".join(cases), text=True,
+                          capture_output=True, timeout=240, check=False)  # fmt: skip
+    assert done.stdout.split("\n")[:-1] == ["1 0 True"] * len(cases), done.stderr[-2000:]

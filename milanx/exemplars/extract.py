@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from milanx.environment import join_processes
 from milanx.errors import InputError, Interrupted, MilanxError
 from milanx.exemplars.histogram import WAITING, bins
 from milanx.exemplars.inputs import Inputs
@@ -100,9 +101,7 @@ def extract(
         InputError: a folder that holds another run or is none, or that cannot be written.
         Interrupted: ended by Ctrl-C; a checkpoint was written.
     """
-    from accelerate import PartialState
-
-    process = PartialState(cpu=inputs.device == "cpu")
+    process = join_processes(cpu=inputs.device == "cpu")
     check_place(out, RUN, resumes=True)
     key = inputs.key
     if _finished(out, key):

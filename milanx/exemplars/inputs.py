@@ -51,6 +51,9 @@ class Inputs:
         ]  # fmt: skip
         if request.dtype != DEFAULT_DTYPE:  # which stands for itself: keys do not change by it
             parts.append(request.dtype)
+        kind = self.device.partition(":")[0]
+        if kind != "cpu":  # likewise: other devices round otherwise
+            parts.append(kind)
         return fingerprint(*parts)
 
 

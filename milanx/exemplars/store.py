@@ -95,7 +95,9 @@ class ExemplarStore:
             kept = load_file(folder / "maps.safetensors")
             maps = kept["maps"]
             if "scales" in kept:
-                maps = np.ldexp(maps.astype(np.float32), kept["scales"][..., None, None])
+                with np.errstate(over="ignore"):  # what was infinite becomes the largest number
+                    maps = np.ldexp(maps.astype(np.float32), kept["scales"][..., None, None])
+                maps = np.nan_to_num(maps)
             shape = maps.shape[:2]
             columns = {name: table.column(name).to_numpy() for name in ("image", "activation")}
             units = table.column("unit").to_numpy().reshape(shape)[:, 0]

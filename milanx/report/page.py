@@ -91,7 +91,7 @@ def _units(run: Run) -> list[dict[str, Any]]:
     for row in run.rows:
         place = places[(row["layer"], row["unit"], row["sign"])]
         count = min(SHOWN, len(row["images"]))
-        bits = np.packbits(masks[row["layer"]][place][:count].reshape(count, -1), axis=1)
+        bits = np.packbits(masks[row["layer"]][place][:count].reshape(count, GRID * GRID), axis=1)
         entries.append({
             "l": row["layer"], "u": row["unit"], "s": row["sign"], "t": row["description"],
             "st": row["status"], "p": _rounded(row["pmi"]), "sc": _rounded(row["score"]),

@@ -120,8 +120,10 @@ def score_texts(
     searched = _some(table, names, "exemplars", SEARCHED, seed)
     photos = len(np.unique(aside.groups))
     if photos < MIN_PHOTOS or not len(searched.indices):
-        return Scores.none(texts, f"only {photos} distinct photos were kept aside; a score needs "
-                                  f"{MIN_PHOTOS}: probe with more photos")  # fmt: skip
+        kept = len({(r["source"], r["group"]) for r in table if r["split"] == "aside"})
+        few = f", of sources with {MIN_SOURCE} images kept aside or more" if kept > photos else ""
+        return Scores.none(texts, f"only {photos} distinct photos were kept aside{few}; a score "
+                                  f"needs {MIN_PHOTOS}: probe with more photos")  # fmt: skip
     try:
         judge = simulator if isinstance(simulator, Simulator) else Simulator.load(simulator)
     except MissingWeights as error:

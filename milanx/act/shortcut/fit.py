@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from milanx.act.shortcut.folder import Images
 from milanx.act.shortcut.network import WIDTHS, SmallResNet, preprocess
+from milanx.environment import join_processes
 from milanx.errors import FormatError, InputError
 from milanx.files import atomic_path, fingerprint
 from milanx.progress import Reporter, Silent
@@ -89,6 +90,7 @@ def fit(
     """
     from accelerate import Accelerator
 
+    join_processes(cpu=device == "cpu")
     accelerator = Accelerator(cpu=device == "cpu")
     if accelerator.num_processes > 1:
         raise InputError(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from milanx.environment import join_processes
 from milanx.errors import InputError, did_you_mean
 from milanx.files import explained, write_text
 from milanx.progress import Reporter, Stage
@@ -155,9 +156,9 @@ def open_tracker(
     check_tracker(name)
     if name == "jsonl":
         return JsonLines(folder / f"{run}.jsonl")
-    from accelerate import PartialState, tracking
+    from accelerate import tracking
 
-    PartialState()  # accelerate's trackers ask it who the main process is
+    join_processes()  # accelerate's trackers ask it who the main process is
     try:
         if name == "tensorboard":
             return Accelerated(tracking.TensorBoardTracker(run, folder), config or {})

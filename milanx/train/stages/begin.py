@@ -6,6 +6,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 
+from milanx.environment import join_processes
 from milanx.features.encoder import Encoder
 from milanx.train.recipe import Recipe
 from milanx.train.stages.desk import Course, Watch
@@ -39,4 +40,5 @@ def _accelerator(precision: str) -> Accelerator:
     """Make the accelerator; a lone process forgets what an earlier training or pass settled."""
     if not PartialState._shared_state or PartialState().num_processes == 1:
         AcceleratorState._reset_state(reset_partial_state=True)
+    join_processes(cpu=not torch.cuda.is_available())
     return Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
