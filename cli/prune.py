@@ -11,6 +11,7 @@ import typer
 from milanx.cli import common as c
 
 Words = Annotated[list[str], typer.Option("--match", help="Whole word or phrase; repeatable.")]
+Rules = Annotated[list[str], typer.Option("--rule", help="What a rule of milanx audit finds.")]
 Like = Annotated[list[str], typer.Option("--like", help="A meaning, by sentence similarity.")]
 
 
@@ -20,6 +21,10 @@ def prune(
     match: Words = [],  # noqa: B006 - typer copies it
     like: Like = [],  # noqa: B006
     unit: Annotated[list[str], typer.Option("--units", help="Address, LAYER:3,17.")] = [],  # noqa: B006
+    rule: Rules = [],  # noqa: B006
+    rules: Annotated[
+        Path | None, typer.Option(help="yaml that extends the shipped rules (docs/audit.md).")
+    ] = None,
     exclude: Annotated[
         list[str], typer.Option("--exclude", help="Layer, pattern, address or word.")
     ] = [],  # noqa: B006
@@ -72,8 +77,8 @@ def prune(
 
     report = run_prune(
         run if run is not None else newest_run(),
-        match=match, like=like, units=unit, exclude=exclude, regex=regex, within=within,
-        threshold=threshold, min_score=min_score, max_units=max_units,
+        match=match, like=like, units=unit, rule=rule, rules=rules, exclude=exclude,
+        regex=regex, within=within, threshold=threshold, min_score=min_score, max_units=max_units,
         images=images, adversarial=adversarial, evaluate=evaluate,
         eval_images=eval_images, classes=classes, limit=limit,
         settings=PruneSettings(

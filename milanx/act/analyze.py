@@ -21,13 +21,13 @@ from milanx.act.categories import (
     PARTS_OF_SPEECH,
     UNSURE,
     Categories,
-    Embed,
     Named,
     parts_of_speech,
 )
 from milanx.act.importance import ImportanceSettings, importance
 from milanx.act.reopen import open_target
 from milanx.errors import InputError
+from milanx.language.compare import Embed
 from milanx.measures.intervals import bootstrap, wilson
 from milanx.progress import Reporter, Silent
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from milanx.act.ablate import Edit, ablate, run_places, stored_means
+from milanx.act.audit.rules import Rule, pick_rules
 from milanx.act.curve import (
     Bench,
     Curve,
@@ -65,6 +66,8 @@ def prune(
     match: Sequence[str] | str = (),
     like: Sequence[str] | str = (),
     units: Sequence[str] | str = (),
+    rule: Sequence[str] | str = (),
+    rules: Path | str | Sequence[Rule] | None = None,
     exclude: Sequence[str] | str = (),
     regex: bool = False,
     within: str = "description",
@@ -94,6 +97,8 @@ def prune(
         match: words; whole words and their inflections.
         like: meanings, by sentence similarity of ``threshold`` or more.
         units: addresses.
+        rule: names of rules of the audit, which find units as `milanx.audit` does.
+        rules: to name them of: a yaml file that extends the shipped ones, or rules.
         exclude: layers, patterns, addresses or words that are left alone.
         regex: whether ``match`` holds regular expressions.
         within: ``description`` or ``candidates``.
@@ -138,7 +143,7 @@ def prune(
     settings = settings or PruneSettings()
     choice = choose(opened, Selection(
         _several(match), _several(like), _several(units), _several(exclude), regex, within,
-        min_score, max_units, threshold,
+        min_score, max_units, threshold, pick_rules(_several(rule), rules),
     ))  # fmt: skip
     report = PruneReport(opened.root, opened.target, choice, settings.kind, notes=choice.notes)
     infos = _layers(opened, choice)
