@@ -74,11 +74,40 @@ def test_a_dry_run_lists_units(work: Path) -> None:
     assert "'conv:5' excludes 1 of the units found" in out
 
 
+OWN = """format: milanx-rules
+version: 1
+rules: [{id: marks, severity: note, text: t., advice: a., words: "white text, mark"}]
+"""
+
+
+def test_a_rule_of_the_audit_chooses_units(work: Path) -> None:
+    code, out, error = run("prune", "--rule", "text", "--exclude", "conv:5", "--dry-run")
+    assert code == 0, error
+    assert 'rule text: it says "text"' in out
+    assert all(f"conv:{unit}" in out for unit in LIARS) and "words and text" not in out
+    (work / "own.yaml").write_text(OWN)
+    code, out, error = run("prune", "--rule", "marks", "--rule", "text", "--rules", "own.yaml",
+                           "--images", "photos", "--out", "edited", "--json")  # fmt: skip
+    assert code == 0, error
+    assert {u["unit"] for u in json.loads(out)["units"]} == {3, 4, 5}
+    edit = json.loads((work / "edited" / "edit.json").read_text())
+    asked = edit["why"]["selection"]["rules"]
+    assert [rule["id"] for rule in asked] == ["marks", "text"]
+    assert asked[0]["words"] == ["white text", "mark"]
+    reasons = {u["unit"]: u["why"] for u in edit["edits"][0]["units"]}
+    assert reasons[4] == 'rule marks: it says "white text"'
+    assert reasons[3] == 'rule text: it says "text"'
+    code, out, _ = run("edit", "show", "edited")
+    assert code == 0 and 'rule marks: it says "white' in out
+
+
 def test_errors_say_what_to_do(work: Path) -> None:
     for args, what in (
         (["prune"], "no units are chosen"),
         (["prune", "--match", "zebra"], "no description holds 'zebra'"),
         (["prune", "nothing", "--match", "text"], "is no run folder"),
+        (["prune", "--rule", "txet"], "there is no rule 'txet'"),
+        (["prune", "--rule", "text", "--rules", "absent.yaml"], "cannot read the rules"),
         (["prune", "--units", "conv"], "would remove the whole of conv"),
         (["prune", "--match", "text", "--mode", "cut"], "no ablation 'cut'"),
         (["prune", "--match", "text", "--images", "photos", "--out", "photos"],
