@@ -157,6 +157,8 @@ def prune(
         target = find_target(opened.settings["target"], model=model, weights=weights,
                              device=pick_device(device))  # fmt: skip
     table = Table(str(evaluate), eval_images, classes) if evaluate in TABLES else None
+    if table is not None:
+        table.check(target, settings.severities)
     with timed.stage("open images", None):
         asked = Asked(images, adversarial, () if evaluate == CUES else evaluate, classes, limit)
         sets = make_sets(asked, opened, target, settings.seed)

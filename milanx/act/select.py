@@ -144,6 +144,22 @@ class Choice:
         return {layer: tuple(units) for layer, units in found.items()}
 
 
+def described(run: Run) -> list[dict[str, Any]]:
+    """Return the rows of a run's table that have a description.
+
+    Raises:
+        InputError: nothing was described, or no unit has a text.
+    """
+    rows = [row for row in run.rows if row["description"]]
+    if not rows:
+        raise InputError(
+            f"{run.root} holds no descriptions",
+            "every unit is dead or unclear",
+            "describe other layers, or with other images",
+        )
+    return rows
+
+
 def choose(run: Run, selection: Selection, *, embed: Embed | None = None) -> Choice:
     """Choose units of a run.
 
@@ -156,14 +172,8 @@ def choose(run: Run, selection: Selection, *, embed: Embed | None = None) -> Cho
         InputError: a run without descriptions, an address that it does not have, scores that were
             not measured, or nothing that matches, with what is near.
     """
-    rows = run.rows  # refuses a run without descriptions
-    if not any(row["description"] for row in rows):
-        raise InputError(
-            f"{run.root} holds no descriptions",
-            "every unit is without a text",
-            "describe it with other images",
-        )
-    kept, notes = _without(rows, _found(run, selection, embed or Sentences()), selection)
+    described(run)
+    kept, notes = _without(run.rows, _found(run, selection, embed or Sentences()), selection)
     kept, more = _scored(run, kept, selection)
     kept.sort(key=lambda c: (-c.strength, -(c.score if c.score is not None else -math.inf)))
     units: dict[tuple[str, int], Chosen] = {}

@@ -5,40 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from milanx.cli import app
-from PIL import Image
-from typer.testing import CliRunner
 
 from milanx.errors import InputError
 from milanx.runs import newest_run
-from milanx.targets.zoo import load_target
-from tests.act.liar import LIARS, make_run, photos
-
-TARGET = "tests.act.liar:liar"
-
-
-@pytest.fixture
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a run in its usual place and labelled photos, half of them marked."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
-    monkeypatch.chdir(tmp_path)
-    make_run(tmp_path / "milanx-runs" / "old" / "a", texts=("a",) * 6)
-    make_run(tmp_path / "milanx-runs" / "liar" / "conv", load_target(TARGET))
-    images = photos(60)
-    assert images.labels is not None
-    for i, label in enumerate(images.labels):
-        folder = tmp_path / "photos" / f"class{label}"
-        folder.mkdir(parents=True, exist_ok=True)
-        picture = Image.fromarray(np.asarray(images.read(i)))
-        picture.save(folder / f"{i:02d}.png")
-    return tmp_path
-
-
-def run(*args: str) -> tuple[int, str, str]:
-    done = CliRunner().invoke(app, list(args))
-    return done.exit_code, done.stdout, done.stderr
+from tests.act.liar import LIARS
+from tests.cli.commands import LIAR, run
 
 
 def test_prune_show_and_undo(work: Path) -> None:
@@ -46,7 +18,7 @@ def test_prune_show_and_undo(work: Path) -> None:
                            "--json")  # fmt: skip
     assert code == 0, error
     report = json.loads(out)
-    assert report["measure"] == "accuracy" and report["target"] == TARGET
+    assert report["measure"] == "accuracy" and report["target"] == LIAR
     assert {unit for _, unit in report["gone"]} <= {3, 4, 5}
     assert report["count"] == len(report["gone"]) > 0
     names = {p.name for p in (work / "edited").iterdir()}

@@ -19,6 +19,7 @@ from milanx.act.audit.effects import (
 from milanx.act.audit.match import Hit, Matcher
 from milanx.act.audit.rules import SEVERITIES, Rule, as_rules, rules_fingerprint
 from milanx.act.reopen import open_target
+from milanx.act.select import described
 from milanx.errors import InputError, did_you_mean
 from milanx.language.compare import Embed
 from milanx.measures.intervals import wilson
@@ -218,7 +219,7 @@ def audit(
     opened = open_run(run) if isinstance(run, str | Path) else run
     chosen = as_rules(rules)
     progress = progress or Silent()
-    rows = [row for row in opened.rows if row["description"]]
+    rows = described(opened)
     with progress.stage("match rules", None):
         hits = Matcher(chosen, embed)([row["description"] for row in rows])
     pairs = [(rule, row, found[rule.id]) for rule in sorted(

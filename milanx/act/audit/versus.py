@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from milanx.act.audit.match import Matcher
 from milanx.act.audit.rules import Rule, as_rules, rules_fingerprint
+from milanx.act.select import described
 from milanx.errors import InputError
 from milanx.language.compare import Embed
 from milanx.measures.intervals import holm, shares_apart, wilson
@@ -83,7 +84,7 @@ def audit_versus(
                          "--versus names another run")  # fmt: skip
     chosen = as_rules(rules)
     matcher = Matcher(chosen, embed)
-    tables = [[row for row in run.rows if row["description"]] for run in runs]
+    tables = [described(run) for run in runs]
     found = [matcher([row["description"] for row in rows]) for rows in tables]
     marked = [
         [(row["layer"], set(hits)) for row, hits in zip(rows, hits_of, strict=True)]
