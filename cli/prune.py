@@ -5,10 +5,13 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from milanx.cli import common as c
+
+if TYPE_CHECKING:
+    from milanx.act.pruned import PruneReport
 
 Words = Annotated[list[str], typer.Option("--match", help="Whole word or phrase; repeatable.")]
 Rules = Annotated[list[str], typer.Option("--rule", help="What a rule of milanx audit finds.")]
@@ -90,14 +93,19 @@ def prune(
         command=shlex.join(["milanx", *sys.argv[1:]]), dry_run=dry_run,
         progress=c.reporter(quiet, as_json),
     )  # fmt: skip
-    curve = None
-    if out is not None and report.count is not None:
+    if as_json:
+        c.print_json(report.to_dict())
+    else:
+        _print(report)
+    if out is not None and report.count is not None:  # last: what was measured is told by now
         from milanx.report.plots import draw_curves
 
         curve = draw_curves(report, out / "curve.png")
-    if as_json:
-        c.print_json(report.to_dict())
-        return
+        if not as_json:
+            typer.echo(f"curve {curve}")
+
+
+def _print(report: PruneReport) -> None:
     from milanx.report.edits import print_choice, print_prune
 
     if report.count is None:
@@ -108,5 +116,3 @@ def prune(
         from milanx.report.robustness import print_robustness
 
         print_robustness(report.robustness)
-    if curve:
-        typer.echo(f"curve {curve}")

@@ -31,7 +31,8 @@ from milanx.act.curve import (
     screen,
 )
 from milanx.act.data import EvalSet
-from milanx.act.export import Why, write_edit
+from milanx.act.export import EDIT as EDIT_FILE
+from milanx.act.export import Why, fill_edit
 from milanx.act.figures import Figure, Resampler, Worst, changes, worst_parts
 from milanx.act.pruned import FORMAT, VERSION, PruneReport, PruneSettings
 from milanx.act.reopen import find_target
@@ -43,7 +44,7 @@ from milanx.act.tail import Tail
 from milanx.act.weights import write_weights
 from milanx.environment import pick_device
 from milanx.errors import FormatError, InputError
-from milanx.files import fingerprint, write_json
+from milanx.files import atomic_path, fingerprint, write_json
 from milanx.files.replacing import EDIT, check_place
 from milanx.progress import Reporter, Silent, Timed
 from milanx.targets.units import LayerInfo, first_tensor
@@ -352,35 +353,27 @@ class _Work:
 
     def write(self, report: PruneReport, out: Path, overwrite: bool, command: str) -> PruneReport:
         """Write the edit, its weights where they express it, and the report."""
-        if report.gone and self.settings.kind != "resample":
+        gone = report.gone if self.settings.kind != "resample" else ()
+        edits, written = self._editor().edits(gone) if gone else [], None
+        if edits:
             few = self.sets.test.subset(range(min(CHECKED, len(self.sets.test))))
             batches = [self.target.inputs(v) for v in few.batches(CHECKED)]
-            edits = self._editor().edits(report.gone)
             with self.progress.stage("weights", None):
                 written = write_weights(self.target, edits, self.infos, batches)
-            told = {k: v for k, v in report.to_dict().items() if k in IN_EDIT}
-            why = Why(str(self.run.root), _selected(self.choice), self.choice.units, command, told)
-            path = write_edit(out, self.target, edits, self.infos, why, written,
-                              overwrite=overwrite)  # fmt: skip
-            report = replace(report, edit=path, weights=written.ways)
+            report = replace(report, edit=out / EDIT_FILE, weights=written.ways)
         else:
-            if out.exists() and overwrite:
-                _clear(out)
-            out.mkdir(parents=True, exist_ok=True)
             reason = "no unit is removed" if not report.gone else "resampling is not written"
             report = replace(report, weights=(f"nothing is written: {reason}",))
-        write_json(out / "prune.json", FORMAT, VERSION, {
-            **report.to_dict(), "command": command, "seconds": dict(self.progress.seconds)
-        })  # fmt: skip
+        told = {k: v for k, v in report.to_dict().items() if k in IN_EDIT}
+        why = Why(str(self.run.root), _selected(self.choice), self.choice.units, command, told)
+        with atomic_path(out, EDIT if overwrite else None) as folder:
+            folder.mkdir()
+            if written is not None:
+                fill_edit(folder, self.target, edits, self.infos, why, written)
+            write_json(folder / "prune.json", FORMAT, VERSION, {
+                **report.to_dict(), "command": command, "seconds": dict(self.progress.seconds)
+            })  # fmt: skip
         return report
-
-
-def _clear(out: Path) -> None:
-    """Remove an earlier edit, so that none stands beside a report that has none."""
-    from milanx.files.replacing import discard
-
-    if any(out.iterdir()):
-        discard(out, EDIT)
 
 
 def _selected(choice: Choice) -> Mapping[str, Any]:

@@ -15,11 +15,12 @@ from safetensors.torch import save_file
 
 import milanx
 from milanx.act.corruptions import CORRUPTIONS
+from milanx.targets.zoo import load_target
 from tests.act.liar import Liar, make_run
 from tests.act.runs import planted_run, write_texts
 from tests.act.voter import UNITS, colours
-from tests.cli.commands import LIAR, contents, refused, run
-from tests.helpers import noise, write_parquet
+from tests.cli.commands import LIAR, refused, run
+from tests.helpers import contents, files_of_at_most, noise, write_parquet
 
 RUN = Path("milanx-runs/liar/conv")
 PRUNE = ("prune", RUN, "--match", "text", "--images", "photos", "--out", "edited")
@@ -148,6 +149,7 @@ def test_a_whole_layer_is_not_removed(how: tuple[str, ...], work: Path) -> None:
 
 MODEL = """
 from safetensors.torch import load_file
+from milanx.targets.zoo import load_target
 from tests.act.liar import Liar
 
 def build():
@@ -158,8 +160,6 @@ def build():
 
 
 def test_weights_that_changed_since_the_run(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from milanx.targets.zoo import load_target
-
     monkeypatch.syspath_prepend(str(work))
     (work / "changing.py").write_text(MODEL)
     save_file(Liar().state_dict(), work / "weights.safetensors")
@@ -273,3 +273,60 @@ def voters(work: Path) -> Path:
                    out=work / "voters", device="cpu")  # fmt: skip
     write_texts(work / "voters", (["red faces", "texts"] + ["walls"] * UNITS)[:UNITS], "conv")
     return Path("voters")
+
+
+def test_a_disk_that_is_full_when_the_edit_is_written(work: Path) -> None:
+    """A model whose weights are larger than all else: they are what no longer fits."""
+    make_run(work / "run", load_target("tests.act.liar:heavy"))
+    command = ("prune", "run", *PRUNE[2:])
+    with files_of_at_most(1_000_000):
+        said = left_alone(*command)
+    assert "cannot write edited" in said and "a file may not grow so large there" in said
+    assert "another disk with --out" in said
+    code, out, error = run(*command, "--json")
+    assert code == 0, error
+    before = contents(Path("edited"))
+    with files_of_at_most(1_000_000):
+        assert "cannot write edited" in left_alone(*command, "--overwrite")
+    assert contents(Path("edited")) == before and json.loads(out)["count"] > 0
+
+
+def test_a_curve_that_does_not_fit_loses_no_result(work: Path) -> None:
+    make_run(work / "run", load_target("tests.act.liar:coarse"))
+    with files_of_at_most(20_000):
+        code, out, error = run("prune", "run", *PRUNE[2:], "--json")
+    assert code == 2 and "cannot write edited/curve.png" in error
+    assert json.loads(out)["count"] > 0
+    assert {p.name for p in Path("edited").iterdir()} == {
+        "edit.json", "prune.json", "model.safetensors", "original.safetensors"
+    }  # fmt: skip
+    assert run("edit", "show", "edited")[0] == 0
+
+
+def test_a_disk_that_is_full_while_it_is_measured(work: Path, own_cache: Path) -> None:
+    """What the tail of the network needs lies in the cache, which is not where --out points."""
+    with files_of_at_most(20_000):
+        said = left_alone(*PRUNE)
+    assert f"cannot write {own_cache}" in said and "results.bin" in said
+    assert "MILANX_CACHE" in said and "--out" not in said
+    assert not list((own_cache / "tails").iterdir())
+
+
+def test_a_disk_that_is_full_when_reports_are_written(work: Path) -> None:
+    run_of = voters(work)
+    for size, command in (
+        (3_000, ("audit", run_of, "--ablate", "0", "--out", "report/audit")),
+        (9_000, ("audit", run_of, "--ablate", "0", "--out", "report/audit")),
+        (9_000, ("audit", run_of, "--ablate", "0")),
+        (9_000, ("analyze", run_of, "--out", "report/analysis")),
+        (9_000, ("analyze", run_of)),
+        (100, ("edit", "undo", "edited", "--out", "back.safetensors")),
+        (300, ("robustness", "tests.act.voter:voter", "--eval", "colours.parquet",
+               "--out", "found.json")),
+    ):  # fmt: skip
+        if command[0] == "edit":
+            assert run(*PRUNE)[0] == 0
+        with files_of_at_most(size):
+            said = left_alone(*command, *(("-q",) if command[0] != "edit" else ()))
+        assert "cannot write" in said and ".tmp" not in said
+        assert "a file may not grow so large there" in said
