@@ -5,12 +5,16 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from milanx.cli import common as c
 
+if TYPE_CHECKING:
+    from milanx.act.pruned import PruneReport
+
 Words = Annotated[list[str], typer.Option("--match", help="Whole word or phrase; repeatable.")]
+Rules = Annotated[list[str], typer.Option("--rule", help="What a rule of milanx audit finds.")]
 Like = Annotated[list[str], typer.Option("--like", help="A meaning, by sentence similarity.")]
 
 
@@ -20,6 +24,10 @@ def prune(
     match: Words = [],  # noqa: B006 - typer copies it
     like: Like = [],  # noqa: B006
     unit: Annotated[list[str], typer.Option("--units", help="Address, LAYER:3,17.")] = [],  # noqa: B006
+    rule: Rules = [],  # noqa: B006
+    rules: Annotated[
+        Path | None, typer.Option(help="yaml that extends the shipped rules (docs/audit.md).")
+    ] = None,
     exclude: Annotated[
         list[str], typer.Option("--exclude", help="Layer, pattern, address or word.")
     ] = [],  # noqa: B006
@@ -72,8 +80,8 @@ def prune(
 
     report = run_prune(
         run if run is not None else newest_run(),
-        match=match, like=like, units=unit, exclude=exclude, regex=regex, within=within,
-        threshold=threshold, min_score=min_score, max_units=max_units,
+        match=match, like=like, units=unit, rule=rule, rules=rules, exclude=exclude,
+        regex=regex, within=within, threshold=threshold, min_score=min_score, max_units=max_units,
         images=images, adversarial=adversarial, evaluate=evaluate,
         eval_images=eval_images, classes=classes, limit=limit,
         settings=PruneSettings(
@@ -85,14 +93,19 @@ def prune(
         command=shlex.join(["milanx", *sys.argv[1:]]), dry_run=dry_run,
         progress=c.reporter(quiet, as_json),
     )  # fmt: skip
-    curve = None
-    if out is not None and report.count is not None:
+    if as_json:
+        c.print_json(report.to_dict())
+    else:
+        _print(report)
+    if out is not None and report.count is not None:  # last: what was measured is told by now
         from milanx.report.plots import draw_curves
 
         curve = draw_curves(report, out / "curve.png")
-    if as_json:
-        c.print_json(report.to_dict())
-        return
+        if not as_json:
+            typer.echo(f"curve {curve}")
+
+
+def _print(report: PruneReport) -> None:
     from milanx.report.edits import print_choice, print_prune
 
     if report.count is None:
@@ -103,5 +116,3 @@ def prune(
         from milanx.report.robustness import print_robustness
 
         print_robustness(report.robustness)
-    if curve:
-        typer.echo(f"curve {curve}")

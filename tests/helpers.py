@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import torch
 from PIL import Image
 from torch import nn
@@ -65,3 +68,24 @@ def write_parquet(path: Path, images: list[Image.Image], **columns: list) -> Pat
     content = [{"bytes": png(image), "path": f"{i}.png"} for i, image in enumerate(images)]
     pq.write_table(pa.table({"image": content, **columns}), path, row_group_size=16)
     return path
+
+
+def contents(*folders: Path) -> dict[str, bytes | None]:
+    """Return every file below some folders with its bytes, and every folder with None."""
+    return {str(p): p.read_bytes() if p.is_file() else None
+            for folder in folders for p in sorted(folder.rglob("*"))}  # fmt: skip
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Let the system refuse to make any file larger than ``size`` bytes, as a full disk does.
+
+    The refusal comes from the kernel in the middle of the write, whatever library writes.
+    """
+    resource = pytest.importorskip("resource", reason="this platform limits no file's size")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -21,13 +21,14 @@ from milanx.act.categories import (
     PARTS_OF_SPEECH,
     UNSURE,
     Categories,
-    Embed,
     Named,
     parts_of_speech,
 )
 from milanx.act.importance import ImportanceSettings, importance
-from milanx.act.reopen import open_target
-from milanx.errors import InputError
+from milanx.act.reopen import find_target
+from milanx.act.select import described
+from milanx.errors import InputError, MilanxError
+from milanx.language.compare import Embed
 from milanx.measures.intervals import bootstrap, wilson
 from milanx.progress import Reporter, Silent
 
@@ -101,10 +102,7 @@ def analyze(
     from milanx.runs import open_run
 
     opened = open_run(run) if isinstance(run, str | Path) else run
-    rows = [row for row in opened.rows if row["description"]]
-    if not rows:
-        raise InputError(f"{opened.root} holds no descriptions", "every unit is dead or unclear",
-                         "describe other layers, or with other images")  # fmt: skip
+    rows = described(opened)
     progress = progress or Silent()
     with progress.stage("sort words", None):
         named = Categories(embed=embed)([row["description"] for row in rows])
@@ -182,10 +180,12 @@ def _importance(
 
     model, weights, classes = source
     with progress.stage("load target", None):
-        target, why = open_target(run, model, weights)
-    if target is None:
-        raise InputError("importance cannot be measured", why,
-                         "leave --images away to count words alone")  # fmt: skip
+        try:
+            target = find_target(run.settings["target"], model=model, weights=weights)
+        except MilanxError as error:
+            raise InputError("importance cannot be measured", f"{error.what}: {error.why}",
+                             [*error.ways_out, "leave --images away to count words alone"],
+                             ) from error  # fmt: skip
     with progress.stage("open images", None):
         probe = open_images(sources, limit=sample)
     shown = image_set(probe, target, model_classes(_outputs(target), classes))

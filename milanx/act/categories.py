@@ -7,7 +7,7 @@ embeddings of the lexicon's own words gives it, where that is sure enough; else 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from milanx.files import atomic_path, cache_dir, fingerprint
-from milanx.language.compare import Sentences, lemma
+from milanx.language.compare import Embed, Sentences, lemma
 from milanx.language.gpt2 import normalise_text
 
 KINDS = ("colour", "texture", "pattern", "shape", "part", "object", "scene", "material", "text",
@@ -36,8 +36,6 @@ PARTS = {"NN": "noun", "VB": "verb", "JJ": "adjective", "IN": "preposition"}
 PARTS_OF_SPEECH = tuple(PARTS.values())
 # The tagger's dictionary knows these as verb or noun, and before a noun they say how it looks.
 BEFORE_NOUNS = frozenset({"left", "right", "round", "light"})
-
-Embed = Callable[[Sequence[str]], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -124,18 +122,14 @@ class Categories:
 
     def __init__(self, lexicon: Lexicon | None = None, embed: Embed | None = None) -> None:
         self.lexicon = lexicon or Lexicon.load()
-        self._embed = embed
-
-    @cached_property
-    def embed(self) -> Embed:
-        """Texts to unit rows [n, d]; loaded when a word is met that the lexicon lacks."""
-        return self._embed or Sentences()
+        self.embed = embed or Sentences()
+        self._own = embed is not None
 
     @cached_property
     def _model(self) -> _Kinds:
         """What tells kinds; kept in the cache, for embedding the lexicon takes some seconds."""
         texts, kinds = training_words(self.lexicon)
-        if self._embed is not None:
+        if self._own:
             return _Kinds.fit(self.embed(texts), kinds)
         key = fingerprint("kinds-1 of all-MiniLM-L6-v2", texts, kinds, REGULARISATION)
         path = cache_dir("kinds", f"{key}.npy")

@@ -24,7 +24,7 @@ from milanx.act.places import Place, check_units
 from milanx.act.reopen import find_target
 from milanx.act.weights import Written
 from milanx.errors import FormatError, InputError
-from milanx.files import atomic_path, explained, fingerprint_file, read_json
+from milanx.files import atomic_path, fingerprint_file, read_json
 from milanx.files.replacing import EDIT as EDIT_FOLDER
 from milanx.files.replacing import check_place
 from milanx.targets.units import LayerInfo
@@ -112,36 +112,48 @@ def write_edit(
             "--mode zero, mean or scale",
         )
     check_place(folder, EDIT_FOLDER, overwrite=overwrite)
-    with atomic_path(folder, EDIT_FOLDER) as temporary, explained(folder):
+    with atomic_path(folder, EDIT_FOLDER) as temporary:
         temporary.mkdir()
-        stored: dict[str, Any] = {
-            "file": None,
-            "reason": "; ".join(written.ways) if written else "no weights were asked for",
-        }
-        if written is not None and written.state is not None:
-            save_file(written.state, temporary / MODEL, metadata={"format": "pt"})
-            before = target.model.state_dict()
-            kept = {k: before[k].detach().cpu().contiguous().clone() for k in written.changed}
-            save_file(kept, temporary / ORIGINAL, metadata={"format": "pt"})
-            stored = {
-                "file": MODEL,
-                "fingerprint": fingerprint_file(temporary / MODEL),
-                "changed": list(written.changed),
-                "ways": list(written.ways),
-                "largest_difference": written.gap,
-                "images": written.images,
-            }
-        content = {
-            "format": FORMAT,
-            "version": VERSION,
-            "target": _target(target),
-            "edits": [_edit(e, infos[e.layer], why) for e in edits],
-            "why": _why(why or Why()),
-            "weights": stored,
-        }
-        text = json.dumps(content, indent=2, ensure_ascii=False, default=str)
-        (temporary / EDIT).write_text(text + "\n", encoding="utf-8")
+        fill_edit(temporary, target, edits, infos, why, written)
     return folder / EDIT
+
+
+def fill_edit(
+    folder: Path,
+    target: Target,
+    edits: Sequence[Edit],
+    infos: Mapping[str, LayerInfo],
+    why: Why | None = None,
+    written: Written | None = None,
+) -> None:
+    """Put the files of an edit into a folder that is being made; see `write_edit`."""
+    stored: dict[str, Any] = {
+        "file": None,
+        "reason": "; ".join(written.ways) if written else "no weights were asked for",
+    }
+    if written is not None and written.state is not None:
+        save_file(written.state, folder / MODEL, metadata={"format": "pt"})
+        before = target.model.state_dict()
+        kept = {k: before[k].detach().cpu().contiguous().clone() for k in written.changed}
+        save_file(kept, folder / ORIGINAL, metadata={"format": "pt"})
+        stored = {
+            "file": MODEL,
+            "fingerprint": fingerprint_file(folder / MODEL),
+            "changed": list(written.changed),
+            "ways": list(written.ways),
+            "largest_difference": written.gap,
+            "images": written.images,
+        }
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "target": _target(target),
+        "edits": [_edit(e, infos[e.layer], why) for e in edits],
+        "why": _why(why or Why()),
+        "weights": stored,
+    }
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=str)
+    (folder / EDIT).write_text(text + "\n", encoding="utf-8")
 
 
 def _target(target: Target) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from milanx.act.ablate import Edit, ablate, run_places, stored_means
+from milanx.act.audit.rules import Rule, pick_rules
 from milanx.act.curve import (
     Bench,
     Curve,
@@ -30,7 +31,8 @@ from milanx.act.curve import (
     screen,
 )
 from milanx.act.data import EvalSet
-from milanx.act.export import Why, write_edit
+from milanx.act.export import EDIT as EDIT_FILE
+from milanx.act.export import Why, fill_edit
 from milanx.act.figures import Figure, Resampler, Worst, changes, worst_parts
 from milanx.act.pruned import FORMAT, VERSION, PruneReport, PruneSettings
 from milanx.act.reopen import find_target
@@ -42,7 +44,7 @@ from milanx.act.tail import Tail
 from milanx.act.weights import write_weights
 from milanx.environment import pick_device
 from milanx.errors import FormatError, InputError
-from milanx.files import fingerprint, write_json
+from milanx.files import atomic_path, fingerprint, write_json
 from milanx.files.replacing import EDIT, check_place
 from milanx.progress import Reporter, Silent, Timed
 from milanx.targets.units import LayerInfo, first_tensor
@@ -65,6 +67,8 @@ def prune(
     match: Sequence[str] | str = (),
     like: Sequence[str] | str = (),
     units: Sequence[str] | str = (),
+    rule: Sequence[str] | str = (),
+    rules: Path | str | Sequence[Rule] | None = None,
     exclude: Sequence[str] | str = (),
     regex: bool = False,
     within: str = "description",
@@ -94,6 +98,8 @@ def prune(
         match: words; whole words and their inflections.
         like: meanings, by sentence similarity of ``threshold`` or more.
         units: addresses.
+        rule: names of rules of the audit, which find units as `milanx.audit` does.
+        rules: to name them of: a yaml file that extends the shipped ones, or rules.
         exclude: layers, patterns, addresses or words that are left alone.
         regex: whether ``match`` holds regular expressions.
         within: ``description`` or ``candidates``.
@@ -138,7 +144,7 @@ def prune(
     settings = settings or PruneSettings()
     choice = choose(opened, Selection(
         _several(match), _several(like), _several(units), _several(exclude), regex, within,
-        min_score, max_units, threshold,
+        min_score, max_units, threshold, pick_rules(_several(rule), rules),
     ))  # fmt: skip
     report = PruneReport(opened.root, opened.target, choice, settings.kind, notes=choice.notes)
     infos = _layers(opened, choice)
@@ -152,6 +158,8 @@ def prune(
         target = find_target(opened.settings["target"], model=model, weights=weights,
                              device=pick_device(device))  # fmt: skip
     table = Table(str(evaluate), eval_images, classes) if evaluate in TABLES else None
+    if table is not None:
+        table.check(target, settings.severities)
     with timed.stage("open images", None):
         asked = Asked(images, adversarial, () if evaluate == CUES else evaluate, classes, limit)
         sets = make_sets(asked, opened, target, settings.seed)
@@ -345,35 +353,27 @@ class _Work:
 
     def write(self, report: PruneReport, out: Path, overwrite: bool, command: str) -> PruneReport:
         """Write the edit, its weights where they express it, and the report."""
-        if report.gone and self.settings.kind != "resample":
+        gone = report.gone if self.settings.kind != "resample" else ()
+        edits, written = self._editor().edits(gone) if gone else [], None
+        if edits:
             few = self.sets.test.subset(range(min(CHECKED, len(self.sets.test))))
             batches = [self.target.inputs(v) for v in few.batches(CHECKED)]
-            edits = self._editor().edits(report.gone)
             with self.progress.stage("weights", None):
                 written = write_weights(self.target, edits, self.infos, batches)
-            told = {k: v for k, v in report.to_dict().items() if k in IN_EDIT}
-            why = Why(str(self.run.root), _selected(self.choice), self.choice.units, command, told)
-            path = write_edit(out, self.target, edits, self.infos, why, written,
-                              overwrite=overwrite)  # fmt: skip
-            report = replace(report, edit=path, weights=written.ways)
+            report = replace(report, edit=out / EDIT_FILE, weights=written.ways)
         else:
-            if out.exists() and overwrite:
-                _clear(out)
-            out.mkdir(parents=True, exist_ok=True)
             reason = "no unit is removed" if not report.gone else "resampling is not written"
             report = replace(report, weights=(f"nothing is written: {reason}",))
-        write_json(out / "prune.json", FORMAT, VERSION, {
-            **report.to_dict(), "command": command, "seconds": dict(self.progress.seconds)
-        })  # fmt: skip
+        told = {k: v for k, v in report.to_dict().items() if k in IN_EDIT}
+        why = Why(str(self.run.root), _selected(self.choice), self.choice.units, command, told)
+        with atomic_path(out, EDIT if overwrite else None) as folder:
+            folder.mkdir()
+            if written is not None:
+                fill_edit(folder, self.target, edits, self.infos, why, written)
+            write_json(folder / "prune.json", FORMAT, VERSION, {
+                **report.to_dict(), "command": command, "seconds": dict(self.progress.seconds)
+            })  # fmt: skip
         return report
-
-
-def _clear(out: Path) -> None:
-    """Remove an earlier edit, so that none stands beside a report that has none."""
-    from milanx.files.replacing import discard
-
-    if any(out.iterdir()):
-        discard(out, EDIT)
 
 
 def _selected(choice: Choice) -> Mapping[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from milanx.act.ablate import KINDS, Edit
+from milanx.act.corruptions import check_severities
 from milanx.act.curve import ORDERS, SCREENED, Curve, Unit
 from milanx.act.figures import Figure, Worst
 from milanx.act.robustness.results import Robustness
@@ -64,6 +65,7 @@ class PruneSettings:
                             ("screened", self.screened), ("sample", self.sample)):  # fmt: skip
             if value < 1:
                 raise InputError(f"{what} cannot be {value}", "it is 1 or more")
+        check_severities(self.severities)
         Edit("", (0,), "zero" if self.kind in ("mean", "resample") else self.kind, self.positions,
              factor=self.factor)  # fmt: skip
 

@@ -7,19 +7,26 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 from milanx.errors import FormatError, InputError
-from milanx.files.replacing import OTHER, Kind, beside, discard
+from milanx.files.replacing import OTHER, Kind, beside, discard, lasting_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 REASONS = {
     errno.ENOSPC: ("the disk is full", "free some space or write to another disk with --out"),
+    errno.EFBIG: (
+        "a file may not grow so large there",
+        "raise the limit (ulimit -f) or write to another disk with --out",
+    ),
     errno.EDQUOT: ("your disk quota is used up", "free some space or write elsewhere with --out"),
     errno.EROFS: ("the file system is read-only", "write elsewhere with --out"),
     errno.EACCES: ("writing there is not permitted", "change its permissions or use --out"),
@@ -29,6 +36,8 @@ REASONS = {
     errno.EEXIST: ("a part of the path is a file, not a folder", "choose another --out"),
     errno.EISDIR: ("a folder has that name", "choose another --out"),
 }
+SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # what NumPy says where no more fits
+OS_ERROR = re.compile(r"\(os error (\d+)\)")  # what safetensors says, whose errors have no number
 
 
 def cache_dir(*names: str) -> Path:
@@ -56,11 +65,24 @@ def explained(path: Path) -> Iterator[None]:
     """Turn the operating system's refusal to write ``path`` into an `InputError`."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in REASONS:
+    except (OSError, SafetensorError) as error:
+        number = _error_number(error)
+        if number not in REASONS:
             raise
-        why, way_out = REASONS[error.errno]
-        raise InputError(f"cannot write {path}", why, way_out) from error
+        why, way_out = REASONS[number]
+        lasting = Path(*(lasting_name(part) for part in path.parts))
+        if lasting.is_relative_to(cache_dir()):
+            way_out = "free some space or let MILANX_CACHE name a folder elsewhere"
+        raise InputError(f"cannot write {lasting}", why, way_out) from error
+
+
+def _error_number(error: OSError | SafetensorError) -> int | None:
+    """Return the operating system's number of an error."""
+    if isinstance(error, OSError):
+        cut = error.errno is None and SHORT_WRITE.fullmatch(str(error))
+        return errno.ENOSPC if cut else error.errno
+    told = OS_ERROR.search(str(error))
+    return int(told[1]) if told else None
 
 
 @contextlib.contextmanager
@@ -82,8 +104,9 @@ def atomic_path(path: Path, replaces: Kind | None = None) -> Iterator[Path]:
         raise InputError(f"cannot write {path}", "it is a link, which would be lost", OTHER)
     temporary = beside(path, "tmp")
     with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        above = [folder for folder in path.parents if not folder.exists()]
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             if temporary.is_dir():
                 replace_folder(temporary, path, replaces)
@@ -91,11 +114,29 @@ def atomic_path(path: Path, replaces: Kind | None = None) -> Iterator[Path]:
                 with temporary.open("rb+") as file:
                     os.fsync(file.fileno())
                 temporary.replace(path)
-        finally:
+        except BaseException:
             if temporary.is_dir():
                 shutil.rmtree(temporary, ignore_errors=True)
             else:
                 temporary.unlink(missing_ok=True)
+            for folder in above:  # made for it, and removed where nobody has put anything else
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+            raise
+
+
+@contextlib.contextmanager
+def atomic_files(*paths: Path) -> Iterator[tuple[Path, ...]]:
+    """Yield a temporary path for each of some files; on success all take their names, else none.
+
+    Args:
+        paths: of one report, say, of which no part should stand without the others.
+
+    Raises:
+        InputError: one cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        yield tuple(stack.enter_context(atomic_path(path)) for path in paths)
 
 
 def replace_folder(new: Path, path: Path, kind: Kind | None) -> None:

@@ -3,7 +3,8 @@
 Two questions, two answers. What is *said twice* in a text is told by `stem`, which is loose and
 needs no dictionary: the ranking asks it of every candidate. What is *the proper form* is told by
 `singular` and `plural`: the rules of the library inflect, and one table of exceptions for both
-ways. They are for texts that are written or compared, where "pin" and "pine" must stay apart.
+ways. They are for texts that are written or compared, where "pin" and "pine" must stay apart;
+`either_number` puts both together for words that people look for.
 """
 
 from __future__ import annotations
@@ -99,6 +100,23 @@ def plural(text: str) -> str:
     # inflect adds "es" to every "o": what takes it is in the table. Its "s" of numbers is large.
     plain = last.endswith("o") or not last[-1].isalpha()
     return f"{head}{space}{f'{last}s' if plain else _inflect().plural_noun(last)}"
+
+
+@lru_cache(maxsize=65536)
+def either_number(word: str) -> str:
+    """Return one form for a noun and its plural, whichever of both is given.
+
+    The plural of the singular, since the rules find some plurals of which they do not find the way
+    back ("kiwis", "selfies", "tvs"). "short" and "shorts", "new" and "news" stay apart.
+
+    Args:
+        word: one word in lower case.
+    """
+    one = singular(word)
+    many = plural(one)
+    # inflect takes pronouns for nouns ("she", "they"): a plural leads back, or begins like its one.
+    is_plural = singular(many) == one or many.startswith(one)
+    return many if is_plural and many not in _ONE_FORM else one
 
 
 @lru_cache(maxsize=1)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from milanx.act.analyze import FORMAT, NOTHING, VERSION, Analysis
 from milanx.act.categories import KINDS, PARTS_OF_SPEECH, UNSURE
-from milanx.files import write_json
+from milanx.files import atomic_files, write_json
 from milanx.report.plots_analysis import draw_importance, draw_kinds
 
 SHOWN = 6  # layers in the terminal; the json and the figure have them all
@@ -28,11 +28,13 @@ def write_analysis(analysis: Analysis, out: Path) -> dict[str, Path]:
         The files by what they are.
     """
     files = {"json": out / "analysis.json", "kinds": out / "kinds.png"}
-    write_json(files["json"], FORMAT, VERSION, analysis.to_dict())
-    draw_kinds(analysis, files["kinds"])
     if analysis.importance is not None:
         files["importance"] = out / "importance.png"
-        draw_importance(analysis, files["importance"])
+    with atomic_files(*files.values()) as (whole, kinds, *rest):
+        write_json(whole, FORMAT, VERSION, analysis.to_dict())
+        draw_kinds(analysis, kinds)
+        for path in rest:
+            draw_importance(analysis, path)
     return files
 
 

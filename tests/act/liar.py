@@ -52,6 +52,29 @@ def liar() -> nn.Module:
     return Liar()
 
 
+def heavy() -> nn.Module:
+    """Return one whose weights take 2 MB, of which nothing reads most."""
+    model = Liar()
+    model.register_buffer("ballast", torch.zeros(500_000))
+    return model
+
+
+class Coarse(Liar):
+    """One that looks at every fourth pixel, so that little is kept while its rest runs again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fourth = nn.MaxPool2d(1, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(self.fourth(x))
+
+
+def coarse() -> nn.Module:
+    """Return it."""
+    return Coarse()
+
+
 def photos(count: int = 60, marked: float = 0.5, seed: int = 0, labels: bool = True) -> EvalSet:
     """Coloured pictures of three classes, some with a mark that lies."""
     rng = np.random.default_rng(seed)

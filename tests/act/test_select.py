@@ -9,9 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from milanx.act.select import Choice, Selection, choose, inflections, matches, sentence_vectors
+from milanx.act.audit.rules import Rule, pick_rules
+from milanx.act.select import Choice, Selection, choose
 from milanx.errors import InputError
 from milanx.files import write_table
+from milanx.language.compare import Sentences
 from milanx.runs import Run, open_run, units_schema, write_settings
 
 TEXTS = {
@@ -71,14 +73,6 @@ def found(choice: Choice) -> list[str]:
     return [c.address for c in choice.units]
 
 
-def test_whole_words_and_their_inflections() -> None:
-    assert matches("white texts", "text") and matches("Text, of a kind", "texts")
-    assert not matches("texture", "text") and not matches("context", "text")
-    assert matches("a dog's faces", "dog") and matches("faces of dogs", "face")
-    assert matches("cell phones on desks", "cell phone") and not matches("phone cell", "cell phone")
-    assert {"leaf", "leaves"} <= inflections("leaf") and "leaf" in inflections("leaves")
-
-
 def test_match_looks_at_descriptions_or_candidates(run: Run) -> None:
     choice = choose(run, Selection(match=("text",)))
     assert found(choice) == ["a:0", "b:0"]
@@ -128,10 +122,73 @@ def test_a_run_without_scores_refuses_a_least_score(run: Run, tmp_path: Path) ->
 def test_meaning_with_the_describers_text_tower(run: Run) -> None:
     choice = choose(run, Selection(like=("written words",)))
     assert set(found(choice)) == {"a:0", "b:7"}
-    close = (sentence_vectors(["letters"]) @ sentence_vectors(["written words"])[0])[0]
+    embed = Sentences()
+    close = (embed(["letters"]) @ embed(["written words"])[0])[0]
     assert [c.why for c in choice.units if c.unit == 7] == [f"like 'written words' ({close:.2f})"]
     both = choose(run, Selection(match=("letters",), like=("written words",)))
     assert both.units[0].address == "b:7" and both.units[0].why == "'letters'"
+
+
+BOATS = Rule("boats", "note", "t", "a", words=("boat",), meaning=("written words",), alike=0.5)
+
+
+def test_rules_of_the_audit_choose_units(run: Run) -> None:
+    rules = pick_rules(["text"])
+    choice = choose(run, Selection(rules=rules))
+    assert found(choice) == ["a:0", "b:0", "b:7"]
+    assert [c.why for c in choice.units] == [
+        'rule text: it says "text"', 'rule text: it says "text"', 'rule text: it says "letter"',
+    ]  # fmt: skip
+    wide = choose(run, Selection(rules=rules, within="candidates", exclude=("b",)))
+    assert [(c.address, c.why) for c in wide.units] == [
+        ("a:0", 'rule text: it says "text"'),
+        ("a:2", "rule text: it says \"text\" in candidate 'text on signs'"),
+    ]
+    assert found(choose(run, Selection(rules=rules, max_units=1))) == ["a:0"]
+    both = choose(run, Selection(match=("letters",), rules=rules, units=("a:1",)))
+    assert {c.address: c.why for c in both.units}["b:7"] == "'letters'"
+    assert len(both.units) == 4
+
+
+def test_a_rule_finds_by_meaning_what_its_words_do_not(run: Run) -> None:
+    choice = choose(run, Selection(rules=(BOATS,)))
+    assert set(found(choice)) == {"a:0", "b:7"}
+    assert all(c.why.startswith('rule boats: it lies near "written words" (cosine 0.')
+               for c in choice.units)  # fmt: skip
+    assert all(0.5 <= c.strength < 1 for c in choice.units)
+
+
+def test_a_rule_that_finds_nothing_says_what_is_near(run: Run) -> None:
+    signs = Rule("signs", "note", "t", "a", words=("sign", "zebra crossing"))
+    with pytest.raises(InputError, match="no description falls under the rule 'signs'") as error:
+        choose(run, Selection(rules=(*pick_rules(["text"]), signs)))
+    assert error.value.ways_out[0] == "--in candidates: 2 units have it among theirs"
+    assert "nearest by meaning: '" in error.value.why
+    rule = Rule("x", "note", "t", "a", meaning=("animals",), alike=0.99)
+    with pytest.raises(InputError, match="the rule 'x'") as error:
+        choose(run, Selection(rules=(rule,)))
+    assert error.value.why.startswith("nearest by meaning: 'dogs' (")
+    way = error.value.ways_out[0]
+    assert way.startswith('--like "animals" --threshold 0.')
+    assert found(choose(run, Selection(like=("animals",), threshold=float(way.split()[-1])))) == [
+        "a:2"
+    ]
+
+
+def test_rules_are_picked_by_name(tmp_path: Path) -> None:
+    assert [rule.id for rule in pick_rules(["text", "faces", "text"])] == ["text", "faces"]
+    assert pick_rules([]) == () and pick_rules(["boats"], [BOATS]) == (BOATS,)
+    own = tmp_path / "own.yaml"
+    own.write_text("format: milanx-rules\nversion: 1\nrules: [{id: boats, severity: note, "
+                   "text: t., advice: a., words: boat}]\n")  # fmt: skip
+    assert pick_rules(["boats", "faces"], own)[0].words == ("boat",)
+    with pytest.raises(InputError, match="no rule 'face'") as error:
+        pick_rules(["face"])
+    assert error.value.why.startswith("there are faces, ")
+    assert "faces" in error.value.ways_out[0]
+    with pytest.raises(InputError, match="none of the rules is named") as error:
+        pick_rules([], own)
+    assert "boats" in error.value.ways_out[0]
 
 
 def test_nothing_found_says_what_is_near(run: Run) -> None:
@@ -141,6 +198,9 @@ def test_nothing_found_says_what_is_near(run: Run) -> None:
     with pytest.raises(InputError) as error:
         choose(run, Selection(match=("signs",)), embed=letters)
     assert error.value.ways_out[0].startswith("--in candidates: 2 units")
+    with pytest.raises(InputError) as error:
+        choose(run, Selection(like=("frabic",), threshold=0.99), embed=letters)
+    assert error.value.ways_out[0].startswith("--in candidates: 1 units")
     with pytest.raises(InputError, match=r"no description is like 'zzz' \(0.50 or more\)"):
         choose(run, Selection(like=("zzz",)), embed=letters)
 
@@ -154,6 +214,7 @@ def test_what_is_no_choice_is_refused(tmp_path: Path) -> None:
         (lambda: Selection(match=("a",), within="page"), "cannot look in"),
         (lambda: Selection(match=("a",), max_units=0), "none"),
         (lambda: Selection(like=("a",), threshold=2.0), "cosine"),
+        (lambda: Selection(match=("a",), min_score=float("nan")), "no score is nan"),
         (lambda: Selection(units=("a:x",)), "cannot read the units"),
     ):
         with pytest.raises(InputError, match=text):

@@ -18,6 +18,7 @@ from milanx.cli import app
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+from tests.cli.commands import refused
 from tests.helpers import Tiny, noise, write_parquet
 
 runner = CliRunner()
@@ -29,16 +30,6 @@ COMMANDS = ["describe", "exemplars", "layers", "show", "page", "evaluate", "trai
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_parquet(tmp_path_factory.mktemp("photos") / "p.parquet", noise(30))
-
-
-def refused(*arguments: object) -> str:
-    """Run a command that must fail; returns its three lines."""
-    result = runner.invoke(app, [str(a) for a in arguments])
-    assert result.exit_code == 2, result.output
-    lines = [line for line in result.stderr.splitlines() if not line.startswith("milanx ")]
-    assert [line.split(":")[0].strip() for line in lines[-3:]] == ["error", "why", "do"], lines
-    assert "Traceback" not in result.output
-    return " ".join(lines[-3:])
 
 
 @pytest.mark.parametrize("command", COMMANDS)

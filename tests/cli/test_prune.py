@@ -5,40 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from milanx.cli import app
-from PIL import Image
-from typer.testing import CliRunner
 
 from milanx.errors import InputError
 from milanx.runs import newest_run
-from milanx.targets.zoo import load_target
-from tests.act.liar import LIARS, make_run, photos
-
-TARGET = "tests.act.liar:liar"
-
-
-@pytest.fixture
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a run in its usual place and labelled photos, half of them marked."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
-    monkeypatch.chdir(tmp_path)
-    make_run(tmp_path / "milanx-runs" / "old" / "a", texts=("a",) * 6)
-    make_run(tmp_path / "milanx-runs" / "liar" / "conv", load_target(TARGET))
-    images = photos(60)
-    assert images.labels is not None
-    for i, label in enumerate(images.labels):
-        folder = tmp_path / "photos" / f"class{label}"
-        folder.mkdir(parents=True, exist_ok=True)
-        picture = Image.fromarray(np.asarray(images.read(i)))
-        picture.save(folder / f"{i:02d}.png")
-    return tmp_path
-
-
-def run(*args: str) -> tuple[int, str, str]:
-    done = CliRunner().invoke(app, list(args))
-    return done.exit_code, done.stdout, done.stderr
+from tests.act.liar import LIARS
+from tests.cli.commands import LIAR, run
 
 
 def test_prune_show_and_undo(work: Path) -> None:
@@ -46,7 +18,7 @@ def test_prune_show_and_undo(work: Path) -> None:
                            "--json")  # fmt: skip
     assert code == 0, error
     report = json.loads(out)
-    assert report["measure"] == "accuracy" and report["target"] == TARGET
+    assert report["measure"] == "accuracy" and report["target"] == LIAR
     assert {unit for _, unit in report["gone"]} <= {3, 4, 5}
     assert report["count"] == len(report["gone"]) > 0
     names = {p.name for p in (work / "edited").iterdir()}
@@ -74,11 +46,40 @@ def test_a_dry_run_lists_units(work: Path) -> None:
     assert "'conv:5' excludes 1 of the units found" in out
 
 
+OWN = """format: milanx-rules
+version: 1
+rules: [{id: marks, severity: note, text: t., advice: a., words: "white text, mark"}]
+"""
+
+
+def test_a_rule_of_the_audit_chooses_units(work: Path) -> None:
+    code, out, error = run("prune", "--rule", "text", "--exclude", "conv:5", "--dry-run")
+    assert code == 0, error
+    assert 'rule text: it says "text"' in out
+    assert all(f"conv:{unit}" in out for unit in LIARS) and "words and text" not in out
+    (work / "own.yaml").write_text(OWN)
+    code, out, error = run("prune", "--rule", "marks", "--rule", "text", "--rules", "own.yaml",
+                           "--images", "photos", "--out", "edited", "--json")  # fmt: skip
+    assert code == 0, error
+    assert {u["unit"] for u in json.loads(out)["units"]} == {3, 4, 5}
+    edit = json.loads((work / "edited" / "edit.json").read_text())
+    asked = edit["why"]["selection"]["rules"]
+    assert [rule["id"] for rule in asked] == ["marks", "text"]
+    assert asked[0]["words"] == ["white text", "mark"]
+    reasons = {u["unit"]: u["why"] for u in edit["edits"][0]["units"]}
+    assert reasons[4] == 'rule marks: it says "white text"'
+    assert reasons[3] == 'rule text: it says "text"'
+    code, out, _ = run("edit", "show", "edited")
+    assert code == 0 and 'rule marks: it says "white' in out
+
+
 def test_errors_say_what_to_do(work: Path) -> None:
     for args, what in (
         (["prune"], "no units are chosen"),
         (["prune", "--match", "zebra"], "no description holds 'zebra'"),
         (["prune", "nothing", "--match", "text"], "is no run folder"),
+        (["prune", "--rule", "txet"], "there is no rule 'txet'"),
+        (["prune", "--rule", "text", "--rules", "absent.yaml"], "cannot read the rules"),
         (["prune", "--units", "conv"], "would remove the whole of conv"),
         (["prune", "--match", "text", "--mode", "cut"], "no ablation 'cut'"),
         (["prune", "--match", "text", "--images", "photos", "--out", "photos"],

@@ -17,10 +17,11 @@ from milanx.act.audit.effects import (
     measure,
 )
 from milanx.act.audit.match import Hit, Matcher
-from milanx.act.audit.rules import SEVERITIES, Rule, load_rules, rules_fingerprint
-from milanx.act.categories import Embed
+from milanx.act.audit.rules import SEVERITIES, Rule, as_rules, rules_fingerprint
 from milanx.act.reopen import open_target
+from milanx.act.select import described
 from milanx.errors import InputError, did_you_mean
+from milanx.language.compare import Embed
 from milanx.measures.intervals import wilson
 from milanx.progress import Reporter, Silent
 
@@ -216,9 +217,9 @@ def audit(
     from milanx.runs import open_run
 
     opened = open_run(run) if isinstance(run, str | Path) else run
-    chosen = load_rules(rules) if rules is None or isinstance(rules, str | Path) else tuple(rules)
+    chosen = as_rules(rules)
     progress = progress or Silent()
-    rows = [row for row in opened.rows if row["description"]]
+    rows = described(opened)
     with progress.stage("match rules", None):
         hits = Matcher(chosen, embed)([row["description"] for row in rows])
     pairs = [(rule, row, found[rule.id]) for rule in sorted(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
 
 from milanx.act.audit.rules import PEOPLE, Rule
-from milanx.act.categories import Embed, Lexicon, affirmed
-from milanx.language.compare import Sentences, lemmas
+from milanx.act.categories import Lexicon, affirmed
+from milanx.language.compare import Embed, Sentences, find_all, lemmas
 
 BELONGS = frozenset({"animal", "object", "scene"})  # kinds that have faces, heads and skins too
 
@@ -51,13 +50,8 @@ class Matcher:
         self, rules: Sequence[Rule], embed: Embed | None = None, lexicon: Lexicon | None = None
     ) -> None:
         self.rules = tuple(rules)
-        self._embed = embed
+        self.embed = embed or Sentences()
         self.lexicon = lexicon or Lexicon.load()
-
-    @cached_property
-    def embed(self) -> Embed:
-        """Texts to unit rows [n, d]."""
-        return self._embed or Sentences()
 
     def __call__(self, texts: Sequence[str]) -> list[dict[str, Hit]]:
         """Return, for each description, the rules that it falls under and why."""
@@ -93,7 +87,7 @@ class Matcher:
         barred = {place for phrase in rule.unless for place in _places(words, lemmas(phrase))}
         for phrase in rule.words:
             form = lemmas(phrase)
-            for start in _starts(words, form):
+            for start in find_all(words, form):
                 span = range(start, start + len(form))
                 if barred.isdisjoint(span) and not (
                     rule.whose == PEOPLE and self._belongs(text, start, start + len(form))
@@ -152,16 +146,9 @@ def _shared(words: Sequence[str], kinds: Sequence[str | None], start: int, end: 
     return owned or ("animal", "part") in pairwise(kinds[: max(first, 0)])
 
 
-def _starts(words: Sequence[str], phrase: Sequence[str]) -> list[int]:
-    size = len(phrase)
-    if not size:
-        return []
-    return [i for i in range(len(words) - size + 1) if list(words[i : i + size]) == list(phrase)]
-
-
 def _places(words: Sequence[str], phrase: Sequence[str]) -> set[int]:
     """Return the places of all words of a phrase, wherever it stands."""
-    return {i for start in _starts(words, phrase) for i in range(start, start + len(phrase))}
+    return {i for start in find_all(words, phrase) for i in range(start, start + len(phrase))}
 
 
 def recall_and_precision(

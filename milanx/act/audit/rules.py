@@ -84,6 +84,44 @@ def load_rules(path: Path | str | None = None) -> tuple[Rule, ...]:
     return (*(rule for rule in kept if rule.id not in replaced), *own)
 
 
+def as_rules(given: Path | str | Sequence[Rule] | None) -> tuple[Rule, ...]:
+    """Return rules that are given as such, or as a file that extends the shipped ones.
+
+    Args:
+        given: rules, or what `load_rules` takes.
+
+    Raises:
+        InputError: see `load_rules`.
+    """
+    return load_rules(given) if given is None or isinstance(given, str | Path) else tuple(given)
+
+
+def pick_rules(
+    names: Sequence[str], given: Path | str | Sequence[Rule] | None = None
+) -> tuple[Rule, ...]:
+    """Return the rules of these names, in their order.
+
+    Args:
+        names: ids.
+        given: rules to pick from, or what `load_rules` takes.
+
+    Raises:
+        InputError: no rule is called so, rules from which none is named, or see `load_rules`.
+    """
+    if not names and given is None:
+        return ()
+    known = {rule.id: rule for rule in as_rules(given)}
+    if not names:
+        raise InputError("none of the rules is named", "rules choose units by their names alone",
+                         f"--rule NAME, of {', '.join(known)}")  # fmt: skip
+    absent = [name for name in names if name not in known]
+    if absent:
+        near = did_you_mean(absent[0], known)
+        raise InputError(f"there is no rule {absent[0]!r}", f"there are {', '.join(known)}",
+                         near or "--rules FILE brings others")  # fmt: skip
+    return tuple(known[name] for name in dict.fromkeys(names))
+
+
 def rules_fingerprint(rules: Sequence[Rule]) -> str:
     """Return 16 hex digits that stand for rules."""
     return fingerprint([asdict(rule) for rule in rules])

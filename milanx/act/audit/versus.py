@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from milanx.act.audit.match import Matcher
-from milanx.act.audit.rules import Rule, load_rules, rules_fingerprint
-from milanx.act.categories import Embed
+from milanx.act.audit.rules import Rule, as_rules, rules_fingerprint
+from milanx.act.select import described
 from milanx.errors import InputError
+from milanx.language.compare import Embed
 from milanx.measures.intervals import holm, shares_apart, wilson
 
 if TYPE_CHECKING:
@@ -81,9 +82,9 @@ def audit_versus(
     if runs[0].root.resolve() == runs[1].root.resolve():
         raise InputError("a run is not compared with itself", f"both are {runs[0].root}",
                          "--versus names another run")  # fmt: skip
-    chosen = load_rules(rules) if rules is None or isinstance(rules, str | Path) else tuple(rules)
+    chosen = as_rules(rules)
     matcher = Matcher(chosen, embed)
-    tables = [[row for row in run.rows if row["description"]] for run in runs]
+    tables = [described(run) for run in runs]
     found = [matcher([row["description"] for row in rows]) for rows in tables]
     marked = [
         [(row["layer"], set(hits)) for row, hits in zip(rows, hits_of, strict=True)]

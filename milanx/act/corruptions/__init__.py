@@ -43,6 +43,7 @@ __all__ = [
     "Corruption",
     "Pixels",
     "as_released",
+    "check_severities",
     "corrupt",
     "generator_for",
     "read_frost",
@@ -70,6 +71,17 @@ CORRUPTIONS: dict[str, Corruption] = {
     "pixelate": digital.pixelate,
     "jpeg_compression": digital.jpeg_compression,
 }
+
+
+def check_severities(severities: Sequence[int]) -> None:
+    """Refuse what are no severities.
+
+    Raises:
+        InputError: there are none, or others than 1 to 5.
+    """
+    if not severities or not set(severities) <= set(SEVERITIES):
+        raise InputError(f"severities {list(severities)}", "severities are 1, 2, 3, 4 and 5",
+                         "--severities 1,3,5")  # fmt: skip
 
 
 def corrupt(

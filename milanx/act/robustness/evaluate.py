@@ -14,7 +14,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from milanx.act.corruptions import CORRUPTIONS, SEVERITIES, Pixels, read_frost
+from milanx.act.corruptions import (
+    CORRUPTIONS,
+    SEVERITIES,
+    Pixels,
+    check_severities,
+    read_frost,
+)
 from milanx.act.data import Classes, EvalSet, image_set, model_classes
 from milanx.act.robustness import cues as cue_conflict
 from milanx.act.robustness.figures import CLEAN, corruption_figures
@@ -160,12 +166,7 @@ class _Asked:
                     f"there are {', '.join(CORRUPTIONS)}",
                     did_you_mean(name, CORRUPTIONS),
                 )
-        if not self.severities or not set(self.severities) <= set(SEVERITIES):
-            raise InputError(
-                f"severities {list(self.severities)}",
-                "severities are 1, 2, 3, 4 and 5",
-                "--severities 1,3,5",
-            )
+        check_severities(self.severities)
         if self.sample is not None and self.sample < 1:
             raise InputError(f"a sample of {self.sample} images", "at least one is needed")
 

@@ -113,12 +113,13 @@ def _decoded(path: Path, side: int | None) -> Image.Image:
     return image
 
 
-def open_released(root: Path, corruptions: Sequence[str], severities: Sequence[int]) -> Released:
-    """Find the folders of the published images and check that all are there and hold the same.
+def find_folders(
+    root: Path, corruptions: Sequence[str], severities: Sequence[int]
+) -> dict[tuple[str, int], Path]:
+    """Return the folder of each corruption and severity of the published images.
 
     Raises:
-        InputError: corruptions or severities without a folder, which are listed, or folders that
-            do not hold the same images.
+        InputError: some have none; they are listed.
     """
     wanted = [(name, severity) for name in corruptions for severity in severities]
     found = {cell: _folder(root, *cell) for cell in wanted}
@@ -131,7 +132,17 @@ def open_released(root: Path, corruptions: Sequence[str], severities: Sequence[i
             ("unpack all of blur.tar, digital.tar, noise.tar and weather.tar there",
              "ask only for what is there, with --corruption and --severities"),
         )  # fmt: skip
-    folders = {cell: path for cell, path in found.items() if path is not None}
+    return {cell: path for cell, path in found.items() if path is not None}
+
+
+def open_released(root: Path, corruptions: Sequence[str], severities: Sequence[int]) -> Released:
+    """Find the folders of the published images and check that all are there and hold the same.
+
+    Raises:
+        InputError: corruptions or severities without a folder, which are listed, or folders that
+            do not hold the same images.
+    """
+    folders = find_folders(root, corruptions, severities)
     names: tuple[str, ...] = ()
     for (name, severity), folder in folders.items():
         here = tuple(sorted(_files(folder)))

@@ -18,9 +18,10 @@ import numpy as np
 from milanx.act.ablate import read_places
 from milanx.act.curve import Bench, Editor, Unit, random_orders
 from milanx.act.data import EvalSet
-from milanx.act.select import Selection, choose, matches
+from milanx.act.select import Selection, choose
 from milanx.act.shortcut.folder import LYING, PLAIN, Experiment, Images, text_version
 from milanx.act.tail import Tail
+from milanx.language.compare import contains, nouns
 from milanx.runs import Run
 from milanx.targets.units import LayerInfo
 from milanx.targets.zoo import Target
@@ -55,7 +56,7 @@ def eval_set(name: str, images: Images) -> EvalSet:
 def matched(run: Run, layer: str, words: Sequence[str]) -> list[int]:
     """Return the units of a layer whose descriptions hold one of the words, in any inflection."""
     texts = [row["description"] or "" for row in run.rows if row["layer"] == layer]
-    present = tuple(w for w in words if any(matches(text, w) for text in texts))
+    present = tuple(w for w in words if any(contains(text, (w,), nouns) for text in texts))
     if not present:
         return []
     return sorted(choose(run, Selection(match=present)).layers.get(layer, ()))

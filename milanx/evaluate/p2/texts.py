@@ -9,7 +9,7 @@ from importlib import resources
 from milanx.evaluate.common.names import accepted_names
 from milanx.evaluate.p2.photos import kinds_above
 from milanx.exemplars.planted import Meaning
-from milanx.language.compare import find_phrase, lemmas
+from milanx.language.compare import find_all, find_phrase, lemmas
 from milanx.language.gpt2 import normalise_text
 
 NEGATIONS = frozenset({"without", "no", "not", "but"})
@@ -48,8 +48,7 @@ def find_atoms(text: str, table: Table) -> dict[str, bool]:
     negated = next((i for i, w in enumerate(normalise_text(text).split()) if w in NEGATIONS), None)
     spans = [(start, start + len(phrase), atom)
              for atom, phrases in table.items() for phrase in phrases
-             for start in range(len(words) - len(phrase) + 1)
-             if words[start : start + len(phrase)] == phrase]  # fmt: skip
+             for start in find_all(words, phrase)]  # fmt: skip
     outer = [s for s in spans if not any(
         o[0] <= s[0] and s[1] <= o[1] and o[1] - o[0] > s[1] - s[0] for o in spans)]  # fmt: skip
     found: dict[str, int] = {}

@@ -1,0 +1,96 @@
+"""Files are written whole or not at all, and what the system refuses is said in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from milanx.errors import InputError
+from milanx.files import atomic_files, atomic_path, explained, write_json, write_table, write_text
+from tests.helpers import contents, files_of_at_most
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+
+
+def in_numpy(path: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, PIXELS, allow_pickle=False)
+
+
+@pytest.mark.parametrize("write", [
+    in_numpy,
+    lambda path: save_file({"a": torch.from_numpy(PIXELS)}, path),
+    lambda path: Image.fromarray(PIXELS).save(path, "PNG"),
+    lambda path: path.write_bytes(PIXELS.tobytes()),
+], ids=["numpy", "safetensors", "pillow", "python"])  # fmt: skip
+def test_what_every_library_says_of_a_full_disk_is_told_in_words(
+    write: Callable[[Path], None], tmp_path: Path
+) -> None:
+    place = tmp_path / "new" / "deep" / "file"
+    with (
+        pytest.raises(InputError, match=f"cannot write {place}") as error,
+        files_of_at_most(30_000),
+        atomic_path(place) as temporary,
+    ):
+        write(temporary)
+    assert "grow so large" in error.value.why or "the disk is full" in error.value.why
+    assert "--out" in error.value.ways_out[0]
+    assert not contents(tmp_path)
+
+
+def test_a_table_that_does_not_fit(tmp_path: Path) -> None:
+    table = pa.table({"a": np.random.default_rng(0).random(10_000)})
+    with pytest.raises(InputError, match="cannot write"), files_of_at_most(30_000):
+        write_table(tmp_path / "t.parquet", table, "milanx-test", 1)
+    assert not contents(tmp_path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_a_device_without_space_is_a_full_disk() -> None:
+    with pytest.raises(InputError, match="cannot write out") as error, explained(Path("out")):
+        Path("/dev/full").write_text("x")
+    assert error.value.why == "the disk is full"
+
+
+def test_what_does_not_fit_in_the_cache_is_no_matter_of_the_output(own_cache: Path) -> None:
+    with pytest.raises(InputError) as error, files_of_at_most(100):
+        write_text(own_cache / "kinds" / "x.txt", "x" * 1000)
+    assert "MILANX_CACHE" in error.value.ways_out[0] and "--out" not in error.value.ways_out[0]
+
+
+def test_other_errors_are_not_taken_for_a_full_disk(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="not this"), explained(tmp_path):
+        raise OSError("not this")
+
+
+def test_files_of_one_report_stand_together_or_not_at_all(tmp_path: Path) -> None:
+    places = (tmp_path / "report" / "a.json", tmp_path / "report" / "b.txt")
+    with atomic_files(*places) as (first, second):
+        write_json(first, "milanx-test", 1, {})
+        second.write_text("b")
+        assert not any(p.exists() for p in places)
+    before = contents(tmp_path)
+    assert list(before) == [str(p) for p in (places[0].parent, *places)]
+    with (
+        pytest.raises(InputError, match=f"cannot write {places[1]}"),
+        files_of_at_most(1_000),
+        atomic_files(*places) as (first, second),
+    ):
+        write_json(first, "milanx-test", 1, {"new": True})
+        write_text(second, "b" * 2_000)
+    assert contents(tmp_path) == before
+
+
+def test_folders_that_hold_other_things_stay(tmp_path: Path) -> None:
+    place = tmp_path / "new" / "deep" / "file"
+    with pytest.raises(ZeroDivisionError), atomic_path(place):
+        (tmp_path / "new" / "other.txt").write_text("x")
+        raise ZeroDivisionError
+    assert list(contents(tmp_path)) == [str(tmp_path / "new"), str(tmp_path / "new" / "other.txt")]
