@@ -31,14 +31,24 @@ class Preprocess:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
     def view(self, image: Image.Image) -> np.ndarray:
-        """Resize and centre-crop an image as torchvision does; uint8 [H, W, 3]."""
+        """Resize and centre-crop an image as torchvision does; uint8 [H, W, 3].
+
+        Of a picture that would be far larger than the view only the part that is seen is made: to
+        a level or two what torchvision gives.
+        """
         from torchvision.transforms import functional as T
 
-        image = image.convert("RGB")
+        from milanx.images.resizing import resized, resized_size
+
+        if image.mode != "RGB":
+            image = image.convert("RGB")
         if self.resize is not None:
-            size = self.resize if isinstance(self.resize, int) else list(self.resize)
-            mode = getattr(T.InterpolationMode, self.interpolation.upper())
-            image = T.resize(image, size, mode)
+            mode = T.pil_modes_mapping[getattr(T.InterpolationMode, self.interpolation.upper())]
+            if isinstance(self.resize, int):
+                wanted = resized_size(image.size, self.resize)
+            else:
+                wanted = self.resize[1], self.resize[0]
+            image = resized(image, wanted, (self.size[1], self.size[0]), mode)
         return np.asarray(T.center_crop(image, list(self.size)))
 
     def normalise(self, views: torch.Tensor) -> torch.Tensor:
