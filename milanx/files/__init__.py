@@ -153,9 +153,12 @@ def replace_folder(new: Path, path: Path, kind: Kind | None) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` atomically, as UTF-8."""
+    r"""Write ``text`` atomically, as UTF-8.
+
+    Of a path that is no UTF-8 the odd bytes are written as ``\udce9``, which json reads back.
+    """
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, name: str, version: int, content: dict[str, Any]) -> None:

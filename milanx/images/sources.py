@@ -2,186 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import threading
-from dataclasses import dataclass
-from functools import lru_cache
+import os
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from milanx.errors import InputError
+from milanx.errors import InputError, did_you_mean
 from milanx.files import fingerprint
+from milanx.images.decoding import is_image, why
+from milanx.images.folder import Folder
+from milanx.images.item import Item, Skipped, Source, SourceInfo, one_line, plain_name
+from milanx.images.table import Table, is_parquet
 
 BUILTIN = "builtin:probe"
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
-ROWS_AT_ONCE = 512  # rows of a parquet file that are read at a time
-
-
-@dataclass(frozen=True)
-class SourceInfo:
-    """What is known of a source."""
-
-    name: str
-    kind: str
-    count: int
-    fingerprint: str
-    demonstration: bool = False
-    concepts: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Item:
-    """An image of a source before it has a place in the run."""
-
-    path: str
-    fingerprint: str
-    group: str | None
-    label: int | None = None
-    name: str | None = None
-    wnid: str | None = None
-
-
-class Source(Protocol):
-    """A source of probe images, made by `open_source`."""
-
-    info: SourceInfo
-
-    def items(self) -> list[Item]:
-        """Return its images, by row; none is decoded."""
-
-    def read(self, row: int) -> Image.Image:
-        """Decode one image, RGB."""
-
-
-def decode(content: bytes) -> Image.Image:
-    """Decode an image fully, as RGB, turned as its EXIF data says.
-
-    Raises:
-        OSError: bytes that are no image, or only a part of one.
-    """
-    image = Image.open(io.BytesIO(content))
-    image.load()
-    return ImageOps.exif_transpose(image).convert("RGB")
-
-
-class _Folder:
-    """Images under a folder; the name of a subfolder is the class."""
-
-    def __init__(self, root: Path, name: str) -> None:
-        if not root.exists():
-            raise InputError(f"no images at {root}", "there is no such file or folder",
-                             "give a folder, a .parquet file, or builtin:probe")  # fmt: skip
-        self.root = root
-        self.paths = sorted(p for p in root.rglob("*") if p.is_file() and _is_image(p))
-        if not self.paths:
-            there = sum(1 for p in root.rglob("*") if p.is_file())
-            raise InputError(
-                f"no images in {root}",
-                f"none of its {there} files is an image" if there else "the folder is empty",
-                f"images end in {', '.join(sorted(SUFFIXES)[:6])}, ...",
-            )
-        self._items = [self._item(p) for p in self.paths]
-        digest = fingerprint([[i.path, i.fingerprint] for i in self._items])
-        self.info = SourceInfo(name, "folder", len(self.paths), digest)
-
-    def _item(self, path: Path) -> Item:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-        inside = path.relative_to(self.root)
-        name = inside.parts[0] if len(inside.parts) > 1 else None
-        return Item(inside.as_posix(), digest, None, name=name)
-
-    def items(self) -> list[Item]:
-        return self._items
-
-    def read(self, row: int) -> Image.Image:
-        return decode(self.paths[row].read_bytes())
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-
-
-class _Parquet:
-    """A parquet file: column image as struct(bytes, path) or bytes; label, name, wnid, group."""
-
-    def __init__(self, path: Path, name: str) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            self.file = pq.ParquetFile(path)
-        except (pa.ArrowException, OSError) as error:
-            raise InputError(f"cannot read {path}", str(error).splitlines()[0],
-                             "it is damaged or no parquet file") from error  # fmt: skip
-        columns = self.file.schema_arrow.names
-        if "image" not in columns:
-            raise InputError(f"{path} holds no images", f"its columns are {', '.join(columns)}",
-                             "it needs a column image: struct(bytes, path), or bytes")  # fmt: skip
-        self.classes = _class_names(self.file.schema_arrow)
-        extra = [c for c in ("label", "name", "wnid", "group") if c in columns]
-        self._items: list[Item] = []
-        digest = hashlib.sha256()
-        for batch in self.file.iter_batches(ROWS_AT_ONCE, columns=["image", *extra]):
-            for row in batch.to_pylist():
-                self._items.append(self._item(row, len(self._items)))
-                digest.update(self._items[-1].fingerprint.encode())
-        self.starts = np.cumsum(
-            [0]
-            + [self.file.metadata.row_group(i).num_rows for i in range(self.file.num_row_groups)]
-        )
-        if not self._items:
-            raise InputError(f"no images in {path}", "it has no rows", "give another file")
-        self.info = SourceInfo(name, "parquet", len(self._items), digest.hexdigest()[:16])
-        self._group = lru_cache(maxsize=2)(self._read_group)
-        self._lock = threading.Lock()  # a ParquetFile is no place for two threads at once
-
-    def _item(self, row: dict[str, Any], number: int) -> Item:
-        content, path = _image_bytes(row["image"])
-        label = row.get("label")
-        name = row.get("name")
-        if (
-            name is None
-            and self.classes
-            and isinstance(label, int)
-            and 0 <= label < len(self.classes)
-        ):
-            name = self.classes[label]
-        digest = hashlib.sha256(content).hexdigest()[:16]
-        group = row.get("group")
-        return Item(path or str(number), digest, None if group is None else str(group),
-                    label if isinstance(label, int) else None, name, row.get("wnid"))  # fmt: skip
-
-    def items(self) -> list[Item]:
-        return self._items
-
-    def _read_group(self, group: int) -> list[Any]:
-        return self.file.read_row_group(group, columns=["image"]).column("image").to_pylist()
-
-    def read(self, row: int) -> Image.Image:
-        group = int(np.searchsorted(self.starts, row, side="right")) - 1
-        with self._lock:
-            value = self._group(group)[row - int(self.starts[group])]
-        return decode(_image_bytes(value)[0])
-
-
-def _image_bytes(value: Any) -> tuple[bytes, str | None]:
-    if isinstance(value, dict):
-        return value.get("bytes") or b"", value.get("path")
-    return value or b"", None
-
-
-def _class_names(schema: Any) -> list[str]:
-    """Read the names of a ClassLabel column from the metadata that `datasets` writes."""
-    try:
-        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
-        return list(features["label"]["names"])
-    except (KeyError, TypeError, ValueError):
-        return []
+NEARBY = 6  # names beside a missing one that an error shows
 
 
 class _Builtin:
@@ -190,21 +26,67 @@ class _Builtin:
     def __init__(self, name: str) -> None:
         from milanx.images import builtin
 
-        self.views = builtin.views()
-        self._items = [
+        self.name, self.views = name, builtin.views()
+        self.faults: list[Skipped] = []
+        self.ignored: dict[str, int] = {}
+
+    @cached_property
+    def info(self) -> SourceInfo:
+        from milanx.images.builtin import CONCEPTS
+
+        digest = fingerprint([i.fingerprint for i in self._items])
+        return SourceInfo(self.name, "builtin", len(self.views), digest, True, CONCEPTS)
+
+    @cached_property
+    def _items(self) -> list[Item]:
+        from milanx.images import builtin
+
+        return [
             Item(view.path, digest, view.group)
             for view, digest in zip(self.views, builtin.fingerprints(), strict=True)
         ]
-        self.info = SourceInfo(
-            name, "builtin", len(self.views), fingerprint([i.fingerprint for i in self._items]),
-            True, builtin.CONCEPTS,
-        )  # fmt: skip
 
     def items(self) -> list[Item]:
         return self._items
 
     def read(self, row: int) -> Image.Image:
         return self.views[row].read()
+
+
+def located(spec: str | Path) -> Path:
+    """Return the path that a user means: ``~`` is home, unless something has that very name.
+
+    Raises:
+        InputError: there is no such home.
+    """
+    path = Path(spec)
+    if os.path.lexists(path):
+        return path
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise InputError(f"no images at {one_line(str(spec))}", str(error),
+                         "write the whole path") from error  # fmt: skip
+
+
+def open_sources(specs: Sequence[str | Path]) -> list[Source]:
+    """Open sources, each under a name of its own; no image is read yet.
+
+    Raises:
+        InputError: none is given, or one that `open_source` refuses.
+    """
+    if not specs:
+        raise InputError("no probe images", "no source was given", "--images builtin:probe")
+    names: set[str] = set()
+    sources: list[Source] = []
+    for spec in specs:
+        name = BUILTIN if str(spec) == BUILTIN else plain_name(Path(spec).stem) or str(spec)
+        unique, number = name, 2
+        while unique in names:
+            unique, number = f"{name}-{number}", number + 1
+        names.add(unique)
+        sources.append(open_source(str(spec), unique))
+    return sources
 
 
 def open_source(spec: str, name: str) -> Source:
@@ -216,12 +98,46 @@ def open_source(spec: str, name: str) -> Source:
     if spec == BUILTIN:
         return _Builtin(name)
     if spec.startswith("builtin:"):
-        raise InputError(f"no images called {spec}", "the only built-in ones are builtin:probe",
+        raise InputError(f"no images called {one_line(spec)}",
+                         "the only built-in ones are builtin:probe",
                          "--images builtin:probe")  # fmt: skip
-    path = Path(spec)
-    if path.suffix == ".parquet" and path.is_file():
-        return _Parquet(path, name)
-    if path.is_file():
-        raise InputError(f"{spec} is no source of images", "it is a single file, and no parquet",
-                         "give the folder that holds the images")  # fmt: skip
-    return _Folder(path, name)
+    path = located(spec)
+    shown = one_line(str(path))
+    try:
+        path.stat()
+        if path.is_dir():
+            return Folder(path, name)
+        if not path.is_file():
+            raise InputError(f"{shown} is no source of images", "it is neither folder nor file",
+                             "give the folder that holds the images")  # fmt: skip
+        if is_parquet(path):
+            return Table(path, name)
+        kind = "a single image" if is_image(str(path)) else "a single file, and no parquet"
+    except FileNotFoundError:
+        raise _missing(path) from None
+    except (OSError, ValueError) as error:
+        reason = why(error) if isinstance(error, OSError) else str(error)
+        raise InputError(f"no images at {shown}", reason, "give a folder, a .parquet file, or "
+                         "builtin:probe") from error  # fmt: skip
+    raise InputError(f"{shown} is no source of images", f"it is {kind}",
+                     "give the folder that holds the images")  # fmt: skip
+
+
+def _missing(path: Path) -> InputError:
+    """Say that there is no such path, and what is there near it."""
+    above = next((p for p in path.absolute().parents if p.is_dir()), Path("/"))
+    name = path.absolute().relative_to(above).parts[0]
+    try:
+        there = sorted(n for n in os.listdir(above) if not n.startswith("."))
+    except OSError:
+        there = []
+    shown = ", ".join(map(one_line, there[:NEARBY])) + ", ..." * (len(there) > NEARBY)
+    if path.is_symlink():
+        reason = f"it is a link to {one_line(os.readlink(path))}, which is not there"
+    else:
+        reason = (f"there is no such file or folder; {one_line(str(above))} holds "
+                  f"{shown or 'nothing'}")  # fmt: skip
+    ways = [did_you_mean(name, there), "give a folder, a .parquet file, or builtin:probe"]
+    if any(c in str(path) for c in "*?["):
+        ways = ["name folders without * and ?; those below a folder are read too"]
+    return InputError(f"no images at {one_line(str(path))}", reason, [w for w in ways if w])

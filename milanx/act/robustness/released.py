@@ -16,9 +16,9 @@ from PIL import Image
 from milanx.act.data import Classes, EvalSet, match_labels
 from milanx.errors import InputError
 from milanx.files import fingerprint
+from milanx.images.decoding import decode, suffixes
 from milanx.images.preprocess import Preprocess
 from milanx.images.probe import ImageRecord
-from milanx.images.sources import SUFFIXES, decode
 
 SIDE = 224  # pixels, of the released files
 SHOWN = 10  # missing folders that an error names
@@ -169,5 +169,5 @@ def _files(folder: Path) -> Iterator[str]:
     for inside in folder.iterdir():
         if inside.is_dir():
             for path in inside.iterdir():
-                if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+                if path.suffix.lower() in suffixes() and not path.name.startswith("."):
                     yield f"{inside.name}/{path.name}"
