@@ -1,7 +1,9 @@
 """Probe images: from folders, parquet files and the built-in ones to views, groups and the split.
 
 In come sources (names and paths); out go `ImageRecord`s, views uint8 [H, W, 3], and which images
-are kept aside. ``probe`` opens sources as one sequence, ``sources`` reads each kind, ``builtin``
-makes the built-in ones of ``photos`` (each with its credit) and ``composed`` views, ``preprocess``
-makes views, ``splits`` holds groups out.
+are kept aside. ``sources`` opens what a user names: a ``folder``, a parquet ``table``, or the
+``builtin`` ones, made of ``photos`` (each with its credit) and ``composed`` views; ``item`` says
+what all of them give. ``decoding`` makes RGB of bytes, ``resizing`` and ``preprocess`` make views.
+``scan`` looks at every image once, ``near`` brings near-duplicates together, ``probe`` opens all
+as one sequence, ``splits`` holds groups out.
 """

@@ -5,21 +5,26 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from milanx.errors import InputError
-from milanx.files import cache_dir, fingerprint, read_json, write_json
+from milanx.files import fingerprint
+from milanx.images.decoding import why
+from milanx.images.folder import counted
+from milanx.images.item import Item, Skipped, Source, SourceInfo, one_line
+from milanx.images.near import clusters, united
 from milanx.images.preprocess import Preprocess
-from milanx.images.sources import BUILTIN, Item, Source, SourceInfo, open_source
+from milanx.images.scan import Look, scan
+from milanx.images.sources import open_sources
 
-NEAR = 4  # bits in which the difference hashes of near-duplicates may differ
-HASHES_AT_ONCE = 512  # hashes that are compared with all others at a time
+SHOWN = 3  # skipped images that a note names
+FEW = 75  # distinct photos: five times the exemplars that a unit has by default
 
 
 @dataclass(frozen=True)
@@ -47,15 +52,6 @@ class ImageRecord:
     wnid: str | None = None
 
 
-@dataclass(frozen=True)
-class Skipped:
-    """An image that could not be read."""
-
-    source: str
-    path: str
-    why: str
-
-
 class ProbeImages:
     """Probe images of any number of sources, made by `open_images`.
 
@@ -63,6 +59,8 @@ class ProbeImages:
         records: one an image, by index.
         skipped: those that could not be read.
         sources: what is known of the sources.
+        distinct: how many photos they show, near-duplicates counted once.
+        notes: what the user should know of them, a line each.
         fingerprint: stands for all images and their order.
     """
 
@@ -72,8 +70,12 @@ class ProbeImages:
         skipped: list[Skipped],
         sources: list[SourceInfo],
         places: list[tuple[Source, int]],
+        distinct: int | None = None,
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.records, self.skipped, self.sources = records, skipped, sources
+        self.distinct = len(records) if distinct is None else distinct
+        self.notes = notes
         self._places = places
         self.fingerprint = fingerprint(
             [[r.source, r.path, r.fingerprint, r.group] for r in records]
@@ -83,14 +85,26 @@ class ProbeImages:
         return len(self.records)
 
     def read(self, index: int) -> Image.Image:
-        """Decode one image, RGB."""
+        """Decode one image, RGB.
+
+        Raises:
+            InputError: it could be read when it was opened, and now cannot.
+        """
         source, row = self._places[index]
-        return source.read(row)
+        try:
+            return source.read(row)
+        except Exception as error:
+            record = self.records[index]
+            raise InputError(
+                f"{one_line(record.path)} of {one_line(record.source)} cannot be read any more",
+                why(error), "run the same command again: what cannot be read is skipped",
+            ) from error  # fmt: skip
 
     def split(self, aside: float = 0.2, seed: int = 0) -> np.ndarray:
         """Split by group; True: may become an exemplar, False: kept aside.
 
-        Groups are taken in a seeded random order until their images reach the share.
+        Groups are taken in a seeded random order until their images reach the share; one that is
+        more than half of all images stays, whose copies would leave too little to learn from.
 
         Returns:
             bool [n].
@@ -98,9 +112,10 @@ class ProbeImages:
         groups = np.array([r.group for r in self.records])
         names, counts = np.unique(groups, return_counts=True)
         order = np.random.default_rng(seed).permutation(len(names))
-        before = np.concatenate([[0], np.cumsum(counts[order])[:-1]])
+        order = order[2 * counts[order] <= len(groups)]
+        before = np.cumsum(counts[order]) - counts[order]
         chosen = set(names[order[before < round(aside * len(groups))]].tolist())
-        if len(chosen) == len(names):  # a single group cannot be on both sides
+        if len(chosen) == len(names):  # all cannot be on one side
             chosen = set()
         return np.array([g not in chosen for g in groups.tolist()])
 
@@ -127,110 +142,121 @@ class ProbeImages:
                     yield torch.from_numpy(stacked).permute(0, 3, 1, 2), torch.tensor(list(here))
 
 
-def open_images(specs: Sequence[str | Path], *, limit: int | None = None) -> ProbeImages:
+@dataclass(frozen=True)
+class _Chosen:
+    """The readable images of a source.
+
+    Attributes:
+        source: it.
+        rows: of them.
+        looks: what was seen of each; nothing where none needed to be looked at.
+    """
+
+    source: Source
+    rows: list[int]
+    looks: dict[int, Look]
+
+
+def open_images(
+    specs: Sequence[str | Path] | Sequence[Source], *, limit: int | None = None
+) -> ProbeImages:
     """Open sources of probe images.
 
     Args:
-        specs: folders, parquet files, ``builtin:probe``.
+        specs: folders, parquet files, ``builtin:probe``; or what `open_sources` made of them.
         limit: at most this many images of all, spread evenly over each source's order.
 
     Raises:
         InputError: a source that is not there, or of which no image can be read.
     """
-    if not specs:
-        raise InputError("no probe images", "no source was given", "--images builtin:probe")
-    sources = _open_sources(specs)
+    sources = [s for s in specs if not isinstance(s, str | Path)]
+    if len(sources) < len(specs) or not specs:
+        sources = open_sources([s for s in specs if isinstance(s, str | Path)])
     total = sum(len(s.items()) for s in sources)
-    records: list[ImageRecord] = []
-    skipped: list[Skipped] = []
-    places: list[tuple[Source, int]] = []
+    skipped = [fault for source in sources for fault in source.faults]
+    chosen: list[_Chosen] = []
+    said: list[str] = []
     for source in sources:
         count = len(source.items())
         take = count if limit is None else max(1, min(count, round(limit * count / total)))
         rows = np.unique(np.linspace(0, count - 1, take).round().astype(int)).tolist()
-        scanned = _scan(source, rows)
-        readable = [row for row in rows if not scanned[row][1]]
-        if not readable:
+        looks, note = ({}, "") if _is_known(sources) else scan(source, rows)
+        unread = [row for row in rows if row in looks and looks[row].why]
+        if len(unread) == len(rows):
             raise InputError(
-                f"no image of {source.info.name} can be read",
-                f"{len(rows)} were tried; the first: {scanned[rows[0]][1]}",
+                f"no image of {one_line(source.info.name)} can be read",
+                f"{len(rows)} were tried; the first: {looks[rows[0]].why}",
                 "give images that open in a viewer",
             )
-        items = source.items()
-        skipped += [Skipped(source.info.name, items[row].path, scanned[row][1])
-                    for row in rows if scanned[row][1]]  # fmt: skip
-        records += [_record(len(records) + i, source.info.name, items[row], scanned[row][0])
-                    for i, row in enumerate(readable)]  # fmt: skip
-        places += [(source, row) for row in readable]
-    return ProbeImages(_grouped(records), skipped, [s.info for s in sources], places)
+        skipped += [Skipped(source.info.name, source.items()[row].path, looks[row].why)
+                    for row in unread]  # fmt: skip
+        chosen.append(_Chosen(source, [row for row in rows if row not in set(unread)], looks))
+        said.append(note)
+    records, distinct = _records(chosen)
+    places = [(one.source, row) for one in chosen for row in one.rows]
+    notes = (_on_skipped(skipped), _on_ignored(sources), *_on_distinct(len(records), distinct),
+             *dict.fromkeys(said))  # fmt: skip
+    return ProbeImages(
+        records, skipped, [s.info for s in sources], places, distinct, tuple(n for n in notes if n)
+    )
 
 
-def _open_sources(specs: Sequence[str | Path]) -> list[Source]:
-    """Open sources, each under a name of its own."""
-    names: set[str] = set()
-    sources: list[Source] = []
-    for spec in specs:
-        name = BUILTIN if str(spec) == BUILTIN else Path(spec).stem or str(spec)
-        unique, number = name, 2
-        while unique in names:
-            unique, number = f"{name}-{number}", number + 1
-        names.add(unique)
-        sources.append(open_source(str(spec), unique))
-    return sources
+def _is_known(sources: Sequence[Source]) -> bool:
+    """Whether the built-in images are among themselves: they can be read, and their groups stand.
 
-
-def _record(index: int, source: str, item: Item, digest: str) -> ImageRecord:
-    """Note an image; without a group of its own its hash stands for one until `_grouped`."""
-    group = item.group if item.group is not None else f"hash:{digest}"
-    return ImageRecord(index, source, item.path, item.fingerprint, group, item.label, item.name,
-                       item.wnid)  # fmt: skip
-
-
-def _scan(source: Source, rows: Sequence[int]) -> dict[int, tuple[str, str]]:
-    """Decode every image once: its difference hash (16 hex digits), or why it cannot be read.
-
-    Kept in the cache by the source's fingerprint.
+    With images of others they are looked at, so that one photo is never on both sides.
     """
-    items = source.items()
-    if all(items[row].group is not None for row in rows) and source.info.kind == "builtin":
-        return {row: ("", "") for row in rows}
-    path = cache_dir("scans", f"{source.info.fingerprint}-{fingerprint(list(rows))}.json")
-    if path.is_file():
-        content = read_json(path, "milanx-scan", 1)["rows"]
-        return {row: (a, b) for row, (a, b) in zip(rows, content, strict=True)}
-    import imagehash
-
-    def look(row: int) -> tuple[str, str]:
-        try:
-            return str(imagehash.dhash(source.read(row))), ""
-        except UnidentifiedImageError:
-            return "", "it is no image"
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            return "", str(error).splitlines()[0] if str(error) else type(error).__name__
-
-    with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(look, rows))
-    write_json(path, "milanx-scan", 1, {"rows": found})
-    return dict(zip(rows, found, strict=True))
+    return all(source.info.kind == "builtin" for source in sources)
 
 
-def _grouped(records: list[ImageRecord]) -> list[ImageRecord]:
-    """Bring near-duplicates, of all sources, into one group, named after its first image."""
-    from scipy.sparse import csr_array, vstack
-    from scipy.sparse.csgraph import connected_components
+def _records(chosen: Sequence[_Chosen]) -> tuple[list[ImageRecord], int]:
+    """Note the images with their groups; returns how many photos they show, too.
 
-    hashed = [i for i, r in enumerate(records) if r.group.startswith("hash:")]
-    if not hashed:
-        return records
-    hashes = np.array([int(records[i].group[5:], 16) for i in hashed], np.uint64)
-    # Each distinct hash once: a thousand copies of one picture are no million pairs.
-    distinct, which = np.unique(hashes, return_inverse=True)
-    near = [csr_array(np.bitwise_count(distinct[i : i + HASHES_AT_ONCE, None] ^ distinct) <= NEAR)
-            for i in range(0, len(distinct), HASHES_AT_ONCE)]  # fmt: skip
-    _, labels = connected_components(vstack(near), directed=False)
-    _, first, cluster = np.unique(labels[which], return_index=True, return_inverse=True)
-    made = list(records)
-    for i, place in zip(hashed, first[cluster].tolist(), strict=True):
-        like = records[hashed[place]]
-        made[i] = replace(records[i], group=f"{like.source}/{like.path}")
-    return made
+    A group is named after the first of its images: its own group, else its source and path.
+    """
+    places = [(one, row) for one in chosen for row in one.rows]
+    items: list[Item] = [one.source.items()[row] for one, row in places]
+    names = [one.source.info.name for one, _ in places]
+    own = [item.group for item in items]
+    near = np.arange(len(items))
+    if all(one.looks for one in chosen):
+        near = clusters([one.looks[row].hash for one, row in places])
+    group = united(near, own, names)
+    first = np.unique(group, return_index=True)[1][group].tolist()
+    titles = [
+        f"{n}/{i.path}" if g is None else g for n, i, g in zip(names, items, own, strict=True)
+    ]
+    records = [
+        ImageRecord(number, name, item.path, item.fingerprint, titles[like], item.label, item.name,
+                    item.wnid)
+        for number, (name, item, like) in enumerate(zip(names, items, first, strict=True))
+    ]  # fmt: skip
+    return records, len(set(near.tolist()))
+
+
+def _on_skipped(skipped: Sequence[Skipped]) -> str:
+    if not skipped:
+        return ""
+    shown = [f"{one_line(s.path)} ({s.why})" for s in skipped[:SHOWN]]
+    more = len(skipped) - len(shown)
+    return (f"skipped {len(skipped)} that cannot be read: {', '.join(shown)}"
+            + f", and {more} more" * bool(more))  # fmt: skip
+
+
+def _on_ignored(sources: Sequence[Source]) -> str:
+    ignored: dict[str, int] = {}
+    for source in sources:
+        for suffix, count in source.ignored.items():
+            ignored[suffix] = ignored.get(suffix, 0) + count
+    total = sum(ignored.values())
+    return f"ignored {total} files that are no images: {counted(ignored)}" if total else ""
+
+
+def _on_distinct(count: int, distinct: int) -> Iterator[str]:
+    photos = f"{distinct} distinct photo{'s' * (distinct != 1)}"
+    if distinct < count:
+        yield (f"{count} images show {photos}; near-duplicates are one group, never on both sides "
+               "of a split")  # fmt: skip
+    if distinct < FEW:
+        yield (f"few images: {photos}; descriptions then say what these show rather than what "
+               "units detect: give some hundreds")  # fmt: skip

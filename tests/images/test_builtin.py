@@ -14,8 +14,9 @@ import pytest
 
 import milanx
 from milanx.images import builtin, composed
+from milanx.images.near import NEAR
 from milanx.images.photos import LICENCES, photos
-from milanx.images.probe import NEAR, open_images
+from milanx.images.probe import open_images
 
 ASSET = Path(milanx.__file__).parent / "assets" / "probe"
 OURS = [photo for photo in photos() if photo.content]

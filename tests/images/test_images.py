@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from milanx.errors import InputError
-from milanx.images.probe import NEAR, ImageRecord, ProbeImages, _grouped, open_images
+from milanx.files import fingerprint
+from milanx.images.probe import FEW, ImageRecord, ProbeImages, open_images
 from tests.helpers import PREPROCESS, noise, png, write_parquet
+
+ASIDE = "63ce350b90d53aa3"  # fingerprint of the built-in images' names kept aside at seed 0
 
 
 def folder(path: Path, count: int = 6, seed: int = 0) -> Path:
@@ -88,34 +91,6 @@ def test_near_duplicates_are_one_group_across_sources(tmp_path: Path) -> None:
     assert len(set(groups.values())) == len(images) - 1
 
 
-@settings(max_examples=50, deadline=None)
-@given(
-    groups=st.lists(st.sampled_from([None, "own"]), min_size=1, max_size=60),
-    seed=st.integers(0, 99),
-)
-def test_chains_of_near_duplicates_are_one_group(groups: list[str | None], seed: int) -> None:
-    """A chain of pairs that are near holds together, whatever lies between its ends."""
-    rng = np.random.default_rng(seed)
-    hashes = [int(h) << 8 for h in rng.integers(0, 2**14, len(groups))]
-    records = [
-        ImageRecord(i, "s", str(i), "", own or f"hash:{h:016x}")
-        for i, (h, own) in enumerate(zip(hashes, groups, strict=True))
-    ]
-    found = [r.group for r in _grouped(records)]
-    for i, own in enumerate(groups):
-        if own:
-            assert found[i] == "own"
-            continue
-        chain, fresh = set(), {i}
-        while fresh:
-            chain |= fresh
-            fresh = {
-                b for a in fresh for b, other in enumerate(groups)
-                if other is None and (hashes[a] ^ hashes[b]).bit_count() <= NEAR
-            } - chain  # fmt: skip
-        assert found[i] == f"s/{min(chain)}"
-
-
 def test_a_group_column_wins(tmp_path: Path) -> None:
     path = write_parquet(
         tmp_path / "v.parquet", noise(12), group=[f"clip{i // 4}" for i in range(12)]
@@ -160,15 +135,6 @@ def test_limit_and_fingerprints(tmp_path: Path) -> None:
     assert open_images([path]).sources[0].fingerprint != before
 
 
-def test_exif_orientation_is_respected(tmp_path: Path) -> None:
-    image = Image.new("RGB", (40, 20), (255, 0, 0))
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    (tmp_path / "p").mkdir()
-    image.save(tmp_path / "p" / "a.jpg", exif=exif)
-    assert open_images([tmp_path / "p"]).read(0).size == (20, 40)
-
-
 def test_many_threads_read_one_parquet_file(tmp_path: Path) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
@@ -178,3 +144,120 @@ def test_many_threads_read_one_parquet_file(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         for index, found in zip(order, pool.map(images.read, order), strict=True):
             assert np.array_equal(np.asarray(found), np.asarray(pictures[index]))
+
+
+def test_forty_copies_and_three_photos_are_said_in_words(tmp_path: Path) -> None:
+    (one,) = noise(1, side=90, seed=1)
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    for i in range(40):
+        one.save(copies / f"{i}.jpg", quality=95 - i)
+    images = open_images([copies])
+    assert (len(images), images.distinct) == (40, 1)
+    assert images.split().all()
+    assert images.notes[0].startswith("40 images show 1 distinct photo; near-duplicates")
+    assert images.notes[1].startswith("few images: 1 distinct photo;")
+    three = open_images([folder(tmp_path / "three", 3)])
+    assert three.distinct == 3
+    assert three.notes[0].startswith("few images: 3 distinct photos;")
+    enough = open_images([write_parquet(tmp_path / "p.parquet", noise(FEW))])
+    assert enough.notes == ()
+    assert open_images(["builtin:probe"]).notes == ()
+
+
+def test_what_is_half_copies_of_one_photo_keeps_them_among_the_exemplars(tmp_path: Path) -> None:
+    """Kept aside, the copies would leave a third of the images to learn from, or less."""
+    path = tmp_path / "half"
+    path.mkdir()
+    for i, image in enumerate([*noise(1, side=90, seed=1) * 22, *noise(18, side=90, seed=2)]):
+        image.save(path / f"{i:02d}.png")
+    images = open_images([path])
+    for seed in range(30):
+        chosen = images.split(seed=seed)
+        assert chosen[:22].all()
+        assert 1 <= (~chosen).sum() <= 8
+
+
+def test_a_photo_of_one_source_is_on_the_side_of_its_likeness_in_another(tmp_path: Path) -> None:
+    """Groups of one's own and likeness are united, through images of both kinds."""
+    film = noise(12, side=90, seed=3)
+    clips = write_parquet(tmp_path / "clips.parquet", film, group=[f"c{i // 3}" for i in range(12)])
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    film[4].save(mine / "from-clip-1.jpg", quality=85)
+    film[5].resize((70, 80)).save(mine / "also-clip-1.png")
+    noise(1, side=90, seed=8)[0].save(mine / "other.png")
+    for order in ([clips, mine], [mine, clips]):
+        images = open_images(order)
+        group = {r.path: r.group for r in images.records}
+        assert len({group[p] for p in ("3.png", "4.png", "5.png", "from-clip-1.jpg",
+                                       "also-clip-1.png")}) == 1  # fmt: skip
+        assert len(set(group.values())) == 5
+        for seed in range(20):
+            chosen = images.split(0.3, seed)
+            sides: dict[str, bool] = {}
+            for record, kept in zip(images.records, chosen.tolist(), strict=True):
+                assert sides.setdefault(record.group, kept) == kept
+
+
+def test_a_built_in_photo_among_ones_own_is_on_its_side(tmp_path: Path) -> None:
+    from milanx.images import builtin
+
+    shown = next(view for view in builtin.views() if view.kind == "whole")
+    mine = folder(tmp_path / "mine")
+    shown.read().save(mine / "same.png")
+    images = open_images([mine, "builtin:probe"])
+    group = {(r.source, r.path): r.group for r in images.records}
+    assert group["mine", "same.png"] == group["builtin:probe", shown.path]
+
+
+def test_the_built_in_split_stays_as_it_is() -> None:
+    images = open_images(["builtin:probe"])
+    aside = [r.path for r, kept in zip(images.records, images.split(), strict=True) if not kept]
+    assert len(aside) == 186
+    assert fingerprint(aside) == ASIDE
+
+
+def test_an_image_that_goes_away_is_said_in_words(tmp_path: Path) -> None:
+    path = folder(tmp_path / "p")
+    images = open_images([path])
+    (path / "dogs" / "0.png").unlink()
+    place = [r.path for r in images.records].index("dogs/0.png")
+    with pytest.raises(InputError, match=r"dogs/0\.png of p cannot be read any more"):
+        list(images.iterate(range(len(images)), PREPROCESS, 4))
+    with pytest.raises(InputError) as caught:
+        images.read(place)
+    assert caught.value.why == "there is no such file"
+
+
+@pytest.mark.parametrize("spec", ["phtos", "nowhere/at/all", "photos/*.jpg"])
+def test_a_missing_path_says_what_is_near_it(tmp_path: Path, spec: str) -> None:
+    folder(tmp_path / "photos")
+    with pytest.raises(InputError) as caught:
+        open_images([tmp_path / spec])
+    assert "photos" in caught.value.why or "cats, dogs" in caught.value.why
+    said = {"phtos": "did you mean photos?", "photos/*.jpg": "without * and ?"}
+    assert said.get(spec, "give a folder") in str(caught.value)
+
+
+def test_home_is_written_as_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder(tmp_path / "photos", 4)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    images = open_images(["~/photos"])
+    assert len(images) == 4
+    assert images.sources[0].name == "photos"
+    folder(tmp_path / "~" / "photos", 5)  # what has the very name goes first
+    assert len(open_images(["~/photos"])) == 5
+    with pytest.raises(InputError, match="no images at ~nobody-here/photos"):
+        open_images(["~nobody-here/photos"])
+
+
+def test_images_are_checked_before_the_target_is_loaded(tmp_path: Path) -> None:
+    from milanx.exemplars.inputs import open_inputs
+    from milanx.exemplars.request import Request
+
+    for spec in (tmp_path / "missing", tmp_path):
+        request = Request(target="tests.helpers:absent", layers=("x",), images=(str(spec),))
+        with pytest.raises(InputError, match="no images"):
+            open_inputs(request)
