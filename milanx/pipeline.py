@@ -379,7 +379,8 @@ def _write_run(
                    "weights": target.weights, "random": target.random,
                    "preprocess": target.preprocess.to_dict()},
         "layers": [info.to_dict() for info in inputs.layers],
-        "images": {"count": len(images), "fingerprint": images.fingerprint,
+        "images": {"count": len(images), "distinct": images.distinct,
+                   "fingerprint": images.fingerprint, "notes": list(images.notes),
                    "skipped": [asdict(s) for s in images.skipped],
                    "sources": [{**asdict(info), **_place(source)} for info, source in
                                zip(images.sources, inputs.request.images, strict=True)]},
@@ -398,6 +399,8 @@ def _write_run(
 
 def _place(source: str | Path) -> dict[str, str]:
     """Where a source lies, unless it is one that the package makes."""
+    from milanx.images.sources import located
+
     if ":" in str(source) and not Path(source).exists():
         return {}
-    return {"path": str(Path(source).resolve())}
+    return {"path": str(located(source).resolve())}

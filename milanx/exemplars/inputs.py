@@ -14,6 +14,7 @@ from milanx.exemplars.request import DEFAULT_DTYPE, Request
 from milanx.exemplars.store import FORMAT, VERSION
 from milanx.files import fingerprint
 from milanx.images.probe import ProbeImages, open_images
+from milanx.images.sources import open_sources
 from milanx.progress import Reporter, Silent
 from milanx.targets.capture import find_layers
 from milanx.targets.units import LayerInfo, parse_units
@@ -69,6 +70,7 @@ def open_inputs(request: Request, progress: Reporter | None = None) -> Inputs:
     """
     progress = progress or Silent()
     device = pick_device(request.device)
+    sources = open_sources(request.images)  # what is wrong with them is said before the long work
     with progress.stage("load target", None):
         target = load_target(
             request.target,
@@ -84,10 +86,9 @@ def open_inputs(request: Request, progress: Reporter | None = None) -> Inputs:
     units = select_units(request, layers)
     _tell_layers(layers, request.signs, progress)
     with progress.stage("open images", None):
-        images = open_images(request.images, limit=request.limit)
-    if images.skipped:
-        first = images.skipped[0]
-        progress.say(f"skipped {len(images.skipped)} unreadable: {first.path} ({first.why}), ...")
+        images = open_images(sources, limit=request.limit)
+    for note in images.notes:
+        progress.say(note)
     return Inputs(request, target, layers, images, units, device)
 
 
