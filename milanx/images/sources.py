@@ -11,6 +11,7 @@ from PIL import Image
 
 from milanx.errors import InputError, did_you_mean
 from milanx.files import fingerprint
+from milanx.images.decoding import decode as decode  # also found here, beside the sources
 from milanx.images.decoding import is_image, why
 from milanx.images.folder import Folder
 from milanx.images.item import Item, Skipped, Source, SourceInfo, one_line, plain_name
