@@ -26,6 +26,11 @@ def list_layers(target: Target) -> list[LayerInfo]:
     return [info for info in discover(target) if info.refused is None]
 
 
+def refused_layers(target: Target) -> list[LayerInfo]:
+    """List every layer that cannot be described, each with its reason (``refused``)."""
+    return [info for info in discover(target) if info.refused is not None]
+
+
 def check_read(read: str) -> None:
     """Refuse a way to read units that is none.
 

@@ -20,7 +20,9 @@ from milanx.targets.watch import Watch
 
 MAX_PREFIX = 16  # class, distillation and register tokens that are looked for
 ASPECT = 1.6  # most that a map's shape may differ from the image's, as a factor
+ROUNDS = 5  # of what follows from what was settled later
 BASES = 12  # maps whose rows are looked up for those of windows, latest first
+CLEAR = 0.5  # correlation from which a map that is mirrored or turned is taken to be so
 WEAK = 1e-9  # share of the largest change below which a place did not move
 
 CHANNELS_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)
@@ -59,8 +61,9 @@ class Layouts:
 
     def __init__(self, size: tuple[int, int], watch: Watch) -> None:
         self.size, self.watch = size, watch
-        # By what stands for all tensors that have the same places, and by the shape.
-        self.by_places: dict[tuple[int, tuple[int, ...]], Layout] = {}
+        # By what stands for all tensors that have the same places: their shape, and the layout.
+        self.by_places: dict[int, dict[tuple[int, ...], Layout]] = {}
+        self.scaled = {watch.places(new): watch.places(old) for old, new in watch.scaled}
         self.by_shape: dict[tuple[tuple[int, ...], int], Layout] = {}
         self.tokens: dict[int, tuple[int, int]] = {}  # how many stand before and behind the patches
         self.grids: dict[int, tuple[int, int]] = {}  # of maps that were measured, by their places
@@ -73,8 +76,13 @@ class Layouts:
         What could not be told at first may follow from what was settled after it.
         """
         found = [self.settle(record) for record in records]
-        return [self.settle(record) if isinstance(layout, str) else layout
-                for record, layout in zip(records, found, strict=True)]  # fmt: skip
+        for _ in range(ROUNDS):
+            before = sum(isinstance(layout, str) for layout in found)
+            found = [self.settle(record) if isinstance(layout, str) else layout
+                     for record, layout in zip(records, found, strict=True)]  # fmt: skip
+            if sum(isinstance(layout, str) for layout in found) == before:
+                break
+        return found
 
     def settle(self, record: Seen) -> Layout | str:
         """Return a module's layout, or why it has none that can be told."""
@@ -90,25 +98,56 @@ class Layouts:
         axes = unit_axis(record)
         if len(shape) == 1:
             return Layout(0)
-        if record.constant and record.groups > 1:
-            return "it gives the same whatever the image shows, in several rows an image"
         single = [a for a in axes if math.prod(shape) == shape[a]]
         if single:
             return Layout(single[0])
         self._note_tokens(record)
-        if not any(bool(c.any()) for found in record.changes.values() for c in found):
-            return self._unmeasured(record, axes)
+        moved = any(bool(c.any()) for found in record.changes.values() for c in found)
         best: tuple[float, Layout] | None = None
-        for axis in axes:
+        for axis in axes if moved else ():
             for layout in self._candidates(record, axis):
                 fit = self.fit(record.changes[axis], layout)
                 if fit is not None and (best is None or fit > best[0] + WEAK):
                     best = (fit, layout)
-        if best is None:
-            beside = self.by_places.get((self.watch.places(record.number), shape))
-            if beside is not None and beside.axis in axes:
-                return dataclasses.replace(beside, measured=False)
-        return best[1] if best else self._why(record, axes)
+        if best is not None:
+            return best[1]
+        for layout in self._inferred(record, axes):
+            if not moved or not self._elsewhere(record.changes[layout.axis], layout):
+                return dataclasses.replace(layout, measured=False)
+        return self._why(record, axes, moved)
+
+    def _inferred(self, record: Seen, axes: tuple[int, ...]) -> Iterator[Layout]:
+        """Yield what follows from layouts that are known, where no change shows the places.
+
+        A map has the places of another from which it is computed place by place, and those of a
+        convolution's input; what a block gives in rows has the places of what it was given in
+        such rows; and what gives the same for all images, those of others of its shape.
+        """
+        shape, here = record.places, self.watch.places(record.number)
+        for axis in axes:
+            places = _without(shape, axis)
+            for known, layout in self.by_places.get(here, {}).items():
+                made = _converted(known, layout, places, axis)
+                if made is not None:
+                    yield made
+        above = self.by_places.get(self.scaled.get(here, -1), {})
+        if len(axes) == 1 and axes[0] == 0 and len(shape) == 3 and any(len(k) == 2 for k in above):
+            if self._has_shape(shape[1:]):
+                yield Layout(0, (shape[1], shape[2]))
+        for axis in axes:
+            for name in (record.name, record.name.rpartition(".")[0]):
+                if (name, _without(shape, axis)) in self.windows:
+                    order, grid = self.windows[name, _without(shape, axis)]
+                    yield Layout(axis, grid, order=order)
+            if record.constant and record.groups == 1 and (shape, axis) in self.by_shape:
+                yield self.by_shape[shape, axis]
+
+    def _elsewhere(self, changes: list[torch.Tensor], layout: Layout) -> bool:
+        """Whether a map is another one mirrored or turned: its changes show, but elsewhere."""
+        turned = ([0, 2, 1, 3], [1, 0, 3, 2], [2, 3, 0, 1], [3, 2, 1, 0], [1, 3, 0, 2],
+                  [2, 0, 3, 1], [3, 1, 2, 0])  # fmt: skip
+        fits = [self.fit([changes[i] for i in order], layout) for order in turned]
+        return any(fit is not None and fit > CLEAR for fit in fits)
 
     # What may be
 
@@ -210,29 +249,12 @@ class Layouts:
         if prefix + suffix + len(where) == count and any(self._grids(len(where))):
             self.tokens[count] = (prefix, suffix)
 
-    def _unmeasured(self, record: Seen, axes: tuple[int, ...]) -> Layout | str:
-        """Settle what does not move with the picture, by what is known of the same shape."""
-        shape = record.places
-        for axis in axes:
-            known = self.by_shape.get((shape, axis))
-            if known is not None:
-                return dataclasses.replace(known, measured=False)
-        if len(axes) == 1:
-            layout = next(self._candidates(record, axes[0]), None)
-            if layout is not None and layout.map_size in self.grids.values():
-                return dataclasses.replace(layout, measured=False)
-        return "it gives the same whatever the image shows, so that its places cannot be told"
-
     # Rows that are copies
 
     def _order(
         self, record: Seen, axis: int, places: tuple[int, ...]
     ) -> tuple[tuple[int, ...], tuple[int, int]] | None:
         """Find where each cell of a map is among windows, groups or tokens of another order."""
-        parent = record.name.rpartition(".")[0]
-        for above in (record.name, parent):
-            if (above, places) in self.windows:
-                return self.windows[above, places]
         if record.groups == 1 and len(places) == 2 and self._has_shape(places):
             return None
         source = record.source
@@ -240,9 +262,7 @@ class Layouts:
             source.shape[0] != record.value.shape[0]
         ):
             return None
-        if tuple(n for a, n in enumerate(record.places) if a != axis) != tuple(
-            n for a, n in enumerate(_places(source, record.groups)) if a != axis
-        ):
+        if places != _without(_places(source, record.groups), axis):
             return None
         rows = _rows(record.of_image(source, 0), axis)
         for base, layout in reversed(self.bases[-BASES:]):
@@ -255,8 +275,8 @@ class Layouts:
         """Keep what a settled module tells about those that follow."""
         if layout.map_size == (1, 1):
             return
-        if layout.measured:
-            self.by_places[self.watch.places(record.number), record.places] = layout
+        places = _without(record.places, layout.axis)
+        self.by_places.setdefault(self.watch.places(record.number), {}).setdefault(places, layout)
         self.by_shape[record.places, layout.axis] = layout
         if layout.measured:
             h, w = layout.map_size
@@ -265,13 +285,14 @@ class Layouts:
                 self.bases.append((record, layout))
                 del self.bases[: -BASES]
         if layout.order:
-            places = tuple(n for a, n in enumerate(record.places) if a != layout.axis)
             parent = record.name.rpartition(".")[0]
             self.windows[parent, places] = (layout.order, layout.map_size)
 
-    def _why(self, record: Seen, axes: tuple[int, ...]) -> str:
+    def _why(self, record: Seen, axes: tuple[int, ...], moved: bool) -> str:
         """Say why no layout fits."""
         shape = list(record.places)
+        if not moved:
+            return "it gives the same whatever the image shows, so that its places cannot be told"
         if record.groups > 1:
             return (f"{record.groups} rows of {shape[1:]} belong to each image, windows or groups "
                     "whose places in the image cannot be told")  # fmt: skip
@@ -327,6 +348,22 @@ def _quarter(part: int, grid: tuple[int, int]) -> torch.Tensor:
     sides = [torch.ones_like(x) if len(x) == 1 else (x > 0 if far else x < 0).double()
              for x, far in ((rows, part // 2), (columns, part % 2))]  # fmt: skip
     return (sides[0][:, None] * sides[1][None]).flatten()
+
+
+def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return tuple(n for a, n in enumerate(shape) if a != axis)
+
+
+def _converted(
+    known: tuple[int, ...], layout: Layout, places: tuple[int, ...], axis: int
+) -> Layout | None:
+    """Return a known layout for the same places in another shape: a map as a row of tokens."""
+    if known == places:
+        return dataclasses.replace(layout, axis=axis)
+    plain = not (layout.prefix or layout.suffix or layout.order)
+    if plain and {known, places} == {layout.map_size, (math.prod(layout.map_size),)}:
+        return dataclasses.replace(layout, axis=axis)
+    return None
 
 
 def _places(value: torch.Tensor, groups: int) -> tuple[int, ...]:

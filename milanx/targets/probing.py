@@ -274,7 +274,7 @@ def _find_rows(record: Seen, swapped: torch.Tensor) -> str | None:
         if size % 2:
             continue
         here = float((value - swapped.roll(size // 2, axis)).double().norm())
-        if here <= SAME * float((value - value.roll(size // 2, axis)).double().norm()):
+        if here < SAME * float((value - value.roll(size // 2, axis)).double().norm()):
             return f"its output {list(value.shape)} has the images of a batch on axis {axis}"
     whole = f"its output {list(value.shape)} for two images"
     if count % 2:

@@ -34,6 +34,10 @@ NO_READING = {"__get__", "__set__", "size", "dim", "__len__", "is_floating_point
 # What changes no place: a result of the shape of what it reads has that at the same places.
 IN_PLACE = ELEMENTWISE | {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm",
                           "normalize", "logsigmoid"}  # fmt: skip
+# What gives maps [b, u, h, w] for maps: each place of the result is a place of what it reads.
+SPATIAL = {"conv2d", "conv_transpose2d", "max_pool2d", "avg_pool2d", "lp_pool2d", "interpolate",
+           "adaptive_avg_pool2d", "adaptive_max_pool2d", "pad", "upsample", "pixel_shuffle",
+           "pixel_unshuffle"}  # fmt: skip
 SAMPLE = 4096  # places of a tensor whose values tell its function
 
 
@@ -111,6 +115,7 @@ class Watch(TorchFunctionMode):
         self.bent_from: dict[int, int] = {}  # what a nonlinearity was computed from
         self.read_as: dict[int, Consumed] = {}
         self.beside: dict[int, int] = {}  # another tensor with the same places, towards one of all
+        self.scaled: list[tuple[int, int]] = []  # a map, and one of another size made of it
 
     def number(self, tensor: torch.Tensor, *, anew: bool = False) -> int:
         """Return a tensor's number; a new one for one that was changed in place."""
@@ -177,16 +182,34 @@ class Watch(TorchFunctionMode):
             self.products[gives] = Product(reads[0], reads[1], tuple(result.shape))
         if plain == "glu":
             self.products[gives] = Product(reads[0], reads[0], tuple(result.shape))
-        if plain in IN_PLACE or plain in NONLINEAR:
-            for tensor, number in zip(given, reads, strict=True):
-                if tensor.shape == result.shape:
-                    self._join(number, gives)
+        self._place(plain, given, reads, result, gives)
         if plain not in ELEMENTWISE and plain not in NONLINEAR:
             return
         done = consumed(plain, tuple(args[1:]), kwargs) if plain in NONLINEAR else None
         if not isinstance(args[0] if args else None, torch.Tensor):
             done = None
         self.follow(given, reads, result, gives, done)
+
+    def _place(
+        self, plain: str, given: list[torch.Tensor], reads: list[int], result: torch.Tensor,
+        gives: int,
+    ) -> None:  # fmt: skip
+        """Note which tensors have the same places, whatever their units are."""
+        first = given[0]
+        if plain in IN_PLACE or plain in NONLINEAR:
+            same = [n for t, n in zip(given, reads, strict=True) if t.shape == result.shape]
+        elif plain == "linear":
+            same = reads[:1] if first.shape[:-1] == result.shape[:-1] else []
+        elif plain in ("cat", "concat", "concatenate"):
+            same = [n for t, n in zip(given, reads, strict=True) if _widened(t, result)]
+        elif plain in SPATIAL and first.ndim == result.ndim == 4:
+            same = reads[:1] if first.shape[2:] == result.shape[2:] else []
+            if not same:
+                self.scaled.append((reads[0], gives))
+        else:
+            same = []
+        for number in same:
+            self._join(number, gives)
 
     def places(self, number: int) -> int:
         """Return a number that stands for all tensors that have the same places."""
@@ -235,6 +258,12 @@ class Watch(TorchFunctionMode):
                 self.read_as[root] = found[1]
                 self.made_by.setdefault(found[0], found[1])
                 self.bent_from.setdefault(found[0], root)
+
+
+def _widened(part: torch.Tensor, whole: torch.Tensor) -> bool:
+    """Whether a tensor was joined with others along its units: the second axis, or the last."""
+    differing = [i for i, (a, b) in enumerate(zip(part.shape, whole.shape, strict=False)) if a != b]
+    return part.ndim == whole.ndim and differing in ([1] if part.ndim == 4 else [], [part.ndim - 1])
 
 
 def _plain(name: str) -> str:

@@ -1,0 +1,249 @@
+"""What of many families of models can be described, each answer checked against plain hooks.
+
+A family is one file of timm; its smallest members serve, with random weights. Nothing of
+`milanx.targets` but the list of layers and the capture of their maps is taken for granted: the
+expected numbers come from the modules' own attributes and from hooks that copy what they see.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from milanx.errors import MilanxError
+from milanx.progress import Reporter, Silent
+from milanx.targets.capture import Capture, list_layers, refused_layers
+from milanx.targets.units import LayerInfo, first_tensor
+from milanx.targets.zoo import Target, load_target
+
+# One small member of each family of timm's.
+FAMILIES: dict[str, str] = {}
+PLACES = 4  # quarters of the picture that are changed in turn
+NEAR = 1e-4  # relative distance of maps that are the same, across batches
+
+
+@dataclass
+class Checked:
+    """What was found of one model; a list names layers.
+
+    Attributes:
+        described: how many layers can be described.
+        refused: how many cannot, by reason (numbers in it replaced).
+        maps: how many have a map that moves with the picture.
+        units: layers whose units are not their module's.
+        rows: layers whose maps are not those of the images, in their order.
+        placed: layers whose map shows changes of the picture at other places.
+        spread: layers whose map shows them at no one place, with these weights.
+        bent: layers whose values are not what the model computes of their output.
+    """
+
+    described: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    maps: int = 0
+    units: list[str] = field(default_factory=list)
+    rows: list[str] = field(default_factory=list)
+    placed: list[str] = field(default_factory=list)
+    spread: list[str] = field(default_factory=list)
+    bent: list[str] = field(default_factory=list)
+
+    @property
+    def wrong(self) -> int:
+        """How many layers are read wrongly."""
+        return len({*self.units, *self.rows, *self.placed, *self.bent})
+
+
+def bench_models(
+    models: Sequence[str] | None = None, *, progress: Reporter | None = None
+) -> list[dict[str, Any]]:
+    """Check the layers of models with random weights.
+
+    Args:
+        models: of timm's; the small member of each family when None.
+        progress: told about each model.
+
+    Returns:
+        A row a model, with the counts of `Checked`; one that cannot be read at all says why.
+    """
+    progress = progress or Silent()
+    rows = []
+    for name in models or FAMILIES.values():
+        started = time.monotonic()
+        with progress.stage(name, None):
+            row: dict[str, Any] = {"model": name}
+            try:
+                target = load_target(name, random_weights=True)
+                found = check_model(target)
+            except MilanxError as error:
+                row["error"] = f"{error.what}: {error.why}"
+            else:
+                row |= _row(found)
+        rows.append(row | {"seconds": time.monotonic() - started})
+    return rows
+
+
+def _row(found: Checked) -> dict[str, Any]:
+    lists = ("units", "rows", "placed", "bent", "spread")
+    return {
+        "described": found.described, "refused": sum(found.refused.values()), "maps": found.maps,
+        "wrong": found.wrong, **{name: getattr(found, name) for name in lists},
+        "reasons": dict(found.refused.most_common()),
+    }  # fmt: skip
+
+
+@torch.no_grad()
+def check_model(target: Target) -> Checked:
+    """Check every layer of a target that can be described.
+
+    Raises:
+        MilanxError: the target does not run.
+    """
+    infos, found = list_layers(target), Checked()
+    for info in refused_layers(target):
+        found.refused[_reason(str(info.refused))] += 1
+    found.described = len(infos)
+    inputs = target.inputs(_pictures(target.preprocess.size))
+    with Capture(target, infos) as capture:
+        maps = {name: value.float() for name, value in capture.run(inputs).items()}
+        again = {name: value.float() for name, value in capture.run(inputs.flip(0)).items()}
+    plain = _plain_outputs(target, inputs)
+    modules = dict(target.model.named_modules())
+    for info in infos:
+        here = maps[info.name]
+        own = _own_units(modules[info.module])
+        if own is not None and own != info.units and not info.input_of:
+            found.units.append(info.name)
+        if not _near(here, again[info.name].flip(0)):
+            found.rows.append(info.name)
+        if not _is_computed(info, here, plain):
+            found.bent.append(info.name)
+        _check_places(found, info, here)
+    return found
+
+
+def _reason(text: str) -> str:
+    """Return a reason without the numbers of one layer."""
+    words = ("n" if any(c.isdigit() for c in word) else word for word in text.split())
+    kept: list[str] = []
+    for word in words:
+        if word != "n" or kept[-1:] != ["n"]:
+            kept.append(word)
+    return " ".join(kept)
+
+
+def _pictures(size: tuple[int, int]) -> torch.Tensor:
+    """Return smooth noise, and the same with stripes in each quarter, uint8 [5, 3, H, W]."""
+    generator = torch.Generator().manual_seed(7)
+    small = torch.rand(1, 3, 12, 12, generator=generator)
+    base = torch.nn.functional.interpolate(small, size=size, mode="bilinear")[0] * 80 + 80
+    stripes = torch.rand(3, *size, generator=generator).gt(0.5).float() * 255
+    shown = [base]
+    height, width = size
+    for part in range(PLACES):
+        top, left = part // 2 * height // 2 + height // 10, part % 2 * width // 2 + width // 10
+        picture = base.clone()
+        area = (slice(None), slice(top, top + height * 3 // 10), slice(left, left + width * 3 // 10))
+        picture[area] = stripes[area]
+        shown.append(picture)
+    return torch.stack(shown).to(torch.uint8)
+
+
+def _plain_outputs(target: Target, inputs: torch.Tensor) -> dict[str, list[torch.Tensor]]:
+    """Return copies of what every module was given and gave, by its name, once each."""
+    seen: dict[str, list[torch.Tensor]] = {}
+    handles = []
+    for name, module in target.model.named_modules():
+
+        def before(module: nn.Module, args: Any, kwargs: Any, name: str = name) -> None:
+            tensor = first_tensor([args, kwargs])
+            seen.setdefault(name + "<", []).extend([] if tensor is None else [tensor.clone()])
+
+        def after(module: nn.Module, args: Any, output: Any, name: str = name) -> None:
+            tensor = first_tensor(output)
+            seen.setdefault(name, []).extend([] if tensor is None else [tensor.clone()])
+
+        handles += [module.register_forward_pre_hook(before, with_kwargs=True),
+                    module.register_forward_hook(after)]  # fmt: skip
+    try:
+        target.model(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def _own_units(module: nn.Module) -> int | None:
+    """Return how many units a module's own attributes say that it gives."""
+    for kind, name in (
+        (nn.Conv2d, "out_channels"), (nn.Linear, "out_features"), (nn.GroupNorm, "num_channels"),
+        (nn.modules.batchnorm._NormBase, "num_features"),
+    ):  # fmt: skip
+        if isinstance(module, kind):
+            return int(getattr(module, name))
+    if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
+        return int(module.normalized_shape[0])
+    return None
+
+
+def _near(one: torch.Tensor, other: torch.Tensor) -> bool:
+    scale = float(one.abs().amax())
+    return one.shape == other.shape and float((one - other).abs().amax()) <= NEAR * max(scale, 1e-6)
+
+
+def _is_computed(
+    info: LayerInfo, here: torch.Tensor, plain: dict[str, list[torch.Tensor]]
+) -> bool:
+    """Whether a layer's values are ones that the model computes, in whatever order they lie.
+
+    They are compared by their sum, and that of their squares, with what the layer's own module
+    gives, or, where a nonlinearity follows, with what any module is given or gives.
+    """
+    if info.class_token or info.prefix_tokens or info.suffix_tokens or info.order:
+        return True  # only a part of the positions is read, which other tests hold to the bit
+    own = plain[info.module][0].float()
+    if info.nonlinearity is None and info.input_of is None:
+        return _same_values(own, here)
+    wanted = here.numel()
+    return any(
+        _same_values(t.float(), here) for ts in plain.values() for t in ts if t.numel() == wanted
+    )
+
+
+def _same_values(one: torch.Tensor, other: torch.Tensor) -> bool:
+    a, b = one.double().flatten(), other.double().flatten()
+    return a.numel() == b.numel() and all(
+        math.isclose(float(f(a)), float(f(b)), rel_tol=1e-6, abs_tol=1e-9)
+        for f in (lambda v: v.abs().sum(), lambda v: v.square().sum())
+    )
+
+
+def _check_places(found: Checked, info: LayerInfo, here: torch.Tensor) -> None:
+    """Look where each quarter's change shows: in that quarter, in another one, or in none."""
+    if info.map_size == (1, 1) or info.class_token:
+        return
+    moved = (here[1:] - here[:1]).abs().mean(1)  # [quarters, h, w]
+    if not bool(moved.any()):
+        return
+    found.maps += 1
+    h, w = info.map_size
+    share = moved / moved.sum((1, 2), keepdim=True).clamp_min(1e-30)
+    share = share / share.sum(0).clamp_min(1e-30)
+    rows, columns = (torch.arange(n) * 2 < n - 1 for n in (h, w))
+    sides = [((rows if part < 2 else rows.flip(0))[:, None]
+              & (columns if part % 2 == 0 else columns.flip(0))[None]) for part in range(PLACES)]  # fmt: skip
+    if h == 1 or w == 1:
+        return
+    held = torch.stack([share[:, side].mean(1) for side in sides])  # [quarter, change]
+    best = held.argmax(0).tolist()
+    if best == list(range(PLACES)):
+        return
+    if sorted(best) == list(range(PLACES)):
+        found.placed.append(info.name)
+    else:
+        found.spread.append(info.name)
