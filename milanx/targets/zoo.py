@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import itertools
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -17,8 +18,9 @@ from torch import nn
 from milanx.errors import InputError, MilanxError, MissingWeights, did_you_mean
 from milanx.files import fingerprint
 from milanx.images.preprocess import Preprocess
+from milanx.targets.checkpoints import load_checkpoint
 from milanx.targets.given import check_readable, first_channels, original
-from milanx.targets.weights import PACKAGES, load_checkpoint, package_state_dict
+from milanx.targets.weights import PACKAGES, package_state_dict
 
 # Names of the literature, as timm calls them.
 ALIASES: dict[str, str] = {
@@ -146,8 +148,8 @@ def load_target(
         model, own, origin = _named(spec, weights, random_weights)
     check_readable(model, name)
     if weights is not None:
-        load_checkpoint(model, Path(weights), name)
-        origin = f"checkpoint {Path(weights).name}"
+        which = load_checkpoint(model, Path(weights), name)
+        origin = f"checkpoint {Path(weights).name}{which}"
     elif random_weights and isinstance(spec, str):
         origin = f"random, seed {seed}"
     chosen = preprocess or own
@@ -215,16 +217,25 @@ def _own_module(spec: str) -> tuple[nn.Module, Preprocess | None]:
         sys.path.insert(0, "")
     try:
         module = importlib.import_module(module_name)
-        made = getattr(module, function_name)()
     except ImportError as error:
         raise InputError(
             f"cannot import {module_name!r}",
             str(error),
             "give package.module:function, importable from here",
         ) from error
-    except AttributeError as error:
-        hint = did_you_mean(function_name, dir(sys.modules.get(module_name)))
-        raise InputError(f"cannot use {spec!r}", str(error), hint) from error
+    except Exception as error:  # whatever the user's file raises
+        raise _own_error(f"importing {module_name!r} fails", error) from error
+    build = getattr(module, function_name, None)
+    if build is None:
+        hint = did_you_mean(function_name, dir(module))
+        raise InputError(
+            f"cannot use {spec!r}", f"{module_name} has no {function_name!r}",
+            hint or "name a function that returns a torch.nn.Module",
+        )  # fmt: skip
+    try:
+        made = build if isinstance(build, nn.Module) else build()
+    except Exception as error:  # whatever the user's function raises
+        raise _own_error(f"{spec} fails", error) from error
     model, own = made if isinstance(made, tuple) else (made, getattr(made, "preprocess", None))
     model = original(model) if isinstance(model, nn.Module) else model
     if not isinstance(model, nn.Module):
@@ -234,6 +245,12 @@ def _own_module(spec: str) -> tuple[nn.Module, Preprocess | None]:
             "return a torch.nn.Module, or (module, Preprocess)",
         )
     return model, own
+
+
+def _own_error(what: str, error: Exception) -> InputError:
+    """Put an error of the user's own code into ours; its traceback is the cause of it."""
+    said = (str(error).strip().splitlines() or [""])[0]
+    return InputError(what, f"{type(error).__name__}: {said}".rstrip(": "), "--debug shows where")
 
 
 def _named(
@@ -291,10 +308,25 @@ def _torchvision(
 
     bare = weights is not None or random_weights
     try:
-        model = torchvision.models.get_model(known, weights=None if bare else "DEFAULT")
+        builder = torchvision.models.get_model_builder(known)
+    except ValueError as error:
+        hint = did_you_mean(known, torchvision.models.list_models())
+        raise InputError(f"no model {name!r}", "torchvision does not know it", hint) from error
+    # A model of segmentation or detection would download its trunk's weights beside.
+    trunk = {"weights_backbone": None} if "weights_backbone" in _options(builder) else {}
+    try:
+        model = torchvision.models.get_model(
+            known, weights=None if bare else "DEFAULT", **(trunk if bare else {})
+        )
     except Exception as error:
         raise _missing(name, error) from error
     return model, Preprocess(), f"torchvision, {known}"
+
+
+def _options(builder: Callable[..., Any]) -> set[str]:
+    import inspect
+
+    return set(inspect.signature(builder).parameters)
 
 
 def _missing(name: str, error: Exception) -> MissingWeights:
