@@ -14,7 +14,15 @@ from torch import nn
 from milanx.errors import InputError, did_you_mean
 from milanx.targets.given import PREFIXES, Enough, running
 from milanx.targets.layers import discover
-from milanx.targets.units import LayerInfo, first_tensor, tensors_of, to_maps
+from milanx.targets.units import (
+    Address,
+    LayerInfo,
+    first_tensor,
+    matches,
+    parse_address,
+    tensors_of,
+    to_maps,
+)
 from milanx.targets.zoo import Target
 
 PATTERN = frozenset("*?[")
@@ -52,13 +60,35 @@ def find_layers(target: Target, patterns: Sequence[str], *, read: str = "auto") 
     Raises:
         InputError: a pattern that matches nothing, or a value of ``read`` that is not known.
     """
+    return find_addressed(target, patterns, read=read, addresses=False)[0]
+
+
+def find_addressed(
+    target: Target, texts: Sequence[str], *, read: str = "auto", addresses: bool = True
+) -> tuple[list[LayerInfo], list[Address]]:
+    """Find the layers that addresses name, and read the addresses with their names in mind.
+
+    Args:
+        target: the model.
+        texts: ``blocks.6``, ``blocks.6:0-63``, ``blocks.*.mlp.fc1:-17``.
+        read: ``auto`` or ``raw``.
+        addresses: whether units may be named; otherwise each text is a layer or a pattern.
+
+    Raises:
+        InputError: an address that matches nothing, or a value of ``read`` that is not known.
+    """
     check_read(read)
     known = {info.name: info for info in discover(target)}
+    asked = [parse_address(t, known) if addresses else Address(t) for t in texts]
     chosen: set[str] = set()
-    for pattern in patterns:
-        chosen.update(match_layers(target, known, pattern))
+    found = []
+    for address in asked:
+        names = match_layers(target, known, address.layer)
+        chosen.update(names)
+        plain = address.layer if any(matches(n, address.layer) for n in names) else names[0]
+        found.append(dataclasses.replace(address, layer=plain))
     infos = [info for name, info in known.items() if name in chosen]
-    return [_raw(info) for info in infos] if read == "raw" else infos
+    return [_raw(i) for i in infos] if read == "raw" else infos, found
 
 
 def match_layers(target: Target, known: Mapping[str, LayerInfo], pattern: str) -> list[str]:
@@ -99,6 +129,9 @@ def _unknown(target: Target, pattern: str, known: Mapping[str, LayerInfo]) -> In
         why = "that module gives no tensor, or one forward pass does not reach it"
     elif PATTERN & set(pattern):
         why = "no layer matches the pattern"
+    elif ":" in pattern:
+        units = pattern.rpartition(":")[2]
+        why = f"there is no such layer, and {units!r} is no list of units, such as 0-63"
     else:
         why = "there is no such layer"
     hint = did_you_mean(pattern, known)

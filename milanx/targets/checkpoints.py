@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import pickle
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from milanx.errors import InputError
 WRAPPERS = ("state_dict_ema", "model_ema", "ema", "ema_state_dict", "teacher", "state_dict",
             "model_state_dict", "model", "net", "network", "module", "weights", "params",
             "student")  # fmt: skip
+HARMLESS: list[Any] = [argparse.Namespace]  # the options of a training, which hold values alone
 DEPTH = 3  # of dicts within dicts
 INDEX = ".index.json"  # of weights in several files
 POINTER = b"version https://git-lfs"
@@ -109,6 +112,8 @@ def _differences(fit: Fit) -> str:
 
 
 def _advice(fit: Fit) -> str:
+    if fit.missing and not (fit.unexpected or fit.shapes):
+        return "it holds a part of the model: give a module of that part, or the whole file"
     if any("pos_embed" in k or "position" in k for k in fit.shapes):
         return "it was trained at another size: name a model of that size, or give your own module"
     return "name the architecture that the checkpoint was made with"
@@ -232,7 +237,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             from safetensors.torch import load
 
             return dict(load(path.read_bytes()))
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(HARMLESS):
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
         raise
     except pickle.UnpicklingError as error:
@@ -252,13 +258,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def _unsafe(path: Path, error: Exception) -> InputError:
     """Say which class of a pickle is not read, where the reader names it."""
-    named = [w.strip(".,\"'`") for w in str(error).split() if w.count(".") and "GLOBAL" in str(error)]
-    kind = next((w for w in named if w.replace(".", "").replace("_", "").isalnum()
-                 and not w.startswith(("torch.load", "https", "torch.serialization"))), "")  # fmt: skip
+    named = re.search(r"GLOBAL (\S+)", str(error))
     return InputError(
         f"{path} is not read",
         "it holds more than tensors and could run code on this machine"
-        + (f": {kind}" if kind else ""),
+        + (f": {named[1]}" if named else ""),
         "where you trust it, load it yourself and save its state_dict as .safetensors",
     )
 

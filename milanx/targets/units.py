@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import fnmatch
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +19,7 @@ from milanx.targets.functions import Consumed
 
 CLASS = "@class"
 SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+ -]{0,99}(?<![. ])")  # names that are folders as is
+UNITS = re.compile(r"[-\d,\s]*\d[-\d,\s]*")  # what may be a list of units
 FOLDER = 80  # characters of any other name that its folder keeps; a digest tells it apart
 
 
@@ -114,18 +116,28 @@ def parse_units(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def parse_address(text: str) -> Address:
+def parse_address(text: str, known: Collection[str] = ()) -> Address:
     """Read ``LAYER``, ``LAYER@class``, ``LAYER:17``, ``LAYER:0-63`` or ``LAYER:-17``.
 
+    Args:
+        text: the address.
+        known: names of layers; one of them is that layer, whatever it looks like. What stands
+            behind a colon and is no list of units belongs to the name too.
+
     Raises:
-        InputError: an address that has units which cannot be read.
+        InputError: units that cannot be read, such as 5-2.
     """
     layer, separator, units = text.rpartition(":")
-    if not separator:
+    if not separator or text in known or not UNITS.fullmatch(units):
         return Address(text)
     if units.startswith("-"):
         return Address(layer, parse_units(units[1:]), "-")
     return Address(layer, parse_units(units))
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a layer's name is a pattern, to the letter or as the shell reads it."""
+    return name == pattern or fnmatch.fnmatchcase(name, pattern)
 
 
 def layer_folder(name: str) -> str:
