@@ -42,8 +42,8 @@ def check_readable(model: nn.Module, name: str) -> None:
             "TorchScript runs its own code, so that no layer can be read",
             "give the module that it was made of",
         )
-    if isinstance(model, torch.fx.GraphModule) and not any(
-        node.op == "call_module" for node in model.graph.nodes
+    if isinstance(model, torch.fx.GraphModule) and any(
+        isinstance(node.target, torch._ops.OpOverload) for node in model.graph.nodes
     ):
         raise InputError(
             f"{name} is an exported program",
@@ -81,13 +81,17 @@ def as_given(model: Any) -> Iterator[None]:
         return
     modes = [(m, m.training) for m in model.modules()]
     weights = [(p, p.data, p.requires_grad, p.grad) for p in model.parameters()]
+    slopes = [(p.grad, p.grad.data) for p in model.parameters() if p.grad is not None]
     buffers = [(m, key, b) for m in model.modules() for key, b in m._buffers.items()]
     try:
         yield
     finally:
         for module, training in modes:
             module.training = training
+        for slope, data in slopes:
+            slope.data = data
         for parameter, data, requires, gradient in weights:
+            parameter.grad = None  # one of another type would not let the values back
             parameter.data = data
             parameter.requires_grad_(requires)
             parameter.grad = gradient

@@ -14,7 +14,8 @@ from torch import nn
 from milanx.targets.functions import NONLINEAR, Consumed, consumed, value_range
 from milanx.targets.gates import find_gates
 from milanx.targets.inert import find_inert
-from milanx.targets.layout import Layout, Layouts
+from milanx.targets.flow import Layout
+from milanx.targets.layout import Layouts
 from milanx.targets.probing import SKIPPED, Probed, Seen, probe
 from milanx.targets.units import CLASS, LayerInfo
 from milanx.targets.watch import PASSING
@@ -64,7 +65,7 @@ def _infos(probed: Probed, record: Seen, layout: Layout, down: str | None) -> li
     if down:
         projection = probed.seen[down]
         assert projection.source is not None
-        units = projection.source.shape[-1 if layout.axis == len(shape) - 1 else 1]
+        units = projection.source[-1 if layout.axis == len(shape) - 1 else 1]
     made = dataclasses.replace(
         base, units=units, map_size=layout.map_size, groups=record.groups, order=layout.order,
         prefix_tokens=layout.prefix, suffix_tokens=layout.suffix,

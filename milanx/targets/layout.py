@@ -10,45 +10,22 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from milanx.targets.flow import Flow, Layout
 from milanx.targets.probing import PARTS, Seen, part_of, unit_axes
 from milanx.targets.watch import Watch
 
 MAX_PREFIX = 16  # class, distillation and register tokens that are looked for
 ASPECT = 1.6  # most that a map's shape may differ from the image's, as a factor
-ROUNDS = 5  # of what follows from what was settled later
-BASES = 12  # maps whose rows are looked up for those of windows, latest first
 CLEAR = 0.5  # correlation from which a map that is mirrored or turned is taken to be so
 WEAK = 1e-9  # share of the largest change below which a place did not move
 
 CHANNELS_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)
 # Attributes in which modules say how many units they give.
 COUNTS = ("out_channels", "out_features", "num_features", "num_channels")
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How what belongs to one image is a map of units.
-
-    Attributes:
-        axis: of the units, in `Seen.places`.
-        map_size: (h, w).
-        prefix: tokens before the patches.
-        suffix: tokens behind them.
-        order: which place holds each cell; empty for row after row.
-        measured: whether a change of the picture showed where it should.
-    """
-
-    axis: int
-    map_size: tuple[int, int] = (1, 1)
-    prefix: int = 0
-    suffix: int = 0
-    order: tuple[int, ...] = ()
-    measured: bool = True
 
 
 class Layouts:
@@ -60,15 +37,13 @@ class Layouts:
     """
 
     def __init__(self, size: tuple[int, int], watch: Watch) -> None:
-        self.size, self.watch = size, watch
-        # By what stands for all tensors that have the same places: their shape, and the layout.
-        self.by_places: dict[int, dict[tuple[int, ...], Layout]] = {}
-        self.scaled = {watch.places(new): watch.places(old) for old, new in watch.scaled}
+        self.size = size
+        self.flow = Flow(watch)
+        self.last_round = False
         self.by_shape: dict[tuple[tuple[int, ...], int], Layout] = {}
         self.tokens: dict[int, tuple[int, int]] = {}  # how many stand before and behind the patches
         self.grids: dict[int, tuple[int, int]] = {}  # of maps that were measured, by their places
-        self.windows: dict[tuple[str, tuple[int, ...]], tuple[tuple[int, ...], tuple[int, int]]] = {}
-        self.bases: list[tuple[Seen, Layout]] = []
+        self.beside: dict[tuple[str, tuple[int, ...]], Layout] = {}  # by block, and places
 
     def settle_all(self, records: list[Seen]) -> list[Layout | str]:
         """Return the layout of each module, or why it has none that can be told.
@@ -76,12 +51,9 @@ class Layouts:
         What could not be told at first may follow from what was settled after it.
         """
         found = [self.settle(record) for record in records]
-        for _ in range(ROUNDS):
-            before = sum(isinstance(layout, str) for layout in found)
+        for self.last_round in (False, True):
             found = [self.settle(record) if isinstance(layout, str) else layout
                      for record, layout in zip(records, found, strict=True)]  # fmt: skip
-            if sum(isinstance(layout, str) for layout in found) == before:
-                break
         return found
 
     def settle(self, record: Seen) -> Layout | str:
@@ -103,42 +75,35 @@ class Layouts:
             return Layout(single[0])
         self._note_tokens(record)
         moved = any(bool(c.any()) for found in record.changes.values() for c in found)
+        for layout in self._inferred(record, axes):
+            if not moved or not self._elsewhere(record.changes[layout.axis], layout):
+                return layout
         best: tuple[float, Layout] | None = None
         for axis in axes if moved else ():
             for layout in self._candidates(record, axis):
                 fit = self.fit(record.changes[axis], layout)
                 if fit is not None and (best is None or fit > best[0] + WEAK):
                     best = (fit, layout)
-        if best is not None:
-            return best[1]
-        for layout in self._inferred(record, axes):
-            if not moved or not self._elsewhere(record.changes[layout.axis], layout):
-                return dataclasses.replace(layout, measured=False)
-        return self._why(record, axes, moved)
+        return best[1] if best else self._why(record, axes, moved)
 
     def _inferred(self, record: Seen, axes: tuple[int, ...]) -> Iterator[Layout]:
-        """Yield what follows from layouts that are known, where no change shows the places.
+        """Yield what follows from layouts that are known.
 
-        A map has the places of another from which it is computed place by place, and those of a
-        convolution's input; what a block gives in rows has the places of what it was given in
-        such rows; and what gives the same for all images, those of others of its shape.
+        The places of a tensor follow from those that it was computed or moved from. What a block
+        gives in rows has the places of what it was given in such rows, if that is all that is
+        known; and what gives the same for all images has those of others of its shape.
         """
-        shape, here = record.places, self.watch.places(record.number)
-        for axis in axes:
-            places = _without(shape, axis)
-            for known, layout in self.by_places.get(here, {}).items():
-                made = _converted(known, layout, places, axis)
-                if made is not None:
-                    yield made
-        above = self.by_places.get(self.scaled.get(here, -1), {})
-        if len(axes) == 1 and axes[0] == 0 and len(shape) == 3 and any(len(k) == 2 for k in above):
-            if self._has_shape(shape[1:]):
-                yield Layout(0, (shape[1], shape[2]))
+        shape = record.places
+        found = self.flow.layout(record.spot, record.shape)
+        if found is not None and found.axis in axes:
+            yield found
+            return
+        if not self.last_round:
+            return
         for axis in axes:
             for name in (record.name, record.name.rpartition(".")[0]):
-                if (name, _without(shape, axis)) in self.windows:
-                    order, grid = self.windows[name, _without(shape, axis)]
-                    yield Layout(axis, grid, order=order)
+                if (name, _without(shape, axis)) in self.beside:
+                    yield dataclasses.replace(self.beside[name, _without(shape, axis)], axis=axis)
             if record.constant and record.groups == 1 and (shape, axis) in self.by_shape:
                 yield self.by_shape[shape, axis]
 
@@ -159,9 +124,6 @@ class Layouts:
             yield Layout(axis, (places[0], places[1]))
         elif len(places) == 1:
             yield from self._sequences(axis, places[0])
-        order = self._order(record, axis, places)
-        if order is not None:
-            yield Layout(axis, order[1], order=order[0])
 
     def _sequences(self, axis: int, count: int) -> Iterator[Layout]:
         """Yield how ``count`` tokens may be a grid, with tokens before and behind it."""
@@ -249,44 +211,17 @@ class Layouts:
         if prefix + suffix + len(where) == count and any(self._grids(len(where))):
             self.tokens[count] = (prefix, suffix)
 
-    # Rows that are copies
-
-    def _order(
-        self, record: Seen, axis: int, places: tuple[int, ...]
-    ) -> tuple[tuple[int, ...], tuple[int, int]] | None:
-        """Find where each cell of a map is among windows, groups or tokens of another order."""
-        if record.groups == 1 and len(places) == 2 and self._has_shape(places):
-            return None
-        source = record.source
-        if source is None or source.ndim != record.value.ndim or (
-            source.shape[0] != record.value.shape[0]
-        ):
-            return None
-        if places != _without(_places(source, record.groups), axis):
-            return None
-        rows = _rows(record.of_image(source, 0), axis)
-        for base, layout in reversed(self.bases[-BASES:]):
-            found = _find_copies(rows, _map_rows(base, layout))
-            if found is not None:
-                return found, layout.map_size
-        return None
-
     def _remember(self, record: Seen, layout: Layout) -> None:
-        """Keep what a settled module tells about those that follow."""
+        """Keep what a settled module tells about others."""
         if layout.map_size == (1, 1):
             return
-        places = _without(record.places, layout.axis)
-        self.by_places.setdefault(self.watch.places(record.number), {}).setdefault(places, layout)
+        self.flow.begin(record.spot, record.shape, layout)
         self.by_shape[record.places, layout.axis] = layout
-        if layout.measured:
-            h, w = layout.map_size
-            self.grids.setdefault(h * w, (h, w))
-            if not layout.order:
-                self.bases.append((record, layout))
-                del self.bases[: -BASES]
-        if layout.order:
-            parent = record.name.rpartition(".")[0]
-            self.windows[parent, places] = (layout.order, layout.map_size)
+        h, w = layout.map_size
+        self.grids.setdefault(h * w, (h, w))
+        if layout.groups > 1 or layout.order:
+            block = record.name.rpartition(".")[0]
+            self.beside[block, _without(record.places, layout.axis)] = layout
 
     def _why(self, record: Seen, axes: tuple[int, ...], moved: bool) -> str:
         """Say why no layout fits."""
@@ -352,44 +287,3 @@ def _quarter(part: int, grid: tuple[int, int]) -> torch.Tensor:
 
 def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
     return tuple(n for a, n in enumerate(shape) if a != axis)
-
-
-def _converted(
-    known: tuple[int, ...], layout: Layout, places: tuple[int, ...], axis: int
-) -> Layout | None:
-    """Return a known layout for the same places in another shape: a map as a row of tokens."""
-    if known == places:
-        return dataclasses.replace(layout, axis=axis)
-    plain = not (layout.prefix or layout.suffix or layout.order)
-    if plain and {known, places} == {layout.map_size, (math.prod(layout.map_size),)}:
-        return dataclasses.replace(layout, axis=axis)
-    return None
-
-
-def _places(value: torch.Tensor, groups: int) -> tuple[int, ...]:
-    return (groups, *value.shape[1:]) if groups > 1 else tuple(value.shape[1:])
-
-
-def _rows(value: torch.Tensor, axis: int) -> torch.Tensor:
-    """Return the vectors of units at each place, [places, u]."""
-    return value.movedim(axis, -1).reshape(-1, value.shape[axis])
-
-
-def _map_rows(record: Seen, layout: Layout) -> torch.Tensor:
-    """Return the vectors of units at each cell of a settled map, [h * w, u]."""
-    rows = _rows(record.of_image(record.value, 0), layout.axis)
-    return rows[layout.prefix : len(rows) - layout.suffix]
-
-
-def _find_copies(rows: torch.Tensor, cells: torch.Tensor) -> tuple[int, ...] | None:
-    """Find each cell of a map among rows, to the bit; None where one is missing or is twice."""
-    if rows.shape[1] != cells.shape[1] or len(rows) < len(cells):
-        return None
-    known = {row.numpy().tobytes(): place for place, row in enumerate(_plain(rows))}
-    order = tuple(known.get(row.numpy().tobytes(), -1) for row in _plain(cells))
-    return order if min(order) >= 0 and len(set(order)) == len(order) else None
-
-
-def _plain(rows: torch.Tensor) -> torch.Tensor:
-    """Return rows as bytes can be read of them."""
-    return rows.detach().cpu().contiguous().view(torch.uint8)

@@ -35,9 +35,10 @@ class Seen:
         module: itself.
         number: of its output in the first pass (`Watch.number`).
         given: number of its first input.
+        spot: what stands for the output's places (`Watch.spot`).
         shape: of the output for two images.
         value: of the first pass [2 * groups, ...].
-        source: its first input in the first pass.
+        source: shape of its first input.
         calls: how often it ran in the first pass.
         groups: rows of the first axis that belong to one image.
         constant: it gave the same for both images.
@@ -51,9 +52,10 @@ class Seen:
     module: nn.Module
     number: int
     given: int | None
+    spot: int
     shape: tuple[int, ...]
     value: torch.Tensor
-    source: torch.Tensor | None
+    source: tuple[int, ...] | None
     calls: int = 1
     groups: int = 1
     constant: bool = False
@@ -185,7 +187,7 @@ class _First:
         self.seen: dict[str, Seen] = {}
         # By number and layout: many modules give one tensor.
         self.copies: dict[tuple[int, tuple[int, ...], tuple[int, ...]], torch.Tensor] = {}
-        self.given: dict[str, torch.Tensor | None] = {}
+        self.given: dict[str, tuple[int, tuple[int, ...], torch.Tensor]] = {}
         self.outputs: dict[str, torch.Tensor] = {}
 
     def copy(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -198,9 +200,8 @@ class _First:
     def before(self, name: str, args: Any, kwargs: Any) -> None:
         """Note what a module is given."""
         source = next(tensors_of((args, kwargs)), None)
-        self.given[name] = source
         if source is not None:
-            self.copy(source)
+            self.given[name] = (self.watch.number(source), tuple(source.shape), source)
 
     def after(self, name: str, module: nn.Module, output: Any) -> None:
         """Note what it gives."""
@@ -213,11 +214,11 @@ class _First:
         source, watch = self.given.get(name), self.watch
         computes = next(module.parameters(), None) is None and not list(module.children())
         if computes and source is not None:
-            watch.pass_through(source, tensor)
+            watch.pass_through(source[2], source[0], tensor)
         self.seen[name] = Seen(
-            name, module, watch.number(tensor), None if source is None else watch.number(source),
-            tuple(tensor.shape), self.copy(tensor), None if source is None else self.copy(source),
-            refused=_unfit(tensor),
+            name, module, watch.number(tensor), None if source is None else source[0],
+            watch.spot(tensor), tuple(tensor.shape), self.copy(tensor),
+            None if source is None else source[1], refused=_unfit(tensor),
         )  # fmt: skip
         self.outputs[name] = tensor
 

@@ -6,6 +6,7 @@ element, is told by the values of a sample of its places, whatever code computes
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +36,10 @@ NO_READING = {"__get__", "__set__", "size", "dim", "__len__", "is_floating_point
 IN_PLACE = ELEMENTWISE | {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm",
                           "normalize", "logsigmoid"}  # fmt: skip
 # What gives maps [b, u, h, w] for maps: each place of the result is a place of what it reads.
+# What only moves elements about, drops some or stands others beside them.
+MOVES = {"view", "reshape", "flatten", "permute", "transpose", "unflatten", "movedim", "moveaxis",
+         "swapaxes", "squeeze", "unsqueeze", "roll", "flip", "pad", "narrow", "select", "chunk",
+         "split", "unbind", "tensor_split", "getitem", "t"}  # fmt: skip
 SPATIAL = {"conv2d", "conv_transpose2d", "max_pool2d", "avg_pool2d", "lp_pool2d", "interpolate",
            "adaptive_avg_pool2d", "adaptive_max_pool2d", "pad", "upsample", "pixel_shuffle",
            "pixel_unshuffle"}  # fmt: skip
@@ -95,11 +100,33 @@ class Product:
     shape: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Edge:
+    """How the places of one tensor are those of another.
+
+    Attributes:
+        source: the one, by its spot (`Watch.spot`).
+        target: the other.
+        shape: of the one.
+        result: of the other.
+        move: gives the other for the one, for whatever elements; None where it was computed.
+        axis: that the computation mixes, of the units; None where it was moved.
+    """
+
+    source: int
+    target: int
+    shape: tuple[int, ...]
+    result: tuple[int, ...]
+    move: Callable[[torch.Tensor], torch.Tensor] | None = None
+    axis: int | None = None
+
+
 class Watch(TorchFunctionMode):
     """Notes what reads, makes and changes tensors during one forward pass.
 
     Tensors have numbers; one that is changed in place has a new number from there on, and what
-    merely hands a tensor on has its number.
+    merely hands a tensor on has its number. They have spots beside: what moves elements about gives
+    a tensor of another spot.
     """
 
     def __init__(self) -> None:
@@ -115,19 +142,27 @@ class Watch(TorchFunctionMode):
         self.bent_from: dict[int, int] = {}  # what a nonlinearity was computed from
         self.read_as: dict[int, Consumed] = {}
         self.beside: dict[int, int] = {}  # another tensor with the same places, towards one of all
-        self.scaled: list[tuple[int, int]] = []  # a map, and one of another size made of it
+        self.edges: list[Edge] = []
+        self.spots: dict[int, int] = {}
 
     def number(self, tensor: torch.Tensor, *, anew: bool = False) -> int:
         """Return a tensor's number; a new one for one that was changed in place."""
         if anew or id(tensor) not in self.numbers:
             self.alive.append(tensor)
             self.numbers[id(tensor)], self.next = self.next, self.next + 1
+            self.spots.pop(id(tensor), None)
         return self.numbers[id(tensor)]
+
+    def spot(self, tensor: torch.Tensor) -> int:
+        """Return what stands for a tensor's places."""
+        number = self.number(tensor)
+        return self.spots.setdefault(id(tensor), number)
 
     def hand_on(self, source: torch.Tensor, result: torch.Tensor) -> None:
         """Let ``result`` be the same tensor as ``source``."""
         self.alive.append(result)
         self.numbers[id(result)] = self.number(source)
+        self.spots[id(result)] = self.spot(source)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -136,7 +171,8 @@ class Watch(TorchFunctionMode):
         if not given:
             return func(*args, **kwargs)
         plain = _plain(name)
-        reads = [self.number(t) for t in given]
+        reads, spots = [self.number(t) for t in given], [self.spot(t) for t in given]
+        shapes = [tuple(t.shape) for t in given]
         if plain not in PASSING:
             self._begin(given)
         result = func(*args, **kwargs)
@@ -149,10 +185,57 @@ class Watch(TorchFunctionMode):
                 self.part_of[self.number(part, anew=True)] = reads[0]
         elif isinstance(result, torch.Tensor):
             self._compute(plain, given, reads, result, args, kwargs)
+            self._place(plain, spots, shapes, result)
         elif plain == "setitem":
             self.number(first, anew=True)
         self._end(plain, reads)
+        if plain in MOVES and args and first is args[0]:
+            self._move(func, args, kwargs, spots[0], shapes[0], result)
+        elif plain in ("cat", "concat", "concatenate") and isinstance(result, torch.Tensor):
+            self._join_up(func, args, kwargs, spots, shapes, result)
         return result
+
+    def _move(
+        self, func: Any, args: Any, kwargs: Any, spot: int, shape: tuple[int, ...], result: Any
+    ) -> None:
+        """Note how elements were moved about."""
+        several = not isinstance(result, torch.Tensor)
+        for place, part in enumerate(tensors_of(result)):
+
+            def move(value: torch.Tensor, place: int = place) -> torch.Tensor:
+                with torch._C.DisableTorchFunction():
+                    made = func(value, *args[1:], **kwargs)
+                    found: torch.Tensor = made[place] if several else made
+                    return found
+
+            self.number(part)
+            if self.numbers[id(part)] == spot or self.spots.get(id(part)) == spot:
+                if tuple(part.shape) == shape and func.__name__ not in ("permute", "transpose"):
+                    continue
+            self.next += 1
+            self.spots[id(part)] = self.next - 1
+            self.edges.append(Edge(spot, self.spots[id(part)], shape, tuple(part.shape), move))
+
+    def _join_up(
+        self, func: Any, args: Any, kwargs: Any, spots: list[int], shapes: list[tuple[int, ...]],
+        result: torch.Tensor,
+    ) -> None:  # fmt: skip
+        """Note where the elements of each of several tensors stand in all of them together."""
+        for place, (spot, shape) in enumerate(zip(spots, shapes, strict=True)):
+            if _widened(shape, tuple(result.shape)):
+                axis = 1 if len(shape) == 4 and shape[1] != result.shape[1] else -1
+                edge = Edge(spot, self.spot(result), shape, tuple(result.shape), axis=axis)
+            else:
+
+                def move(value: torch.Tensor, place: int = place) -> torch.Tensor:
+                    others = [value if i == place else value.new_zeros(s)
+                              for i, s in enumerate(shapes)]  # fmt: skip
+                    with torch._C.DisableTorchFunction():
+                        made: torch.Tensor = func(others, *args[1:], **kwargs)
+                        return made
+
+                edge = Edge(spot, self.spot(result), shape, tuple(result.shape), move)
+            self.edges.append(edge)
 
     def _begin(self, given: list[torch.Tensor]) -> None:
         """Begin the chain of every tensor that is read for the first time."""
@@ -182,7 +265,6 @@ class Watch(TorchFunctionMode):
             self.products[gives] = Product(reads[0], reads[1], tuple(result.shape))
         if plain == "glu":
             self.products[gives] = Product(reads[0], reads[0], tuple(result.shape))
-        self._place(plain, given, reads, result, gives)
         if plain not in ELEMENTWISE and plain not in NONLINEAR:
             return
         done = consumed(plain, tuple(args[1:]), kwargs) if plain in NONLINEAR else None
@@ -191,25 +273,18 @@ class Watch(TorchFunctionMode):
         self.follow(given, reads, result, gives, done)
 
     def _place(
-        self, plain: str, given: list[torch.Tensor], reads: list[int], result: torch.Tensor,
-        gives: int,
-    ) -> None:  # fmt: skip
+        self, plain: str, spots: list[int], shapes: list[tuple[int, ...]], result: torch.Tensor
+    ) -> None:
         """Note which tensors have the same places, whatever their units are."""
-        first = given[0]
+        gives, shape, first = self.spot(result), tuple(result.shape), shapes[0]
         if plain in IN_PLACE or plain in NONLINEAR:
-            same = [n for t, n in zip(given, reads, strict=True) if t.shape == result.shape]
+            for spot, own in zip(spots, shapes, strict=True):
+                if own == shape:
+                    self._join(spot, gives)
         elif plain == "linear":
-            same = reads[:1] if first.shape[:-1] == result.shape[:-1] else []
-        elif plain in ("cat", "concat", "concatenate"):
-            same = [n for t, n in zip(given, reads, strict=True) if _widened(t, result)]
-        elif plain in SPATIAL and first.ndim == result.ndim == 4:
-            same = reads[:1] if first.shape[2:] == result.shape[2:] else []
-            if not same:
-                self.scaled.append((reads[0], gives))
-        else:
-            same = []
-        for number in same:
-            self._join(number, gives)
+            self.edges.append(Edge(spots[0], gives, first, shape, axis=-1))
+        elif plain in SPATIAL and len(first) == len(shape) == 4:
+            self.edges.append(Edge(spots[0], gives, first, shape, axis=1))
 
     def places(self, number: int) -> int:
         """Return a number that stands for all tensors that have the same places."""
@@ -240,15 +315,14 @@ class Watch(TorchFunctionMode):
             chain.take(_Step(tuple(dict.fromkeys(own)), gives, values, done))
             self.within.setdefault(gives, []).append(root)
 
-    def pass_through(self, given: torch.Tensor, result: torch.Tensor) -> None:
+    def pass_through(self, given: torch.Tensor, number: int, result: torch.Tensor) -> None:
         """Note what a module without weights made of a tensor, whatever code computed it."""
         if result is given or not result.is_floating_point() or not given.is_floating_point():
             return
-        source = self.number(given)
-        if source not in self.chains:
+        if number not in self.chains and self.number(given) == number:
             self._begin([given])
-        gives = self.number(result)
-        self.follow([given], [source], result, gives)
+        if number in self.chains:
+            self.follow([given], [number], result, self.number(result))
 
     def settle(self) -> None:
         """Say of every chain what function it computes."""
@@ -260,10 +334,11 @@ class Watch(TorchFunctionMode):
                 self.bent_from.setdefault(found[0], root)
 
 
-def _widened(part: torch.Tensor, whole: torch.Tensor) -> bool:
+def _widened(part: tuple[int, ...], whole: tuple[int, ...]) -> bool:
     """Whether a tensor was joined with others along its units: the second axis, or the last."""
-    differing = [i for i, (a, b) in enumerate(zip(part.shape, whole.shape, strict=False)) if a != b]
-    return part.ndim == whole.ndim and differing in ([1] if part.ndim == 4 else [], [part.ndim - 1])
+    differing = [i for i, (a, b) in enumerate(zip(part, whole, strict=False)) if a != b]
+    axes = ([1], [3]) if len(part) == 4 else ([len(part) - 1],)
+    return len(part) == len(whole) and differing in axes
 
 
 def _plain(name: str) -> str:
