@@ -23,8 +23,38 @@ from milanx.targets.capture import Capture, list_layers, refused_layers
 from milanx.targets.units import LayerInfo, first_tensor
 from milanx.targets.zoo import Target, load_target
 
-# One small member of each family of timm's.
-FAMILIES: dict[str, str] = {}
+# One small member of each family of timm's, which is a file there.
+FAMILIES: dict[str, str] = {
+    "byoanet": "halonet_h1", "byobnet": "mobileone_s0", "cait": "cait_xxs24_224",
+    "coat": "coat_tiny", "convit": "convit_tiny", "convmixer": "convmixer_768_32",
+    "convnext": "convnext_atto", "cpubone": "cpubone_nano", "crossvit": "crossvit_tiny_240",
+    "cspnet": "cs3darknet_m", "cspnext": "cspnext_tiny", "davit": "davit_tiny",
+    "deit": "deit_tiny_patch16_224", "densenet": "densenet121", "dla": "dla46x_c",
+    "dpn": "dpn48b", "edgenext": "edgenext_xx_small", "efficientformer": "efficientformer_l1",
+    "efficientformer_v2": "efficientformerv2_s0", "efficientnet": "tinynet_e",
+    "efficientvim": "efficientvim_m1", "efficientvit_mit": "efficientvit_b0",
+    "efficientvit_msra": "efficientvit_m0", "eva": "eva02_tiny_patch14_224",
+    "fasternet": "fasternet_t0", "fastvit": "fastvit_t8", "focalnet": "focalnet_tiny_srf",
+    "gcvit": "gcvit_xxtiny", "ghostnet": "ghostnet_050", "hardcorenas": "hardcorenas_b",
+    "hgnet": "hgnetv2_b0", "hiera": "hiera_tiny_224", "hrnet": "hrnet_w18_small",
+    "iformer": "iformer_t", "inception_next": "inception_next_atto", "lcnetv2": "lcnetv2_small",
+    "levit": "levit_128s", "lowformer": "lowformer_b0", "mambaout": "test_mambaout",
+    "maxxvit": "maxvit_pico_rw_256", "metaformer": "caformer_s18", "mlp_mixer": "gmlp_ti16_224",
+    "mobilenetv3": "mobilenetv3_small_050", "mobilevit": "mobilevit_xxs", "mvitv2": "mvitv2_tiny",
+    "nest": "nest_tiny", "nfnet": "nf_regnet_b0", "pit": "pit_ti_224", "pvt_v2": "pvt_v2_b0",
+    "rdnet": "rdnet_tiny", "regnet": "regnetx_002", "repghost": "repghostnet_050",
+    "repvit": "repvit_m1", "res2net": "res2next50", "resnest": "resnest14d", "resnet": "resnet18",
+    "resnetv2": "resnetv2_18", "rexnet": "rexnet_100", "senet": "legacy_seresnet18",
+    "sequencer": "sequencer2d_s", "shvit": "shvit_s1", "sknet": "skresnet18",
+    "starnet": "starnet_s050", "swiftformer": "swiftformer_xs",
+    "swin_transformer": "swin_tiny_patch4_window7_224",
+    "swin_transformer_v2_cr": "swinv2_cr_tiny_224", "tiny_vit": "tiny_vit_5m_224",
+    "tnt": "tnt_s_legacy_patch16_224", "twins": "twins_svt_small", "visformer": "visformer_tiny",
+    "vision_transformer": "vit_tiny_patch16_224",
+    "vision_transformer_hybrid": "vit_tiny_r_s16_p8_224",
+    "vision_transformer_relpos": "test_vit_relpos", "vitamin": "vitamin_small_224",
+    "volo": "volo_d1_224", "vovnet": "ese_vovnet19b_slim", "xcit": "xcit_nano_12_p8_224",
+}  # fmt: skip
 PLACES = 4  # quarters of the picture that are changed in turn
 MOST = 0.6  # share of the changes at one quarter that one quarter's change makes up
 NEAR = 1e-4  # relative distance of maps that are the same, across batches
@@ -89,6 +119,28 @@ def bench_models(
     return rows
 
 
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """Return a table of `bench_models`, and below it what is wrong, and why layers are left out."""
+    lines = ["| model | described | maps | wrong | at no one place | left out |",
+             "|---|---:|---:|---:|---:|---:|"]  # fmt: skip
+    reasons: Counter[str] = Counter()
+    for row in rows:
+        if "error" in row:
+            lines.append(f"| `{row['model']}` | - | - | - | - | {row['error']} |")
+            continue
+        reasons.update(row["reasons"])
+        cells = (row["described"], row["maps"], row["wrong"], len(row["spread"]), row["refused"])
+        lines.append(f"| `{row['model']}` | " + " | ".join(str(c) for c in cells) + " |")
+    wrong = [f"- `{row['model']}`: {kind}: {', '.join(row[kind])}" for row in rows
+             for kind in ("units", "rows", "placed", "bent") if row.get(kind)]  # fmt: skip
+    if wrong:
+        lines += ["", "Wrong:", "", *wrong]
+    if reasons:
+        lines += ["", "Why layers are left out, and how many:", ""]
+        lines += [f"- {count}: {why}" for why, count in reasons.most_common()]
+    return "\n".join(lines)
+
+
 def _row(found: Checked) -> dict[str, Any]:
     lists = ("units", "rows", "placed", "bent", "spread")
     return {
@@ -149,8 +201,8 @@ def _pictures(size: tuple[int, int]) -> torch.Tensor:
     for part in range(PLACES):
         top, left = part // 2 * height // 2 + height // 10, part % 2 * width // 2 + width // 10
         picture = base.clone()
-        area = (slice(None), slice(top, top + height * 3 // 10), slice(left, left + width * 3 // 10))
-        picture[area] = stripes[area]
+        bottom, right = top + height * 3 // 10, left + width * 3 // 10
+        picture[:, top:bottom, left:right] = stripes[:, top:bottom, left:right]
         shown.append(picture)
     return torch.stack(shown).to(torch.uint8)
 
@@ -197,9 +249,7 @@ def _near(one: torch.Tensor, other: torch.Tensor) -> bool:
     return one.shape == other.shape and float((one - other).abs().amax()) <= NEAR * max(scale, 1e-6)
 
 
-def _is_computed(
-    info: LayerInfo, here: torch.Tensor, plain: dict[str, list[torch.Tensor]]
-) -> bool:
+def _is_computed(info: LayerInfo, here: torch.Tensor, plain: dict[str, list[torch.Tensor]]) -> bool:
     """Whether a layer's values are ones that the model computes, in whatever order they lie.
 
     They are compared by their sum, and that of their squares, with what the layer's own module
@@ -236,8 +286,9 @@ def _check_places(found: Checked, info: LayerInfo, here: torch.Tensor) -> None:
     share = moved / moved.sum((1, 2), keepdim=True).clamp_min(1e-30)
     share = share / share.sum(0).clamp_min(1e-30)
     rows, columns = (torch.arange(n) * 2 < n - 1 for n in (h, w))
-    sides = [((rows if part < 2 else rows.flip(0))[:, None]
-              & (columns if part % 2 == 0 else columns.flip(0))[None]) for part in range(PLACES)]  # fmt: skip
+    sides = [(rows if part < 2 else rows.flip(0))[:, None]
+             & (columns if part % 2 == 0 else columns.flip(0))[None]
+             for part in range(PLACES)]  # fmt: skip
     if h == 1 or w == 1:
         return
     held = torch.stack([share[:, side].mean(1) for side in sides])  # [quarter, change]

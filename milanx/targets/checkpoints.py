@@ -273,7 +273,7 @@ def _read_index(path: Path) -> dict[str, Any]:
 
     places = json.loads(path.read_text(encoding="utf-8")).get("weight_map")
     if not isinstance(places, dict):
-        raise InputError(f"{path} is no index of weights", "it has no weight_map", "check --weights")
+        raise InputError(f"{path} is no index", "it has no weight_map", "check --weights")
     found: dict[str, Any] = {}
     for name in sorted(set(places.values())):
         part = path.parent / Path(str(name)).name  # beside the index, whatever the name says

@@ -174,7 +174,8 @@ def interpret(numbers: torch.Tensor, grid: tuple[int, int]) -> Layout | None:
     if count % 2 or numbers.ndim < 2:
         return None
     first, second = numbers[: count // 2], numbers[count // 2 :]
-    if int(first.max()) > cells or not bool((second == torch.where(first > 0, first + cells, 0)).all()):
+    expected = torch.where(first > 0, first + cells, 0)
+    if int(first.max()) > cells or not torch.equal(second, expected.to(second)):
         return None
     groups = count // 2
     own = first if groups > 1 else first[0]
@@ -186,9 +187,7 @@ def interpret(numbers: torch.Tensor, grid: tuple[int, int]) -> Layout | None:
     return None
 
 
-def _read(
-    places: torch.Tensor, axis: int, grid: tuple[int, int], groups: int
-) -> Layout | None:
+def _read(places: torch.Tensor, axis: int, grid: tuple[int, int], groups: int) -> Layout | None:
     flat = places.flatten().long()
     cells = grid[0] * grid[1]
     order = torch.full((cells + 1,), -1)
@@ -203,4 +202,3 @@ def _read(
         if groups == 1 and tuple(places.shape) == grid:
             return Layout(axis, grid)
     return Layout(axis, grid, order=tuple(found.tolist()), groups=groups)
-

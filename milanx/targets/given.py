@@ -1,4 +1,4 @@
-"""A module as its owner gave it: what is under a wrapper, what cannot be read, how it comes back."""
+"""A module as its owner gave it: what is under a wrapper, what is refused, how it comes back."""
 
 from __future__ import annotations
 
@@ -170,8 +170,8 @@ def missing_inputs(model: nn.Module) -> list[str]:
         return []
     names = [p.name for p in parameters]
     main = getattr(model, "main_input_name", None)  # of transformers' models
-    if isinstance(main, str) and main in names and main != "pixel_values" and "pixel_values" in names:
-        return [main]
+    if main in names and main != "pixel_values" and "pixel_values" in names:
+        return [str(main)]
     plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     needed = [p for p in parameters if p.default is p.empty]
     first = next((p.name for p in parameters if p.kind in plain), None)

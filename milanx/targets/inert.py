@@ -98,8 +98,8 @@ def _listener(arrived: _Arrived, info: LayerInfo) -> Any:
         inside = gradient[:, info.prefix_tokens : end]
         arrived.at_map = bool(inside.any())
         arrived.at_class = bool(gradient[:, :1].any()) if info.prefix_tokens else True
-        rest = [gradient[:, : info.prefix_tokens], gradient[:, end:]]
-        arrived.at_class = arrived.at_class or bool(any(r.any() for r in rest) and not arrived.at_map)
+        if not arrived.at_map:  # what reaches the output is beside the map: any token there
+            arrived.at_class |= bool(gradient.any())
 
     def hook(module: nn.Module, args: Any, output: Any) -> None:
         tensor = first_tensor(output)

@@ -11,10 +11,10 @@ import dataclasses
 
 from torch import nn
 
+from milanx.targets.flow import Layout
 from milanx.targets.functions import NONLINEAR, Consumed, consumed, value_range
 from milanx.targets.gates import find_gates
 from milanx.targets.inert import find_inert
-from milanx.targets.flow import Layout
 from milanx.targets.layout import Layouts
 from milanx.targets.probing import SKIPPED, Probed, Seen, probe
 from milanx.targets.units import CLASS, LayerInfo

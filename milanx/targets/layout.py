@@ -147,9 +147,9 @@ class Layouts:
             yield known
         ratio = self.size[0] / self.size[1]
         h = round(math.sqrt(max(places, 0) * ratio))
-        if h > 0 and places > 1 and places % h == 0 and abs(places // h * ratio - h) < 1:
-            if (h, places // h) != known:
-                yield h, places // h
+        fits = h > 0 and places > 1 and places % h == 0 and abs(places // h * ratio - h) < 1
+        if fits and (h, places // h) != known:
+            yield h, places // h
 
     def _has_shape(self, grid: tuple[int, ...]) -> bool:
         """Whether a map has about the shape of the image; a single row of the image has not."""
@@ -277,9 +277,7 @@ def _overlap(start: float, length: float, whole: int, cells: int) -> torch.Tenso
 
 def _quarter(part: int, grid: tuple[int, int]) -> torch.Tensor:
     """Return which cells lie in one quarter of a map, by their centres, [h * w]."""
-    rows, columns = (
-        (torch.arange(n, dtype=torch.float64) + 0.5) / n - 0.5 for n in grid
-    )
+    rows, columns = ((torch.arange(n, dtype=torch.float64) + 0.5) / n - 0.5 for n in grid)
     sides = [torch.ones_like(x) if len(x) == 1 else (x > 0 if far else x < 0).double()
              for x, far in ((rows, part // 2), (columns, part % 2))]  # fmt: skip
     return (sides[0][:, None] * sides[1][None]).flatten()

@@ -132,9 +132,9 @@ def probe(target: Target) -> Probed:
     model, first = target.model, _First(Watch())
     both = inputs[:2]
     with torch.no_grad(), torch.random.fork_rng(_devices(inputs)):
-        with _hooked(model, first.after, first.before), running(target.name, model, both):
-            with first.watch:
-                output = first_tensor(model(both.clone()))
+        hooks = _hooked(model, first.after, first.before)
+        with hooks, running(target.name, model, both), first.watch:
+            output = first_tensor(model(both.clone()))
         first.look_for_changes()
         first.watch.settle()
         passes = [(_second(first.seen), both.flip(0))]

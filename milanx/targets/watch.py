@@ -199,7 +199,7 @@ class Watch(TorchFunctionMode):
         self, func: Any, args: Any, kwargs: Any, spot: int, shape: tuple[int, ...], result: Any
     ) -> None:
         """Note how elements were moved about."""
-        several = not isinstance(result, torch.Tensor)
+        several, name = not isinstance(result, torch.Tensor), func.__name__
         for place, part in enumerate(tensors_of(result)):
 
             def move(value: torch.Tensor, place: int = place) -> torch.Tensor:
@@ -209,9 +209,9 @@ class Watch(TorchFunctionMode):
                     return found
 
             self.number(part)
-            if self.numbers[id(part)] == spot or self.spots.get(id(part)) == spot:
-                if tuple(part.shape) == shape and func.__name__ not in ("permute", "transpose"):
-                    continue
+            same = spot in (self.numbers[id(part)], self.spots.get(id(part)))
+            if same and tuple(part.shape) == shape and name not in ("permute", "transpose"):
+                continue
             self.next += 1
             self.spots[id(part)] = self.next - 1
             self.edges.append(Edge(spot, self.spots[id(part)], shape, tuple(part.shape), move))
@@ -342,7 +342,7 @@ def _widened(part: tuple[int, ...], whole: tuple[int, ...]) -> bool:
 
 
 def _plain(name: str) -> str:
-    """Return an operation's name without the marks of Python's operators and of working in place."""
+    """Return an operation's name without the marks of operators and of working in place."""
     if not name.startswith("__"):
         return name.rstrip("_")
     bare = name.strip("_")

@@ -43,8 +43,8 @@ WAYS: dict[str, Save] = {
     "plain": lambda s: s,
     "parallel": lambda s: {"state_dict": prefixed("module.", s)},
     "compiled": lambda s: prefixed("_orig_mod.", s),
-    "lightning": lambda s: {"state_dict": prefixed("model.", s) | {"criterion.weight": torch.ones(3)},
-                            "epoch": 3},
+    "lightning": lambda s: {"epoch": 3, "state_dict": prefixed("model.", s)
+                            | {"criterion.weight": torch.ones(3)}},
     "any name": lambda s: {"state_dict": prefixed("my_net.trunk.", s)},
     "dino": lambda s: {"student": prefixed("module.backbone.", other(s)),
                        "teacher": prefixed("module.backbone.", s)
