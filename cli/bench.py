@@ -86,3 +86,28 @@ def extract(
     from milanx.report.terminal import print_bench
 
     print_bench(rows)
+
+
+@app.command("models")
+@c.explained
+def models(
+    model: Annotated[
+        list[str] | None, typer.Argument(help="Targets [a small one of each family].")
+    ] = None,
+    as_json: c.Json = False,
+    quiet: c.Quiet = False,
+    debug: c.Debug = False,
+) -> None:
+    """What of timm's families can be described, each layer checked against plain hooks.
+
+    Units, the order of the images, places and nonlinearity; random weights, nothing is loaded.
+    The table is Markdown, as in docs/models.md.
+    """
+    c.starting(quiet, as_json, "milanx bench models")
+    from milanx.bench.models import bench_models, markdown
+
+    rows = bench_models(model or None, progress=c.reporter(quiet, as_json))
+    if as_json:
+        c.print_json(rows)
+        return
+    typer.echo(markdown(rows))

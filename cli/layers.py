@@ -23,11 +23,12 @@ def layers(
     Linear layers (residual streams such as a ViT's blocks.6, bottlenecks, logits) have no basis
     of their own: a better layer is named beside them, and --sign - describes their other side.
     In a ViT, blocks.N.mlp.fc1 are the neurons that MILAN describes. LAYER@class reads the class
-    token. No weights are needed to list layers: random ones serve.
+    token. What cannot be described stands below the table, with its reason. No weights are needed
+    to list layers: random ones serve.
     """
     c.starting(quiet, as_json, f"milanx layers {model}")
     from milanx.errors import MissingWeights
-    from milanx.targets.capture import list_layers
+    from milanx.targets.layers import discover
     from milanx.targets.zoo import load_target
 
     try:
@@ -36,9 +37,9 @@ def layers(
         target = load_target(model, random_weights=True)
         if not quiet:
             typer.echo("its weights are not here; layers are listed with random ones", err=True)
-    found = list_layers(target)
+    found = discover(target)
     if as_json:
-        c.print_json([info.to_dict() for info in found])
+        c.print_json([info.to_dict() | {"refused": info.refused} for info in found])
         return
     from milanx.report.terminal import print_layers
 

@@ -102,6 +102,7 @@ def extract(
         MilanxError: a model, layer, image source or folder that cannot be used.
     """
     from milanx.exemplars.request import ExtractSettings, Request
+    from milanx.targets.given import as_given
 
     request = Request(
         target=model, layers=_layers(model, layers), images=_several(images), units=units,
@@ -110,8 +111,9 @@ def extract(
         dtype=dtype,
     )  # fmt: skip
     timed = Timed(progress or Silent())
-    made = _extract(request, _path(out), overwrite, timed)
-    _write_run(made, timed, None)
+    with as_given(model):
+        made = _extract(request, _path(out), overwrite, timed)
+        _write_run(made, timed, None)
     return made.store
 
 
@@ -237,6 +239,7 @@ def describe(
     from milanx.exemplars.request import ExtractSettings, Request
     from milanx.runs import open_run, write_scores, write_units
     from milanx.scoring.column import NOT_ASKED, Scores
+    from milanx.targets.given import as_given
 
     request = Request(
         target=model, layers=_layers(model, layers), images=_several(images), units=units,
@@ -252,7 +255,8 @@ def describe(
         loaded = describer if isinstance(describer, Describer) else Describer.load(
             describer, pick_device(device))  # fmt: skip
     way = _Way(loaded, search or loaded.settings, method, words)
-    made = _extract(request, _path(out), overwrite, timed)
+    with as_given(model):
+        made = _extract(request, _path(out), overwrite, timed)
     facts = way.facts()
     known = _described(made, facts)
     if known is not None:

@@ -54,9 +54,10 @@ class Finder:
         Raises:
             InputError: the run has no such layer or unit.
         """
-        address, rows = parse_address(text), self.run.rows
+        rows = self.run.rows
         layers = list(dict.fromkeys(row["layer"] for row in rows))
-        named = [name for name in layers if fnmatch.fnmatchcase(name, address.layer)]
+        address = parse_address(text, layers)
+        named = [n for n in layers if n == address.layer or fnmatch.fnmatchcase(n, address.layer)]
         if not named:
             raise InputError(
                 f"this run has no layer {address.layer!r}",

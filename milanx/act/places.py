@@ -58,7 +58,9 @@ class Where:
         if like.ndim != 3 or self.positions == "all":
             return mask
         at = torch.arange(like.shape[1], device=like.device)[None, :, None]
-        return mask & (at < 1 if self.positions == "class" else at >= self.info.prefix_tokens)
+        end = like.shape[1] - self.info.suffix_tokens
+        patches = (at >= self.info.prefix_tokens) & (at < end)
+        return mask & (at < 1 if self.positions == "class" else patches)
 
     def spread(self, values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """Bring ``values`` [units] to the place of the units; broadcasts to ``like``."""
@@ -106,7 +108,8 @@ def check_units(info: LayerInfo, units: tuple[int, ...], positions: str) -> Wher
             "nothing stands before its patches",
             "leave the positions away",
         )
-    return Where(info, units, positions if info.prefix_tokens else "all")
+    beside = info.prefix_tokens or info.suffix_tokens
+    return Where(info, units, positions if beside else "all")
 
 
 class Followed(torch.Tensor):
@@ -230,7 +233,7 @@ class Place:
 
     def _begin(self, tensor: torch.Tensor) -> None:
         self.began += 1
-        self.first, self.seen = self.seen, self.seen + len(tensor)
+        self.first, self.seen = self.seen, self.seen + len(tensor) // self.info.groups
 
     def new(self, value: torch.Tensor) -> torch.Tensor:
         """Return the replaced value, in the memory layout of the old one."""

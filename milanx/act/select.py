@@ -19,7 +19,7 @@ from milanx.act.find import WITHIN, Finder
 from milanx.errors import InputError
 from milanx.language.compare import Embed, Sentences, contains, nouns
 from milanx.language.gpt2 import normalise_text
-from milanx.targets.units import parse_address
+from milanx.targets.units import layer_folder, parse_address
 
 if TYPE_CHECKING:
     from milanx.runs import Run
@@ -215,7 +215,7 @@ def _chosen(run: Run, place: int, strength: float, why: str) -> Chosen:
         row["score"],
         why,
         strength,
-        run.root / "exemplars" / row["layer"],
+        run.root / "exemplars" / layer_folder(row["layer"]),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,8 +15,8 @@ from milanx.files import fingerprint
 from milanx.images.probe import ProbeImages, open_images
 from milanx.images.sources import open_sources
 from milanx.progress import Reporter, Silent
-from milanx.targets.capture import find_layers
-from milanx.targets.units import LayerInfo, parse_units
+from milanx.targets.capture import find_addressed
+from milanx.targets.units import Address, LayerInfo, matches, parse_units
 from milanx.targets.zoo import Target, load_target
 
 
@@ -81,9 +80,9 @@ def open_inputs(request: Request, progress: Reporter | None = None) -> Inputs:
         )
         if request.dtype != DEFAULT_DTYPE:
             target.model.to(getattr(torch, request.dtype))
-        patterns = [address.layer for address in request.addresses]
-        layers = tuple(find_layers(target, patterns, read=request.read))
-    units = select_units(request, layers)
+        found, addresses = find_addressed(target, request.layers, read=request.read)
+        layers = tuple(found)
+    units = select_units(request.units, addresses, layers)
     _tell_layers(layers, request.signs, progress)
     with progress.stage("open images", None):
         images = open_images(sources, limit=request.limit)
@@ -97,6 +96,9 @@ def _tell_layers(layers: Sequence[LayerInfo], signs: tuple[str, ...], progress: 
     for info in layers:
         if info.inert:
             progress.say(f"warning: {info.name} is inert here: nothing of it reaches the output")
+        if info.inert is None:
+            progress.say(f"note: whether {info.name} reaches the output cannot be told: the model "
+                         "keeps no gradients")  # fmt: skip
         if info.linear and signs == ("+",):
             better = f"; {info.better} reads clearer" if info.better else ""
             progress.say(
@@ -104,18 +106,25 @@ def _tell_layers(layers: Sequence[LayerInfo], signs: tuple[str, ...], progress: 
             )
 
 
-def select_units(request: Request, layers: Sequence[LayerInfo]) -> dict[str, list[int]]:
+def select_units(
+    units: str | None, addresses: Sequence[Address], layers: Sequence[LayerInfo]
+) -> dict[str, list[int]]:
     """Return which units of each layer are asked for; a layer that is absent means all of them.
+
+    Args:
+        units: of every layer; all when None.
+        addresses: what may name units of some.
+        layers: those that were found.
 
     Raises:
         InputError: a unit that a layer does not have.
     """
     asked: dict[str, list[int]] = {}
-    everywhere = list(parse_units(request.units)) if request.units is not None else None
+    everywhere = list(parse_units(units)) if units is not None else None
     for info in layers:
         wanted = everywhere
-        for address in request.addresses:
-            if address.units is not None and fnmatch.fnmatchcase(info.name, address.layer):
+        for address in addresses:
+            if address.units is not None and matches(info.name, address.layer):
                 wanted = [*(wanted or []), *address.units]
         if wanted is None:
             continue

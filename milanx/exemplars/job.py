@@ -17,7 +17,7 @@ from milanx.exemplars.request import ExtractSettings
 from milanx.exemplars.statistics import LayerStatistics, Overflow, exact_statistics
 from milanx.exemplars.store import write_index, write_layer
 from milanx.files import atomic_path
-from milanx.targets.units import LayerInfo
+from milanx.targets.units import LayerInfo, layer_folder
 
 WORK = ".extract"  # folder of an unfinished pass, inside the run folder
 Maps = dict[str, torch.Tensor]
@@ -87,7 +87,7 @@ class Pass:
     def open_arrays(self) -> None:
         """Open max.npy and mean.npy of every layer [images, units], making them if need be."""
         for info in self.plan.layers:
-            folder = self.work / "exemplars" / info.name
+            folder = self.work / "exemplars" / layer_folder(info.name)
             folder.mkdir(parents=True, exist_ok=True)
             shape = (len(self.exemplars), len(self.chosen[info.name]))
             pair = []
@@ -199,7 +199,7 @@ class Pass:
         together = torch.cat(images).numpy()
         repeated = {k: v.repeat(len(statistics.top)).numpy() for k, v in stats.items()}
         write_layer(
-            self.work / "exemplars" / record.name, units, together,
+            self.work / "exemplars" / layer_folder(record.name), units, together,
             torch.cat(activations).numpy(), torch.cat(maps).numpy(), torch.cat(scales).numpy(),
             repeated,
         )  # fmt: skip

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 from milanx.errors import FormatError, InputError, did_you_mean
 from milanx.exemplars.masks import LayerRecord, make_masks, mask_shares
 from milanx.files import read_json, read_table, write_json, write_table
+from milanx.targets.units import layer_folder
 
 FORMAT, VERSION = "milanx-exemplars", 1
 WEBP_QUALITY = 95
@@ -73,6 +74,9 @@ class ExemplarStore:
         root = Path(root)
         return cls(root, read_json(root / "exemplars" / "index.json", FORMAT, VERSION))
 
+    def _folder(self, layer: str) -> Path:
+        return self.root / "exemplars" / layer_folder(layer)
+
     @property
     def layers(self) -> list[str]:
         """The layers, in the order of the forward pass."""
@@ -90,7 +94,7 @@ class ExemplarStore:
     def _load(self) -> Callable[[str], dict[str, Any]]:
         @lru_cache(maxsize=8)
         def load(layer: str) -> dict[str, Any]:
-            folder = self.root / "exemplars" / layer
+            folder = self._folder(layer)
             table = read_table(folder / "index.parquet", FORMAT, VERSION)
             kept = load_file(folder / "maps.safetensors")
             maps = kept["maps"]
@@ -179,7 +183,7 @@ class ExemplarStore:
 
     def has_maxima(self, layer: str) -> bool:
         """Whether the store knows every unit's maximum on every image; planted ones may not."""
-        return (self.root / "exemplars" / layer / "max.npy").is_file()
+        return (self._folder(layer) / "max.npy").is_file()
 
     def maxima(self, layer: str) -> np.ndarray:
         """Return the spatial maximum of every unit on every image [images, units].
@@ -194,7 +198,7 @@ class ExemplarStore:
         return self._numbers(layer, "mean.npy")
 
     def _numbers(self, layer: str, name: str) -> np.ndarray:
-        values: np.ndarray = np.load(self.root / "exemplars" / layer / name, mmap_mode="r")
+        values: np.ndarray = np.load(self._folder(layer) / name, mmap_mode="r")
         if not {"nan_images", "infinite_images"} & set(self._layer(layer)["stats"]):
             return values
         values = np.array(values)

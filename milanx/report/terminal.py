@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from milanx.runs import Run, UnitView
     from milanx.targets.units import LayerInfo
 
+NAMED = 3  # layers that a reason names
 SHOWN = 20  # units of a run that are printed; the page has them all
 DEMONSTRATION = (
     "These are the built-in images, a demonstration: some 270 photos hold few concepts, so "
@@ -168,8 +169,9 @@ def _print_why(console: Console, view: UnitView) -> None:
 
 
 def print_layers(name: str, infos: Sequence[LayerInfo]) -> None:
-    """Print the layers of a model."""
-    table = Table(title=f"{name}: {len(infos)} layers", title_justify="left")
+    """Print the layers of a model: a table of those that can be described, and why others not."""
+    described = [info for info in infos if info.refused is None]
+    table = Table(title=f"{name}: {len(described)} layers", title_justify="left")
     for column in ("layer", "kind", "units", "map", "read", "note"):
         table.add_column(
             column,
@@ -177,8 +179,8 @@ def print_layers(name: str, infos: Sequence[LayerInfo]) -> None:
             overflow="fold",
             no_wrap=column == "layer",
         )
-    for info in infos:
-        notes = ["inert"] if info.inert else []
+    for info in described:
+        notes = ["inert"] if info.inert else ["inert?"] if info.inert is None else []
         if info.linear:
             notes.append("linear")
         if info.better and (info.linear or info.inert):
@@ -199,6 +201,18 @@ def print_layers(name: str, infos: Sequence[LayerInfo]) -> None:
         "inert: nothing of it reaches the output. linear: no nonlinearity of its own, so "
         "units have a second side (--sign -)."
     )
+    if any(info.inert is None for info in described):
+        console.print("inert?: whether it reaches the output cannot be told without gradients.")
+    reasons: dict[str, list[str]] = {}
+    for info in infos:
+        if info.refused is not None:
+            reasons.setdefault(info.refused, []).append(info.name)
+    if reasons:
+        console.print(f"{len(infos) - len(described)} modules cannot be described:")
+    for reason, names in reasons.items():
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        console.print(f"- {escape(', '.join(names[:NAMED]))}{more}: {escape(reason)}",
+                      highlight=False, soft_wrap=True)  # fmt: skip
 
 
 def print_report(report: dict[str, Any]) -> None:

@@ -5,15 +5,24 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fnmatch
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from milanx.errors import InputError, did_you_mean
+from milanx.targets.given import PREFIXES, Enough, running
 from milanx.targets.layers import discover
-from milanx.targets.units import LayerInfo, first_tensor, to_maps
+from milanx.targets.units import (
+    Address,
+    LayerInfo,
+    first_tensor,
+    matches,
+    parse_address,
+    tensors_of,
+    to_maps,
+)
 from milanx.targets.zoo import Target
 
 PATTERN = frozenset("*?[")
@@ -22,7 +31,12 @@ READS = ("auto", "raw")
 
 def list_layers(target: Target) -> list[LayerInfo]:
     """List every layer that can be described, in the order of the forward pass."""
-    return discover(target)
+    return [info for info in discover(target) if info.refused is None]
+
+
+def refused_layers(target: Target) -> list[LayerInfo]:
+    """List every layer that cannot be described, each with its reason (``refused``)."""
+    return [info for info in discover(target) if info.refused is not None]
 
 
 def check_read(read: str) -> None:
@@ -46,16 +60,60 @@ def find_layers(target: Target, patterns: Sequence[str], *, read: str = "auto") 
     Raises:
         InputError: a pattern that matches nothing, or a value of ``read`` that is not known.
     """
+    return find_addressed(target, patterns, read=read, addresses=False)[0]
+
+
+def find_addressed(
+    target: Target, texts: Sequence[str], *, read: str = "auto", addresses: bool = True
+) -> tuple[list[LayerInfo], list[Address]]:
+    """Find the layers that addresses name, and read the addresses with their names in mind.
+
+    Args:
+        target: the model.
+        texts: ``blocks.6``, ``blocks.6:0-63``, ``blocks.*.mlp.fc1:-17``.
+        read: ``auto`` or ``raw``.
+        addresses: whether units may be named; otherwise each text is a layer or a pattern.
+
+    Raises:
+        InputError: an address that matches nothing, or a value of ``read`` that is not known.
+    """
     check_read(read)
-    known = {info.name: info for info in list_layers(target)}
-    chosen: dict[str, LayerInfo] = {}
-    for pattern in patterns:
-        names = [n for n in known if fnmatch.fnmatchcase(n, pattern)]
-        if not names:
-            raise _unknown(target, pattern, known)
-        chosen.update((name, known[name]) for name in names)
-    infos = [known[name] for name in known if name in chosen]
-    return [_raw(info) for info in infos] if read == "raw" else infos
+    known = {info.name: info for info in discover(target)}
+    asked = [parse_address(t, known) if addresses else Address(t) for t in texts]
+    chosen: set[str] = set()
+    found = []
+    for address in asked:
+        names = match_layers(target, known, address.layer)
+        chosen.update(names)
+        plain = address.layer if any(matches(n, address.layer) for n in names) else names[0]
+        found.append(dataclasses.replace(address, layer=plain))
+    infos = [info for name, info in known.items() if name in chosen]
+    return [_raw(i) for i in infos] if read == "raw" else infos, found
+
+
+def match_layers(target: Target, known: Mapping[str, LayerInfo], pattern: str) -> list[str]:
+    """Return the layers that an address or a shell pattern names.
+
+    A name that is one as it stands is that layer's, whatever signs it holds; the names that
+    modules have inside a wrapper, such as torch.compile's, stand for those of the original. A
+    pattern passes over layers that cannot be described.
+
+    Raises:
+        InputError: none, or none that can be described.
+    """
+    ways = [pattern, *(pattern.removeprefix(p) for p in PREFIXES if pattern.startswith(p))]
+    found = next(([way] for way in ways if way in known), None) or next(
+        (names for way in ways if (names := [n for n in known if fnmatch.fnmatchcase(n, way)])), []
+    )
+    described = [name for name in found if known[name].refused is None]
+    if found and not described:
+        raise InputError(
+            f"{target.name}: {found[0]} cannot be described", str(known[found[0]].refused),
+            f"milanx layers {target.name} lists those that can",
+        )  # fmt: skip
+    if not described:
+        raise _unknown(target, pattern, {n: i for n, i in known.items() if i.refused is None})
+    return described
 
 
 def _raw(info: LayerInfo) -> LayerInfo:
@@ -65,21 +123,20 @@ def _raw(info: LayerInfo) -> LayerInfo:
                                nonlinearity=None, input_of=None, consumed=None)  # fmt: skip
 
 
-def _unknown(target: Target, pattern: str, known: dict[str, LayerInfo]) -> InputError:
+def _unknown(target: Target, pattern: str, known: Mapping[str, LayerInfo]) -> InputError:
     modules = {name for name, _ in target.model.named_modules()}
     if pattern in modules:
-        why = "that module's output is no map of units, or it runs more than once a forward pass"
+        why = "that module gives no tensor, or one forward pass does not reach it"
     elif PATTERN & set(pattern):
         why = "no layer matches the pattern"
+    elif ":" in pattern:
+        units = pattern.rpartition(":")[2]
+        why = f"there is no such layer, and {units!r} is no list of units, such as 0-63"
     else:
         why = "there is no such layer"
     hint = did_you_mean(pattern, known)
     return InputError(f"{target.name} has no layer {pattern!r} to describe", why,
                       hint or f"milanx layers {target.name} lists them")  # fmt: skip
-
-
-class _Enough(Exception):
-    """All layers were seen; the rest of the forward pass is not needed."""
 
 
 class Capture:
@@ -96,9 +153,12 @@ class Capture:
     """
 
     def __init__(self, target: Target, infos: Sequence[LayerInfo]) -> None:
+        self.target = target
         self.model = target.model
         self.infos = list(infos)
         for info in infos:
+            if info.refused:
+                raise InputError(f"{info.name} cannot be described", info.refused)
             if info.nonlinearity and info.consumed is None:
                 raise ValueError(f"{info.name} does not carry its {info.nonlinearity}")
         self._handles: list[Any] = []
@@ -110,7 +170,7 @@ class Capture:
             module = self.model.get_submodule(down or name)
             keep = self._keep(name)
             if down:
-                self._handles.append(module.register_forward_pre_hook(keep))
+                self._handles.append(module.register_forward_pre_hook(keep, with_kwargs=True))
             else:
                 self._handles.append(module.register_forward_hook(keep))
         return self
@@ -124,40 +184,73 @@ class Capture:
     def _keep(self, name: str) -> Callable[..., None]:
         """Make the hook of one module: the value is fixed before anything can change it."""
         raw, here = self._raw, [i for i in self.infos if i.module == name]
-        apply = here[0].consumed
-        changed = any(i.changed for i in here)
+        apply, into = here[0].consumed, here[0].input_of is not None
+        copied = any(i.changed for i in here) or into
         total = len(self._wanted)
 
-        def hook(module: nn.Module, args: Any, output: Any = None) -> None:
-            tensor = first_tensor(args if output is None else output)
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            """Keep what a module gives; before it runs, ``output`` is what it got by keyword."""
+            tensor = next(tensors_of((args, output)), None) if into else first_tensor(output)
             if tensor is None:
                 raise InputError(f"{name} gave no tensor", f"it gave {type(output).__name__}")
             if apply is not None:
                 tensor = apply(tensor)
-            elif changed:
+            elif copied:
                 tensor = tensor.clone()
             raw[name] = tensor
             if len(raw) == total:
-                raise _Enough
+                raise Enough
 
         return hook
 
     @torch.inference_mode()
     def run(self, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Run the model on ``inputs`` [b, 3, H, W] as far as is needed.
+        """Run the model on ``inputs`` [b, c, H, W] as far as is needed.
 
         Returns:
             The maps [b, u, h, w] of each layer, by its name.
 
         Raises:
-            InputError: a layer that this forward pass did not reach.
+            InputError: a layer that this forward pass did not reach, or whose rows are not those
+                of the images; an error of the model's own.
         """
+        try:
+            maps = self._maps(inputs)
+        except InputError:
+            if len(inputs) > 1:
+                raise
+            maps = {}
+        if len(inputs) == 1 and any(not _fits(maps.get(i.name), i, 1) for i in self.infos):
+            # Some models drop the axis of a batch of one: they are shown the image twice.
+            maps = {n: m[:1] for n, m in self._maps(inputs.repeat(2, 1, 1, 1)).items()}
+        for info in self.infos:
+            if not _fits(maps.get(info.name), info, len(inputs)):
+                raise InputError(
+                    f"{info.name} gave another shape than when layers were found",
+                    f"{len(inputs)} images gave {_shape(maps.get(info.name))}, not "
+                    f"{[len(inputs), info.units, *info.map_size]}",
+                )
+        return maps
+
+    def _maps(self, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Run the model once; a map that cannot be made is absent."""
         self._raw.clear()
-        with contextlib.suppress(_Enough):
+        with running(self.target.name, self.model, inputs), contextlib.suppress(Enough):
             self.model(inputs)
         missing = [i.name for i in self.infos if i.module not in self._raw]
         if missing:
             raise InputError(f"{missing[0]} did not run", "this forward pass did not reach it")
-        maps = {i.name: to_maps(self._raw[i.module], i) for i in self.infos}
+        maps = {}
+        for info in self.infos:
+            with contextlib.suppress(RuntimeError, IndexError):
+                maps[info.name] = to_maps(self._raw[info.module], info)
         self._raw.clear()
         return maps
+
+
+def _fits(value: torch.Tensor | None, info: LayerInfo, images: int) -> bool:
+    return value is not None and value.shape == (images, info.units, *info.map_size)
+
+
+def _shape(value: torch.Tensor | None) -> object:
+    return "no map" if value is None else list(value.shape)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import itertools
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -15,7 +18,9 @@ from torch import nn
 from milanx.errors import InputError, MilanxError, MissingWeights, did_you_mean
 from milanx.files import fingerprint
 from milanx.images.preprocess import Preprocess
-from milanx.targets.weights import PACKAGES, load_checkpoint, package_state_dict
+from milanx.targets.checkpoints import load_checkpoint
+from milanx.targets.given import check_readable, first_channels, original
+from milanx.targets.weights import PACKAGES, package_state_dict
 
 # Names of the literature, as timm calls them.
 ALIASES: dict[str, str] = {
@@ -35,9 +40,9 @@ ALIASES: dict[str, str] = {
     "dino_vitb16": "vit_base_patch16_224.dino",
     "dinov2_vits14": "vit_small_patch14_dinov2.lvd142m",
     "dinov2_vitb14": "vit_base_patch14_dinov2.lvd142m",
-    "clip_vitb16": "vit_base_patch16_clip_224.openai",
-    "clip_vitb32": "vit_base_patch32_clip_224.openai",
-    "clip_vitl14": "vit_large_patch14_clip_224.openai",
+    "clip_vitb16": "vit_base_patch16_clip_quickgelu_224.openai",
+    "clip_vitb32": "vit_base_patch32_clip_quickgelu_224.openai",
+    "clip_vitl14": "vit_large_patch14_clip_quickgelu_224.openai",
 }
 
 
@@ -52,6 +57,7 @@ class Target:
         fingerprint: 16 hex digits for architecture, weights and preprocessing.
         weights: where the weights came from, in words.
         random: whether they are random.
+        channels: of its input: 3, or 1 for one that takes grey pictures.
     """
 
     name: str
@@ -60,12 +66,29 @@ class Target:
     fingerprint: str
     weights: str
     random: bool = False
+    channels: int = 3
 
     def inputs(self, views: torch.Tensor) -> torch.Tensor:
-        """Turn ``views`` uint8 [b, 3, H, W] into what the model takes, where it is."""
+        """Turn ``views`` uint8 [b, 3, H, W] into what the model takes, where it is.
+
+        A model of one channel gets the views' luminance, with its own mean and deviation, or the
+        average of three.
+        """
         held = itertools.chain(self.model.parameters(), self.model.buffers())
         like = next((t for t in held if t.is_floating_point()), torch.zeros(0))
-        return self.preprocess.normalise(views.to(like.device)).to(like.dtype)
+        views, preprocess = views.to(like.device), self.preprocess
+        if self.channels == 1:
+            views = grey(views)
+            preprocess = dataclasses.replace(
+                preprocess, mean=(fmean(preprocess.mean),), std=(fmean(preprocess.std),)
+            )
+        return preprocess.normalise(views).to(like.dtype)
+
+
+def grey(views: torch.Tensor) -> torch.Tensor:
+    """Return the luminance of views [b, 3, H, W] as float [b, 1, H, W] (ITU-R BT.601, 2.5.1)."""
+    weights = torch.tensor([0.299, 0.587, 0.114], device=views.device)
+    return (views.float() * weights[:, None, None]).sum(1, keepdim=True)
 
 
 def check_installation() -> None:
@@ -114,17 +137,19 @@ def load_target(
     torch.manual_seed(seed)
     own: Preprocess | None = None
     if isinstance(spec, nn.Module):
-        name, model, origin = type(spec).__name__, spec, "as they were given"
-        own = getattr(spec, "preprocess", None)
+        model = original(spec)
+        name, origin = type(model).__name__, "as they were given"
+        own = getattr(spec, "preprocess", None) or getattr(model, "preprocess", None)
     elif ":" in spec and not spec.startswith(("torchvision:", "hf-hub:", "local-dir:")):
         name, origin = spec, f"from {spec}"
         model, own = _own_module(spec)
     else:
         name = spec
         model, own, origin = _named(spec, weights, random_weights)
+    check_readable(model, name)
     if weights is not None:
-        load_checkpoint(model, Path(weights), name)
-        origin = f"checkpoint {Path(weights).name}"
+        which = load_checkpoint(model, Path(weights), name)
+        origin = f"checkpoint {Path(weights).name}{which}"
     elif random_weights and isinstance(spec, str):
         origin = f"random, seed {seed}"
     chosen = preprocess or own
@@ -132,8 +157,45 @@ def load_target(
         chosen = Preprocess()
     model = model.eval().to(device)
     return Target(
-        name, model, chosen, _fingerprint(model, chosen), origin, random_weights and weights is None
-    )
+        name, model, chosen, _fingerprint(model, chosen), origin,
+        random_weights and weights is None, _channels(model, chosen, name),
+    )  # fmt: skip
+
+
+def _channels(model: nn.Module, preprocess: Preprocess, name: str) -> int:
+    """Return how many channels of an image a model takes.
+
+    Raises:
+        InputError: neither one nor three.
+    """
+    wanted = first_channels(model)
+    stated = len(preprocess.mean)
+    if wanted == 1 and (stated == 1 or not _runs(model, preprocess, 3)):
+        return 1
+    if wanted not in (None, 1, 3) and not _runs(model, preprocess, 3):
+        raise InputError(
+            f"{name} takes {wanted} channels",
+            "images have three, or one where they are grey",
+            "give a module that makes its channels of an RGB image first",
+        )
+    if wanted == 3 and stated == 1:
+        raise InputError(
+            f"{name} takes 3 channels", "its Preprocess has the mean of one",
+            "Preprocess(mean=(r, g, b), std=(r, g, b))",
+        )  # fmt: skip
+    return 3
+
+
+@torch.no_grad()
+def _runs(model: nn.Module, preprocess: Preprocess, channels: int) -> bool:
+    """Whether a model takes so many channels."""
+    like = next(model.parameters(), torch.zeros(0))
+    inputs = torch.zeros(2, channels, *preprocess.size, device=like.device, dtype=like.dtype)
+    try:
+        model(inputs)
+    except Exception:  # whatever a model raises for what it does not take
+        return False
+    return True
 
 
 def _fingerprint(model: nn.Module, preprocess: Preprocess) -> str:
@@ -155,17 +217,27 @@ def _own_module(spec: str) -> tuple[nn.Module, Preprocess | None]:
         sys.path.insert(0, "")
     try:
         module = importlib.import_module(module_name)
-        made = getattr(module, function_name)()
     except ImportError as error:
         raise InputError(
             f"cannot import {module_name!r}",
             str(error),
             "give package.module:function, importable from here",
         ) from error
-    except AttributeError as error:
-        hint = did_you_mean(function_name, dir(sys.modules.get(module_name)))
-        raise InputError(f"cannot use {spec!r}", str(error), hint) from error
+    except Exception as error:  # whatever the user's file raises
+        raise _own_error(f"importing {module_name!r} fails", error) from error
+    build = getattr(module, function_name, None)
+    if build is None:
+        hint = did_you_mean(function_name, dir(module))
+        raise InputError(
+            f"cannot use {spec!r}", f"{module_name} has no {function_name!r}",
+            hint or "name a function that returns a torch.nn.Module",
+        )  # fmt: skip
+    try:
+        made = build if isinstance(build, nn.Module) else build()
+    except Exception as error:  # whatever the user's function raises
+        raise _own_error(f"{spec} fails", error) from error
     model, own = made if isinstance(made, tuple) else (made, getattr(made, "preprocess", None))
+    model = original(model) if isinstance(model, nn.Module) else model
     if not isinstance(model, nn.Module):
         raise InputError(
             f"{spec} gave no module",
@@ -173,6 +245,12 @@ def _own_module(spec: str) -> tuple[nn.Module, Preprocess | None]:
             "return a torch.nn.Module, or (module, Preprocess)",
         )
     return model, own
+
+
+def _own_error(what: str, error: Exception) -> InputError:
+    """Put an error of the user's own code into ours; its traceback is the cause of it."""
+    said = (str(error).strip().splitlines() or [""])[0]
+    return InputError(what, f"{type(error).__name__}: {said}".rstrip(": "), "--debug shows where")
 
 
 def _named(
@@ -230,10 +308,25 @@ def _torchvision(
 
     bare = weights is not None or random_weights
     try:
-        model = torchvision.models.get_model(known, weights=None if bare else "DEFAULT")
+        builder = torchvision.models.get_model_builder(known)
+    except ValueError as error:
+        hint = did_you_mean(known, torchvision.models.list_models())
+        raise InputError(f"no model {name!r}", "torchvision does not know it", hint) from error
+    # A model of segmentation or detection would download its trunk's weights beside.
+    trunk = {"weights_backbone": None} if "weights_backbone" in _options(builder) else {}
+    try:
+        model = torchvision.models.get_model(
+            known, weights=None if bare else "DEFAULT", **(trunk if bare else {})
+        )
     except Exception as error:
         raise _missing(name, error) from error
     return model, Preprocess(), f"torchvision, {known}"
+
+
+def _options(builder: Callable[..., Any]) -> set[str]:
+    import inspect
+
+    return set(inspect.signature(builder).parameters)
 
 
 def _missing(name: str, error: Exception) -> MissingWeights:

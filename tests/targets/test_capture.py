@@ -147,7 +147,7 @@ def test_hooks_are_gone_after_any_exit() -> None:
     target = load_target(Tiny())
     infos = find_layers(target, ["bn1", "conv3"])
     assert hooks(target.model) == 0
-    with pytest.raises(RuntimeError), Capture(target, infos) as capture:
+    with pytest.raises(InputError, match="takes 3 channels"), Capture(target, infos) as capture:
         capture.run(torch.randn(1, 7, 32, 32))
     assert hooks(target.model) == 0
 

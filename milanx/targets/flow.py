@@ -1,0 +1,204 @@
+"""How places are carried from tensor to tensor: copied, moved about, computed one from another.
+
+Where a tensor's places are known they are numbered, and the operations that only move elements are
+applied to the numbers; what windows, groups and tokens hold is then read off, not guessed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from milanx.targets.probing import unit_axes
+from milanx.targets.watch import Edge, Watch
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How what belongs to one image is a map of units.
+
+    Attributes:
+        axis: of the units, in `Seen.places`.
+        map_size: (h, w).
+        prefix: tokens before the patches.
+        suffix: tokens behind them.
+        order: which place holds each cell; empty for row after row.
+        groups: rows of the first axis that belong to one image.
+    """
+
+    axis: int
+    map_size: tuple[int, int] = (1, 1)
+    prefix: int = 0
+    suffix: int = 0
+    order: tuple[int, ...] = ()
+    groups: int = 1
+
+
+class Flow:
+    """Carries numbers of places through a forward pass.
+
+    The numbers of a tensor for two images: 0 for what is no cell of the map, 1 to h w for the
+    cells of the first image, and on for those of the second.
+
+    Args:
+        watch: the pass.
+    """
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self.known: dict[int, tuple[torch.Tensor, tuple[int, int]]] = {}
+        self.edges: dict[int, list[tuple[Edge, bool]]] = {}
+        for edge in watch.edges:
+            self.edges.setdefault(watch.places(edge.source), []).append((edge, True))
+            self.edges.setdefault(watch.places(edge.target), []).append((edge, False))
+
+    def layout(self, spot: int, shape: tuple[int, ...]) -> Layout | None:
+        """Return the layout of a tensor of that shape, where it is known."""
+        found = self.known.get(self.watch.places(spot))
+        if found is None or found[0].ndim != len(shape):
+            return None
+        return interpret(_fitted(found[0], shape), found[1])
+
+    def begin(self, spot: int, shape: tuple[int, ...], layout: Layout) -> None:
+        """Let a tensor's layout be known, and all that follows from it."""
+        start = self.watch.places(spot)
+        if start in self.known:
+            return
+        self.known[start] = (_numbered(shape, layout), layout.map_size)
+        open_ = [start]
+        while open_:
+            here = open_.pop()
+            for edge, forward in self.edges.get(here, ()):
+                there = self.watch.places(edge.target if forward else edge.source)
+                if there in self.known:
+                    continue
+                made = _carried(edge, forward, *self.known[here])
+                if made is not None:
+                    self.known[there] = made
+                    open_.append(there)
+
+
+def _carried(
+    edge: Edge, forward: bool, numbers: torch.Tensor, grid: tuple[int, int]
+) -> tuple[torch.Tensor, tuple[int, int]] | None:
+    """Carry numbers along an operation, or back; None where they do not go through."""
+    own, other = (edge.shape, edge.result) if forward else (edge.result, edge.shape)
+    if numbers.ndim != len(own):
+        return None
+    if edge.axis is not None:  # computed place by place, from all units to others
+        if not _constant(numbers, edge.axis):
+            return None
+        here = numbers.select(edge.axis, 0)
+        rest = [n for a, n in enumerate(other) if a != edge.axis % len(other)]
+        if list(here.shape) == rest:
+            return here.unsqueeze(edge.axis).expand(other), grid
+        plain = interpret(numbers, grid)
+        if not forward or edge.axis != 1 or plain is None or plain.order or plain.groups > 1:
+            return None  # the places of a map of another size are that map's own
+        sized = (other[2], other[3])
+        return _numbered(other, Layout(0, sized)), sized
+    if edge.move is None:
+        return None
+    numbers = _fitted(numbers, own)
+    if tuple(numbers.shape) != own:
+        return None
+    try:
+        made = _moved(edge, numbers) if forward else _moved_back(edge, numbers)
+    except (RuntimeError, IndexError, TypeError):  # made for other values than numbers
+        return None
+    return None if made is None or made.shape != other else (_compact(made), grid)
+
+
+def _moved(edge: Edge, numbers: torch.Tensor) -> torch.Tensor | None:
+    assert edge.move is not None
+    return edge.move(numbers.contiguous())
+
+
+def _moved_back(edge: Edge, numbers: torch.Tensor) -> torch.Tensor | None:
+    """Give each element the number of the place that it went to."""
+    count = 1
+    for size in edge.shape:
+        count *= size
+    went = _moved(edge, torch.arange(1, count + 1, dtype=torch.int32).view(edge.shape))
+    if went is None or went.shape != numbers.shape:
+        return None
+    back = torch.zeros(count + 1, dtype=torch.int32)
+    back[went.flatten().long()] = numbers.flatten()
+    return back[1:].view(edge.shape)
+
+
+def _constant(numbers: torch.Tensor, axis: int) -> bool:
+    return bool((numbers == numbers.narrow(axis, 0, 1)).all())
+
+
+def _compact(numbers: torch.Tensor) -> torch.Tensor:
+    """Hold numbers that are the same along an axis once."""
+    for axis in (-1, 1):
+        if numbers.ndim > 1 and numbers.shape[axis] > 1 and _constant(numbers, axis):
+            return numbers.narrow(axis, 0, 1).clone().expand(numbers.shape)
+    return numbers
+
+
+def _fitted(numbers: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """Give numbers another count of units, where that alone differs."""
+    differing = [a for a, (x, y) in enumerate(zip(numbers.shape, shape, strict=True)) if x != y]
+    if len(differing) == 1 and _constant(numbers, differing[0]):
+        return numbers.narrow(differing[0], 0, 1).expand(shape)
+    return numbers
+
+
+def _numbered(shape: tuple[int, ...], layout: Layout) -> torch.Tensor:
+    """Number the places of a tensor for two images, as a layout says."""
+    groups = layout.groups
+    places = (groups, *shape[1:]) if groups > 1 else tuple(shape[1:])
+    rest = tuple(n for a, n in enumerate(places) if a != layout.axis)
+    count = 1
+    for size in rest:
+        count *= size
+    cells = layout.map_size[0] * layout.map_size[1]
+    flat = torch.zeros(count, dtype=torch.int32)
+    where = torch.tensor(layout.order or range(layout.prefix, count - layout.suffix))
+    flat[where] = torch.arange(1, cells + 1, dtype=torch.int32)
+    first = flat.view(rest).unsqueeze(layout.axis)
+    second = torch.where(first > 0, first + cells, 0)
+    both = torch.stack([first, second])
+    if groups > 1:
+        both = both.flatten(0, 1)
+    return both.expand(shape)
+
+
+def interpret(numbers: torch.Tensor, grid: tuple[int, int]) -> Layout | None:
+    """Read a layout off the numbers of a tensor's places; None where they are no whole map."""
+    cells, count = grid[0] * grid[1], numbers.shape[0]
+    if count % 2 or numbers.ndim < 2:
+        return None
+    first, second = numbers[: count // 2], numbers[count // 2 :]
+    expected = torch.where(first > 0, first + cells, 0)
+    if int(first.max()) > cells or not torch.equal(second, expected.to(second)):
+        return None
+    groups = count // 2
+    own = first if groups > 1 else first[0]
+    for axis in reversed(unit_axes(own.ndim, groups)):
+        if _constant(own, axis):
+            layout = _read(own.select(axis, 0), axis, grid, groups)
+            if layout is not None:
+                return layout
+    return None
+
+
+def _read(places: torch.Tensor, axis: int, grid: tuple[int, int], groups: int) -> Layout | None:
+    flat = places.flatten().long()
+    cells = grid[0] * grid[1]
+    order = torch.full((cells + 1,), -1)
+    order[flat] = torch.arange(len(flat))
+    if int((flat > 0).sum()) != cells or int(order[1:].min()) < 0:
+        return None
+    found = order[1:]
+    start = int(found[0])
+    if bool((found == torch.arange(start, start + cells)).all()):
+        if groups == 1 and places.ndim == 1:
+            return Layout(axis, grid, start, len(flat) - start - cells)
+        if groups == 1 and tuple(places.shape) == grid:
+            return Layout(axis, grid)
+    return Layout(axis, grid, order=tuple(found.tolist()), groups=groups)

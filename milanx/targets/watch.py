@@ -1,0 +1,357 @@
+"""What happens to a tensor within one forward pass: what made it, what reads it, how.
+
+Operations are seen as torch is called; what a layer's output becomes, step by step and element by
+element, is told by the values of a sample of its places, whatever code computes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from milanx.targets.functions import NONLINEAR, Consumed, consumed, recognise
+from milanx.targets.units import tensors_of
+
+# What hands a tensor on as it is, so that the question goes on to what reads the result.
+PASSING = {"dropout", "dropout2d", "contiguous", "alpha_dropout", "view", "reshape", "flatten",
+           "detach", "to", "float", "permute", "transpose", "feature_dropout", "clone", "half",
+           "double", "bfloat16", "type_as"}  # fmt: skip
+# What computes each element of its result from the same element of its arguments.
+ELEMENTWISE = {
+    "add", "sub", "mul", "div", "pow", "neg", "abs", "square", "sqrt", "rsqrt", "reciprocal",
+    "exp", "expm1", "log", "log1p", "erf", "erfc", "sin", "cos", "clamp", "clamp_min", "clamp_max",
+    "clip", "maximum", "minimum", "where", "masked_fill", "sign", "heaviside", "zeros_like",
+    "ones_like", "gt", "ge", "lt", "le", "eq", "ne", "logsigmoid", "true_divide", "truediv",
+    "multiply", "divide", "subtract", "logical_not", "threshold", "exp2", "addcmul", "max", "min",
+    "full_like", "atan",
+}  # fmt: skip
+PARTS = {"chunk", "split", "unbind", "tensor_split", "getitem", "narrow", "select"}
+NO_READING = {"__get__", "__set__", "size", "dim", "__len__", "is_floating_point", "numel",
+              "register_hook", "is_contiguous", "stride"}  # fmt: skip
+# What changes no place: a result of the shape of what it reads has that at the same places.
+IN_PLACE = ELEMENTWISE | {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm",
+                          "normalize", "logsigmoid"}  # fmt: skip
+# What gives maps [b, u, h, w] for maps: each place of the result is a place of what it reads.
+# What only moves elements about, drops some or stands others beside them.
+MOVES = {"view", "reshape", "flatten", "permute", "transpose", "unflatten", "movedim", "moveaxis",
+         "swapaxes", "squeeze", "unsqueeze", "roll", "flip", "pad", "narrow", "select", "chunk",
+         "split", "unbind", "tensor_split", "getitem", "t"}  # fmt: skip
+SPATIAL = {"conv2d", "conv_transpose2d", "max_pool2d", "avg_pool2d", "lp_pool2d", "interpolate",
+           "adaptive_avg_pool2d", "adaptive_max_pool2d", "pad", "upsample", "pixel_shuffle",
+           "pixel_unshuffle"}  # fmt: skip
+SAMPLE = 4096  # places of a tensor whose values tell its function
+
+
+@dataclass
+class _Step:
+    """One operation of a chain: what gave it, and its result."""
+
+    sources: tuple[int, ...]  # of the chain, by number of tensor
+    gives: int
+    values: torch.Tensor  # of the sampled places
+    done: Consumed | None  # the nonlinearity, where torch has a name for it
+
+
+@dataclass
+class _Chain:
+    """What a tensor becomes, element by element, before anything else is mixed in."""
+
+    root: int
+    values: torch.Tensor
+    shape: torch.Size
+    steps: dict[int, _Step] = field(default_factory=dict)
+    last: int | None = None
+    found: Consumed | None = None
+    ended: bool = False  # something other than a computation of elements read the tensor first
+
+    def take(self, step: _Step) -> None:
+        """Go on by a step."""
+        self.steps[step.gives] = step
+        self.last = step.gives
+
+    def settle(self) -> tuple[int, Consumed] | None:
+        """Find the last step whose values are a known function of the tensor's own.
+
+        From a step that is none, only what it has computed from one tensor alone is looked at:
+        what a step makes of two, such as x sigmoid(3 x + 1), is no function that has a name.
+        """
+        at = self.last
+        while at is not None and at != self.root:
+            step = self.steps[at]
+            if step.done is not None and step.sources == (self.root,):
+                return at, step.done
+            done = recognise(self.values, step.values)
+            if done is not None:
+                return at, done
+            at = step.sources[0] if len(step.sources) == 1 else None
+        return None
+
+
+@dataclass(frozen=True)
+class Product:
+    """A tensor that was made of two others by multiplication, by number of tensor."""
+
+    left: int
+    right: int
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Edge:
+    """How the places of one tensor are those of another.
+
+    Attributes:
+        source: the one, by its spot (`Watch.spot`).
+        target: the other.
+        shape: of the one.
+        result: of the other.
+        move: gives the other for the one, for whatever elements; None where it was computed.
+        axis: that the computation mixes, of the units; None where it was moved.
+    """
+
+    source: int
+    target: int
+    shape: tuple[int, ...]
+    result: tuple[int, ...]
+    move: Callable[[torch.Tensor], torch.Tensor] | None = None
+    axis: int | None = None
+
+
+class Watch(TorchFunctionMode):
+    """Notes what reads, makes and changes tensors during one forward pass.
+
+    Tensors have numbers; one that is changed in place has a new number from there on, and what
+    merely hands a tensor on has its number. They have spots beside: what moves elements about gives
+    a tensor of another spot.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive: list[torch.Tensor] = []  # so that no id is used twice
+        self.numbers: dict[int, int] = {}
+        self.next = 0
+        self.chains: dict[int, _Chain] = {}  # by the tensor that they begin at
+        self.within: dict[int, list[int]] = {}  # the chains that a tensor is in
+        self.products: dict[int, Product] = {}
+        self.part_of: dict[int, int] = {}
+        self.made_by: dict[int, Consumed] = {}
+        self.bent_from: dict[int, int] = {}  # what a nonlinearity was computed from
+        self.read_as: dict[int, Consumed] = {}
+        self.beside: dict[int, int] = {}  # another tensor with the same places, towards one of all
+        self.edges: list[Edge] = []
+        self.spots: dict[int, int] = {}
+
+    def number(self, tensor: torch.Tensor, *, anew: bool = False) -> int:
+        """Return a tensor's number; a new one for one that was changed in place."""
+        if anew or id(tensor) not in self.numbers:
+            self.alive.append(tensor)
+            self.numbers[id(tensor)], self.next = self.next, self.next + 1
+            self.spots.pop(id(tensor), None)
+        return self.numbers[id(tensor)]
+
+    def spot(self, tensor: torch.Tensor) -> int:
+        """Return what stands for a tensor's places."""
+        number = self.number(tensor)
+        return self.spots.setdefault(id(tensor), number)
+
+    def hand_on(self, source: torch.Tensor, result: torch.Tensor) -> None:
+        """Let ``result`` be the same tensor as ``source``."""
+        self.alive.append(result)
+        self.numbers[id(result)] = self.number(source)
+        self.spots[id(result)] = self.spot(source)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        given = list(tensors_of((args, kwargs))) if name not in NO_READING else []
+        if not given:
+            return func(*args, **kwargs)
+        plain = _plain(name)
+        reads, spots = [self.number(t) for t in given], [self.spot(t) for t in given]
+        shapes = [tuple(t.shape) for t in given]
+        if plain not in PASSING:
+            self._begin(given)
+        result = func(*args, **kwargs)
+        first = given[0]
+        if plain in PASSING:
+            if isinstance(result, torch.Tensor) and result is not first:
+                self.hand_on(first, result)
+        elif plain in PARTS:
+            for part in tensors_of(result):
+                self.part_of[self.number(part, anew=True)] = reads[0]
+        elif isinstance(result, torch.Tensor):
+            self._compute(plain, given, reads, result, args, kwargs)
+            self._place(plain, spots, shapes, result)
+        elif plain == "setitem":
+            self.number(first, anew=True)
+        self._end(plain, reads)
+        if plain in MOVES and args and first is args[0]:
+            self._move(func, args, kwargs, spots[0], shapes[0], result)
+        elif plain in ("cat", "concat", "concatenate") and isinstance(result, torch.Tensor):
+            self._join_up(func, args, kwargs, spots, shapes, result)
+        return result
+
+    def _move(
+        self, func: Any, args: Any, kwargs: Any, spot: int, shape: tuple[int, ...], result: Any
+    ) -> None:
+        """Note how elements were moved about."""
+        several, name = not isinstance(result, torch.Tensor), func.__name__
+        for place, part in enumerate(tensors_of(result)):
+
+            def move(value: torch.Tensor, place: int = place) -> torch.Tensor:
+                with torch._C.DisableTorchFunction():
+                    made = func(value, *args[1:], **kwargs)
+                    found: torch.Tensor = made[place] if several else made
+                    return found
+
+            self.number(part)
+            same = spot in (self.numbers[id(part)], self.spots.get(id(part)))
+            if same and tuple(part.shape) == shape and name not in ("permute", "transpose"):
+                continue
+            self.next += 1
+            self.spots[id(part)] = self.next - 1
+            self.edges.append(Edge(spot, self.spots[id(part)], shape, tuple(part.shape), move))
+
+    def _join_up(
+        self, func: Any, args: Any, kwargs: Any, spots: list[int], shapes: list[tuple[int, ...]],
+        result: torch.Tensor,
+    ) -> None:  # fmt: skip
+        """Note where the elements of each of several tensors stand in all of them together."""
+        for place, (spot, shape) in enumerate(zip(spots, shapes, strict=True)):
+            if _widened(shape, tuple(result.shape)):
+                axis = 1 if len(shape) == 4 and shape[1] != result.shape[1] else -1
+                edge = Edge(spot, self.spot(result), shape, tuple(result.shape), axis=axis)
+            else:
+
+                def move(value: torch.Tensor, place: int = place) -> torch.Tensor:
+                    others = [value if i == place else value.new_zeros(s)
+                              for i, s in enumerate(shapes)]  # fmt: skip
+                    with torch._C.DisableTorchFunction():
+                        made: torch.Tensor = func(others, *args[1:], **kwargs)
+                        return made
+
+                edge = Edge(spot, self.spot(result), shape, tuple(result.shape), move)
+            self.edges.append(edge)
+
+    def _begin(self, given: list[torch.Tensor]) -> None:
+        """Begin the chain of every tensor that is read for the first time."""
+        for tensor in given:
+            number = self.number(tensor)
+            if number not in self.chains and tensor.is_floating_point():
+                self.chains[number] = _Chain(number, sample(tensor), tensor.shape)
+                self.within.setdefault(number, []).append(number)
+
+    def _end(self, plain: str, reads: list[int]) -> None:
+        """End the chain of a tensor whose first reader is no computation of its elements."""
+        if plain in PASSING:
+            return
+        for number in reads:
+            chain = self.chains.get(number)
+            if chain is not None and chain.last is None:
+                chain.ended = True
+
+    def _compute(
+        self, plain: str, given: list[torch.Tensor], reads: list[int], result: torch.Tensor,
+        args: Any, kwargs: Any,
+    ) -> None:  # fmt: skip
+        """Note the result of a computation, and each chain that it goes on."""
+        changed = any(result is t for t in given)
+        gives = self.number(result, anew=changed)
+        if plain in ("mul", "multiply") and len(reads) == 2:
+            self.products[gives] = Product(reads[0], reads[1], tuple(result.shape))
+        if plain == "glu":
+            self.products[gives] = Product(reads[0], reads[0], tuple(result.shape))
+        if plain not in ELEMENTWISE and plain not in NONLINEAR:
+            return
+        done = consumed(plain, tuple(args[1:]), kwargs) if plain in NONLINEAR else None
+        if not isinstance(args[0] if args else None, torch.Tensor):
+            done = None
+        self.follow(given, reads, result, gives, done)
+
+    def _place(
+        self, plain: str, spots: list[int], shapes: list[tuple[int, ...]], result: torch.Tensor
+    ) -> None:
+        """Note which tensors have the same places, whatever their units are."""
+        gives, shape, first = self.spot(result), tuple(result.shape), shapes[0]
+        if plain in IN_PLACE or plain in NONLINEAR:
+            for spot, own in zip(spots, shapes, strict=True):
+                if own == shape:
+                    self._join(spot, gives)
+        elif plain == "linear":
+            self.edges.append(Edge(spots[0], gives, first, shape, axis=-1))
+        elif plain in SPATIAL and len(first) == len(shape) == 4:
+            self.edges.append(Edge(spots[0], gives, first, shape, axis=1))
+
+    def places(self, number: int) -> int:
+        """Return a number that stands for all tensors that have the same places."""
+        while number in self.beside:
+            number = self.beside[number]
+        return number
+
+    def _join(self, one: int, other: int) -> None:
+        one, other = self.places(one), self.places(other)
+        if one != other:
+            self.beside[one] = other
+
+    def follow(
+        self, given: list[torch.Tensor], reads: list[int], result: torch.Tensor, gives: int,
+        done: Consumed | None = None,
+    ) -> None:  # fmt: skip
+        """Go on with the chains that a result is computed from alone."""
+        values = None
+        for root in dict.fromkeys(c for n in reads for c in self.within.get(n, ())):
+            chain = self.chains[root]
+            own = [n for n in reads if n == root or n in chain.steps]
+            foreign = [t for t, n in zip(given, reads, strict=True) if n not in own]
+            weight = done is not None and done.name == "prelu"
+            mixed = any(t.numel() > 1 for t in foreign) and not weight
+            if chain.ended or mixed or result.shape != chain.shape or gives in chain.steps:
+                continue
+            values = sample(result) if values is None else values
+            chain.take(_Step(tuple(dict.fromkeys(own)), gives, values, done))
+            self.within.setdefault(gives, []).append(root)
+
+    def pass_through(self, given: torch.Tensor, number: int, result: torch.Tensor) -> None:
+        """Note what a module without weights made of a tensor, whatever code computed it."""
+        if result is given or not result.is_floating_point() or not given.is_floating_point():
+            return
+        if number not in self.chains and self.number(given) == number:
+            self._begin([given])
+        if number in self.chains:
+            self.follow([given], [number], result, self.number(result))
+
+    def settle(self) -> None:
+        """Say of every chain what function it computes."""
+        for root, chain in self.chains.items():
+            found = chain.settle()
+            if found is not None:
+                self.read_as[root] = found[1]
+                self.made_by.setdefault(found[0], found[1])
+                self.bent_from.setdefault(found[0], root)
+
+
+def _widened(part: tuple[int, ...], whole: tuple[int, ...]) -> bool:
+    """Whether a tensor was joined with others along its units: the second axis, or the last."""
+    differing = [i for i, (a, b) in enumerate(zip(part, whole, strict=False)) if a != b]
+    axes = ([1], [3]) if len(part) == 4 else ([len(part) - 1],)
+    return len(part) == len(whole) and differing in axes
+
+
+def _plain(name: str) -> str:
+    """Return an operation's name without the marks of operators and of working in place."""
+    if not name.startswith("__"):
+        return name.rstrip("_")
+    bare = name.strip("_")
+    return bare[1:] if bare[1:] in ELEMENTWISE and bare[0] in "ri" else bare
+
+
+def sample(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the values of at most `SAMPLE` places, the same ones for tensors of one shape."""
+    with torch.no_grad(), torch._C.DisableTorchFunction():
+        flat = tensor.detach().reshape(-1)
+        step = max(1, len(flat) // SAMPLE) | 1  # odd: not the same channel each time
+        return flat[::step][:SAMPLE].clone()

@@ -1,0 +1,196 @@
+"""Units, batch axis and places of many kinds of layers, against plain hooks."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from milanx.bench.models import check_model
+from milanx.errors import InputError
+from milanx.images.preprocess import Preprocess
+from milanx.targets.capture import Capture, find_layers, list_layers, refused_layers
+from milanx.targets.units import LayerInfo
+from milanx.targets.zoo import Target, load_target
+
+SMALL = Preprocess((64, 64), 64)
+
+
+def plain(model: nn.Module, name: str, x: torch.Tensor) -> torch.Tensor:
+    kept = {}
+    handle = model.get_submodule(name).register_forward_hook(
+        lambda m, a, o: kept.update(out=o.clone())
+    )
+    with torch.no_grad():
+        model(x)
+    handle.remove()
+    return kept["out"]
+
+
+def read(target: Target, name: str, x: torch.Tensor, how: str = "raw") -> torch.Tensor:
+    with Capture(target, find_layers(target, [name], read=how)) as capture:
+        return capture.run(x)[name].clone()
+
+
+def by_name(target: Target) -> dict[str, LayerInfo]:
+    return {info.name: info for info in list_layers(target)}
+
+
+def test_tall_images_are_no_channels_last() -> None:
+    tall = Preprocess((256, 128), (256, 128))
+    target = load_target(timm.create_model("resnet18"), preprocess=tall)
+    infos = by_name(target)
+    assert (infos["layer1"].units, infos["layer1"].map_size) == (64, (64, 32))
+    assert (infos["layer4"].units, infos["layer4"].map_size) == (512, (8, 4))
+    x = torch.randn(2, 3, 256, 128)
+    torch.testing.assert_close(read(target, "layer1", x), plain(target.model, "layer1", x))
+
+
+def test_norms_over_channels_that_come_first() -> None:
+    target = load_target("convnext_atto", random_weights=True)
+    infos = by_name(target)
+    assert (infos["stem.1"].units, infos["stem.1"].map_size) == (40, (56, 56))
+    assert not infos["stem.1"].channels_last
+    last = infos["stages.0.blocks.0.mlp.fc1"]
+    assert last.map_size == (56, 56)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (64, 128)])
+def test_windows_stand_where_they_were_cut_out(size: tuple[int, int]) -> None:
+    model = timm.models.swin_transformer.SwinTransformer(
+        img_size=size, window_size=4, embed_dim=24, depths=(2, 2), num_heads=(2, 4), num_classes=5
+    )
+    target = load_target(model, preprocess=Preprocess(size, size))
+    x = torch.randn(2, 3, *size)
+    for block in ("layers.0.blocks.0", "layers.0.blocks.1"):  # the second one's are shifted
+        block_module = model.get_submodule(block)
+        expected = block_module.attn.qkv(plain(model, f"{block}.norm1", x)).permute(0, 3, 1, 2)
+        with torch.no_grad():
+            torch.testing.assert_close(read(target, f"{block}.attn.qkv", x), expected)
+
+
+def test_blocks_of_tokens_stand_in_their_places() -> None:
+    model = timm.models.nest.Nest(
+        img_size=64, num_levels=2, embed_dims=(16, 32), num_heads=(2, 2), depths=(1, 1),
+        num_classes=5,
+    )  # fmt: skip
+    target = load_target(model, preprocess=SMALL)
+    found = check_model(target)
+    assert found.wrong == 0
+    info = by_name(target)["levels.0.transformer_encoder.0.mlp.fc1"]
+    assert (info.units, info.map_size) == (64, (16, 16))
+    # The first cell of the second block of four stands in the first row, in the middle.
+    x = torch.randn(2, 3, 64, 64)
+    raw = plain(model, info.name, x)  # [b, blocks, places, u]
+    torch.testing.assert_close(read(target, info.name, x)[:, :, 0, 8], raw[:, 1, 0])
+
+
+def test_tokens_of_all_kinds_are_left_out() -> None:
+    class Queries(nn.Module):
+        """A class token, the patches, and as many queries behind them as detectors have."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.patch, self.norm = nn.Conv2d(3, 12, 8, 8), nn.LayerNorm(12)
+            self.extra = nn.Parameter(torch.randn(1, 21, 12))
+            self.fc1, self.fc2 = nn.Linear(12, 24), nn.Linear(24, 12)
+            self.head = nn.Linear(12, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            patches, extra = self.patch(x).flatten(2).mT, self.extra.expand(len(x), -1, -1)
+            tokens = self.norm(torch.cat([extra[:, :1], patches, extra[:, 1:]], 1))
+            return self.head(self.fc2(self.fc1(tokens).relu())[:, -20:])
+
+    model = Queries()
+    target = load_target(model, preprocess=SMALL)
+    infos = by_name(target)
+    assert (infos["fc1"].prefix_tokens, infos["fc1"].suffix_tokens) == (1, 20)
+    assert infos["fc1"].map_size == (8, 8)
+    assert infos["fc1"].inert
+    assert "head" in {info.name for info in refused_layers(target)}  # 20 queries are no places
+    x = torch.randn(2, 3, 64, 64)
+    expected = plain(model, "fc1", x)[:, 1:65].mT.unflatten(2, (8, 8))
+    torch.testing.assert_close(read(target, "fc1", x), expected)
+
+
+def test_distilled_patches_are_inert() -> None:
+    target = load_target("deit_tiny_distilled_patch16_224", random_weights=True)
+    infos = by_name(target)
+    assert infos["blocks.11.mlp.fc1"].prefix_tokens == 2
+    assert infos["blocks.11.mlp.fc1"].inert
+    assert not infos["blocks.10.mlp.fc1"].inert
+
+
+class Odd(nn.Module):
+    """Layers that are no maps, each for a reason of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 8, 8)
+        self.batch_last = nn.Linear(8, 8)
+        self.twice = nn.Linear(8, 8)
+        self.mixed = nn.Linear(64, 16)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        maps = self.conv(x)
+        self.mixed(maps.flatten(2))  # over the places: its units are no channels
+        rows = self.batch_last(maps.flatten(2).permute(2, 0, 1))  # [places, b, u]
+        return self.head(self.twice(self.twice(rows.mean(0))))
+
+
+def test_what_cannot_be_read_says_why() -> None:
+    target = load_target(Odd(), preprocess=SMALL)
+    why = {info.name: str(info.refused) for info in refused_layers(target)}
+    assert "batch on axis 1" in why["batch_last"]
+    assert "runs 2 times" in why["twice"]
+    assert "mixed" in why
+    with pytest.raises(InputError, match="runs 2 times"):
+        find_layers(target, ["twice"])
+    assert [i.name for i in find_layers(target, ["*"])] == ["conv", "head"]
+
+
+def test_mirrored_maps_are_not_described() -> None:
+    class Mirrored(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.other = nn.Conv2d(3, 8, 8, 8), nn.Conv2d(8, 8, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            turned = self.conv(x).permute(0, 1, 3, 2)  # columns where rows were
+            return self.other(turned).mean((2, 3))
+
+    target = load_target(Mirrored(), preprocess=SMALL)
+    info = by_name(target).get("other")
+    x = torch.randn(2, 3, 64, 64)
+    if info is not None:  # read in its places, not as it lies
+        torch.testing.assert_close(
+            read(target, "other", x), plain(target.model, "other", x).permute(0, 1, 3, 2)
+        )
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "edgenext_xx_small", "efficientvit_b0", "test_vit4", "test_mambaout"]
+)
+def test_families_are_read_as_plain_hooks_see_them(name: str) -> None:
+    found = check_model(load_target(name, random_weights=True))
+    assert found.described > 10
+    assert found.wrong == 0, (found.units, found.rows, found.placed, found.bent)
+
+
+def test_a_batch_of_one_that_loses_its_axis() -> None:
+    class Squeezed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc1 = nn.Conv2d(3, 16, 3, 2, 1), nn.Linear(16, 32)
+            self.fc = nn.Linear(32, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            pooled = self.conv(x).relu().mean((2, 3), keepdim=True).squeeze()
+            return self.fc(self.fc1(pooled).relu())
+
+    target = load_target(Squeezed(), preprocess=SMALL)
+    x = torch.randn(3, 3, 64, 64)
+    whole = read(target, "fc1", x, "auto")
+    torch.testing.assert_close(read(target, "fc1", x[:1], "auto"), whole[:1])
