@@ -228,8 +228,11 @@ def test_imagenet_c_without_all_its_severities(command: tuple[str, ...], work: P
 
 
 def test_the_released_images_are_missed_before_anything_is_measured(work: Path) -> None:
-    (work / "wnids.txt").write_text("\n".join(WNIDS))
+    imagenet_c(work / "released", 1)
+    (work / "others.txt").write_text("n02084071\nn02121808\nn01503061\n")
+    of_others = ("--eval-images", "released", "--severities", "1", "--classes", "others.txt")
     for options, said in (
+        (("imagenet-c", *of_others), "the labels of the released images fit no class"),
         (("imagenet-c", "--eval-images", "nowhere"), "nowhere lacks 75 of 75"),
         (("imagenet-c", "--severities", "0"), "severities are 1, 2, 3, 4 and 5"),
         (("imagenet-c", "--severities", "1,7"), "severities are 1, 2, 3, 4 and 5"),
