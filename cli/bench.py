@@ -7,8 +7,11 @@ from typing import Annotated
 
 import typer
 from milanx.cli import common as c
+from milanx.cli import planted
 
 app = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True)
+
+app.add_typer(planted.app, name="planted")
 
 
 @app.callback()

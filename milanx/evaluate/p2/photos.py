@@ -135,8 +135,8 @@ def _lettered(photo: PlantedPhoto, rng: np.random.Generator) -> PlantedPhoto:
 
 
 def _atoms(row: dict[str, Any]) -> dict[str, np.ndarray]:
-    atoms: dict[str, np.ndarray] = {}
     if "regions" not in row:
+        atoms: dict[str, np.ndarray] = {}
         whole = np.ones((MAP, MAP), np.float32)
         names = accepted_names().get(row.get("wnid") or "", (row.get("name"),))
         if names[0]:
@@ -144,7 +144,13 @@ def _atoms(row: dict[str, Any]) -> dict[str, np.ndarray]:
             above = [k for k, wnids in kinds_above().items() if row.get("wnid") in wnids]
             atoms |= dict.fromkeys(above, whole)
         return atoms
-    for region in row["regions"] or []:
+    return region_atoms(row["regions"] or [])
+
+
+def region_atoms(regions: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Return the map of every name of an image's regions, float32 [14, 14] in 0..1."""
+    atoms: dict[str, np.ndarray] = {}
+    for region in regions:
         mask = Image.open(io.BytesIO(region["mask"])).convert("L").point(lambda v: 255 * (v > 0))
         view = Image.fromarray(_CROP.view(mask)[..., 0])
         cells = np.asarray(view.resize((MAP, MAP), Image.Resampling.BOX), np.float32) / 255

@@ -216,16 +216,23 @@ def _unit(
     size = ("single",) if kind == "single" else JOINED
     others = [m for k in size for m in pool.meanings[k]]
     outside = similar.ranked(true, [m for m in others if m not in choices])
-    activation = pool.activation(true)
-    usable = np.ones(len(pool.places), bool) if TEXT in true.atoms else pool.plain
+    return build(pool, true, photos, rng, tuple(choices), outside[0].phrase if outside else "")
+
+
+def build(
+    pool: SourcePool, meaning: Meaning, photos: int, rng: np.random.Generator,
+    choices: tuple[Meaning, ...] = (), outside: str = "",
+) -> PlantedUnit:  # fmt: skip
+    """Build a unit of a meaning: its exemplars, and how much each of all photos excites it."""
+    activation = pool.activation(meaning)
+    usable = np.ones(len(pool.places), bool) if TEXT in meaning.atoms else pool.plain
     images, maps = _exemplars(activation, usable, rng)
     images = np.where(images >= 0, pool.places[images], -1)
     everywhere = rng.uniform(0, BACKGROUND, photos).astype(np.float32)
     everywhere[pool.places] += activation.max((1, 2)) * (1 - BACKGROUND)
     own = images[images >= 0]  # an impure set's photos excite the unit too: that is why they are in
     everywhere[own] = np.maximum(everywhere[own], 1 - BACKGROUND)
-    return PlantedUnit(true, tuple(choices), images, maps, pool.group(true),
-                       outside[0].phrase if outside else "", everywhere)  # fmt: skip
+    return PlantedUnit(meaning, choices, images, maps, pool.group(meaning), outside, everywhere)
 
 
 def _five(
