@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
+import click
 import typer
 
-from milanx.errors import InputError, Interrupted, MilanxError
+from milanx.errors import InputError, Interrupted, MilanxError, one_line, plain
 
 if TYPE_CHECKING:
     from milanx.progress import Reporter
@@ -63,15 +64,45 @@ def explained(command: Callable[P, R]) -> Callable[P, R]:
         except MilanxError as error:
             if kwargs.get("debug") or os.environ.get("MILANX_DEBUG"):
                 raise
-            typer.echo(f"error: {error.what}", err=True)
-            typer.echo(f"  why: {error.why or 'see above'}", err=True)
-            typer.echo(f"   do: {'; or '.join(error.ways_out) or 'milanx --help'}", err=True)
+            _tell(error)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
             typer.echo("stopped; run the same command again to go on", err=True)
             raise typer.Exit(Interrupted.exit_code) from error
+        except BrokenPipeError:  # whoever read has gone: no fault
+            raise
+        except (typer.Exit, typer.Abort, click.ClickException):
+            raise
+        except Exception as error:
+            if kwargs.get("debug") or os.environ.get("MILANX_DEBUG"):
+                raise
+            _tell(_unforeseen(error))
+            raise typer.Exit(MilanxError.exit_code) from error
 
     return run
+
+
+def _tell(error: MilanxError) -> None:
+    """Print an error in its three lines."""
+    lines = {"error": error.what, "  why": error.why or "see above",
+             "   do": "; or ".join(error.ways_out) or "milanx --help"}  # fmt: skip
+    for name, text in lines.items():
+        say(f"{name}: {one_line(text)}", err=True)
+
+
+def _unforeseen(error: Exception) -> MilanxError:
+    """Put a fault that nobody foresaw into the three lines of the others."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    if isinstance(error, MemoryError):
+        return MilanxError("there is not enough memory", said, "ask for less at a time")
+    named = getattr(error, "filename", None)
+    if isinstance(error, OSError) and named:
+        return InputError(f"{named} cannot be used", error.strerror or said, "look at that file")
+    return MilanxError(
+        said, "milanx did not foresee this: a fault of its own, or of what it was given",
+        "--debug shows where; please report it",
+    )  # fmt: skip
 
 
 def reporter(quiet: bool, as_json: bool = False) -> Reporter:
@@ -107,15 +138,20 @@ def hush() -> None:
 
 def print_json(value: Any) -> None:
     """Write one json document to stdout."""
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, default=str)
-    sys.stdout.write("\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    sys.stdout.write(plain(text, json=True) + "\n")
+
+
+def say(text: str, err: bool = False) -> None:
+    """Write a line, with what a terminal would obey as text."""
+    typer.echo(plain(text), err=err)
 
 
 def starting(quiet: bool, as_json: bool, text: str) -> None:
     """Say that work begins, before the heavy imports."""
     hush()
     if not quiet and not as_json:
-        typer.echo(text, err=True)
+        say(text, err=True)
 
 
 def load_describer(spec: str, device: str, **changes: Any) -> Any:
