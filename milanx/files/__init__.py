@@ -53,7 +53,8 @@ SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # what NumPy says wh
 IN_WORDS = re.compile(r"\(?os error (\d+)\)?|\[?[Ee]rrno (\d+)\]?")  # as Rust and Arrow say it
 # What libraries raise on bytes that are no file of their format.
 DAMAGE = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, EOFError,
-          OSError, RecursionError, MemoryError, RuntimeError, AssertionError, SafetensorError)  # fmt: skip
+          OSError, RecursionError, MemoryError, RuntimeError, AssertionError,
+          SafetensorError)  # fmt: skip
 # Kinds of libraries' own: of tokenizers (a bare one), of what Rust gives up on.
 OWN_KINDS = ("Exception", "PanicException")
 

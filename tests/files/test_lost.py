@@ -362,6 +362,19 @@ def test_names_are_shown_as_text(tmp_path: Path, photos: Path) -> None:
     assert "\x1b" not in lost and "\u202e" not in lost and len(lost.splitlines()) == 3
 
 
+def test_names_that_are_no_utf_8(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i, image in enumerate(noise(24)):
+        image.save(os.fsencode(photos) + b"/caf\xe9-%02d.png" % i, "PNG")
+    (photos / os.fsdecode(b"caf\xe9.png")).write_bytes(b"no image")
+    run = describe(tmp_path / "run", photos)
+    assert run.store.image_table()[0]["path"] == "caf\\udce9-00.png"
+    assert run.settings["images"]["skipped"][0]["path"] == "caf\udce9.png"
+    assert CliRunner().invoke(app, ["page", str(run.root)]).exit_code == 0
+    assert CliRunner().invoke(app, ["check", str(run.root)]).exit_code == 0
+
+
 def test_asked_for_what_cannot_be() -> None:
     base = ["exemplars", "tests.helpers:tiny", "-l", "conv2", "--images", "builtin:probe"]
     started = time.monotonic()
