@@ -18,6 +18,7 @@ from milanx.errors import InputError, Interrupted, MilanxError, one_line, plain
 if TYPE_CHECKING:
     from milanx.progress import Reporter
 
+MOST_SEED = 2**63 - 1  # of torch's generators
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -60,6 +61,7 @@ def explained(command: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
+            check_seed(kwargs.get("seed"))
             return command(*args, **kwargs)
         except MilanxError as error:
             if kwargs.get("debug") or os.environ.get("MILANX_DEBUG"):
@@ -80,6 +82,13 @@ def explained(command: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(MilanxError.exit_code) from error
 
     return run
+
+
+def check_seed(seed: object) -> None:
+    """Refuse a seed from which no generator draws, whichever command is given it."""
+    if isinstance(seed, int) and not 0 <= seed <= MOST_SEED:
+        raise InputError(f"the seed cannot be {seed}", f"it is a whole number, 0 to {MOST_SEED}",
+                         "--seed 0")  # fmt: skip
 
 
 def _tell(error: MilanxError) -> None:

@@ -385,6 +385,9 @@ def test_asked_for_what_cannot_be() -> None:
         assert result.exit_code == 2, (more, result.output)
         assert len(result.stderr.splitlines()[-3:]) == 3 and "foresee" not in result.stderr, more
     assert time.monotonic() - started < 200
+    for command in (["evaluate", "x"], ["prune", "x"], ["study", "make", "x"], ["analyze", "x"]):
+        result = CliRunner().invoke(app, [*command, "--seed", "-1"])
+        assert result.exit_code == 2
 
 
 def test_a_cache_is_found_where_there_is_no_home(tmp_path: Path) -> None:
