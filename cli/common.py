@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
@@ -108,6 +109,9 @@ def _unforeseen(error: Exception) -> MilanxError:
     named = getattr(error, "filename", None)
     if isinstance(error, OSError) and named:
         return InputError(f"{named} cannot be used", error.strerror or said, "look at that file")
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return InputError("there is no room for what is written", error.strerror,
+                          "free some space, or write and print elsewhere")  # fmt: skip
     return MilanxError(
         said, "milanx did not foresee this: a fault of its own, or of what it was given",
         "--debug shows where; please report it",
