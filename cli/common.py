@@ -110,7 +110,7 @@ def _unforeseen(error: Exception) -> MilanxError:
     if isinstance(error, OSError) and named:
         return InputError(f"{named} cannot be used", error.strerror or said, "look at that file")
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return InputError("there is no room for what is written", error.strerror,
+        return InputError("there is no room for what is written", error.strerror or said,
                           "free some space, or write and print elsewhere")  # fmt: skip
     return MilanxError(
         said, "milanx did not foresee this: a fault of its own, or of what it was given",
