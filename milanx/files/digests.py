@@ -19,7 +19,7 @@ from typing import Any
 from milanx.errors import FormatError
 
 SEAL, FILES = "seal", "files"  # keys of an index
-WHOLE = 256 * 2**20  # bytes, .2 s of one core; larger files are told by size when they are opened, whole by `check`
+WHOLE = 256 * 2**20  # bytes, .2 s of one core; larger files are told by size, and by `check`
 MOST_TEXT = 256 * 2**20  # bytes of a json file; none of milanx's comes near
 AGAIN = "make it again"
 
