@@ -387,8 +387,7 @@ def _write_run(
         settings[FILES] = earlier[FILES]
     write_settings(made.out, settings)
     line = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in timed.seconds.items())
-    log_file = made.out / "log.txt"
-    with explained(log_file), log_file.open("a", encoding="utf-8") as log:
+    with explained(made.out), (made.out / "log.txt").open("a", encoding="utf-8") as log:
         log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {line}\n")
 
 
