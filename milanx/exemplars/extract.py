@@ -270,8 +270,7 @@ def _write_images(root: Path, images: ProbeImages, exemplars: np.ndarray) -> Non
     """Write ``images.parquet``: what is known of every probe image."""
     import pyarrow as pa
 
-    rows = [{name: _whole(value) for name, value in asdict(r).items()}
-            | {"split": "exemplars" if e else "aside"}
+    rows = [asdict(r) | {"split": "exemplars" if e else "aside"}
             for r, e in zip(images.records, exemplars, strict=True)]  # fmt: skip
     schema = pa.schema([
         ("index", pa.int64()), ("source", pa.string()), ("path", pa.string()),
@@ -279,13 +278,6 @@ def _write_images(root: Path, images: ProbeImages, exemplars: np.ndarray) -> Non
         ("label", pa.int64()), ("name", pa.string()), ("wnid", pa.string()),
     ])  # fmt: skip
     write_table(root / "images.parquet", pa.Table.from_pylist(rows, schema), FORMAT, VERSION)
-
-
-def _whole(value: object) -> object:
-    r"""Return text with bytes that are no UTF-8, of a file's name, as ``\udcff``."""
-    if not isinstance(value, str):
-        return value
-    return value.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _publish(job: Pass) -> None:
