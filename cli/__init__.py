@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 import typer
 from milanx.cli import (
     analyze,
     audit,
     bench,
+    check,
     describe,
     edit,
     env,
@@ -40,6 +44,9 @@ def main(
     version: bool = typer.Option(False, "--version", help="Print the version."),
 ) -> None:
     """Say in plain words what the units of a vision model detect."""
+    for stream in (sys.stdout, sys.stderr):  # what a terminal has no characters for is written out
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     keep_memory()
     if version:
         from milanx import __version__
@@ -53,6 +60,7 @@ app.command("exemplars")(exemplars.exemplars)
 app.command("layers")(layers.layers)
 app.command("show")(show.show)
 app.command("page")(page.page)
+app.command("check")(check.check)
 app.command("prune")(prune.prune)
 app.command("evaluate")(evaluate.evaluate)
 app.command("analyze")(analyze.analyze)

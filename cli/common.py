@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
@@ -10,13 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
+import click
 import typer
 
-from milanx.errors import InputError, Interrupted, MilanxError
+from milanx.errors import InputError, Interrupted, MilanxError, one_line, plain
 
 if TYPE_CHECKING:
     from milanx.progress import Reporter
 
+MOST_SEED = 2**63 - 1  # of torch's generators
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -59,19 +62,60 @@ def explained(command: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
+            check_seed(kwargs.get("seed"))
             return command(*args, **kwargs)
         except MilanxError as error:
             if kwargs.get("debug") or os.environ.get("MILANX_DEBUG"):
                 raise
-            typer.echo(f"error: {error.what}", err=True)
-            typer.echo(f"  why: {error.why or 'see above'}", err=True)
-            typer.echo(f"   do: {'; or '.join(error.ways_out) or 'milanx --help'}", err=True)
+            _tell(error)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
             typer.echo("stopped; run the same command again to go on", err=True)
             raise typer.Exit(Interrupted.exit_code) from error
+        except BrokenPipeError:  # whoever read has gone: no fault
+            raise
+        except (typer.Exit, typer.Abort, click.ClickException):
+            raise
+        except Exception as error:
+            if kwargs.get("debug") or os.environ.get("MILANX_DEBUG"):
+                raise
+            _tell(_unforeseen(error))
+            raise typer.Exit(MilanxError.exit_code) from error
 
     return run
+
+
+def check_seed(seed: object) -> None:
+    """Refuse a seed from which no generator draws, whichever command is given it."""
+    if isinstance(seed, int) and not 0 <= seed <= MOST_SEED:
+        raise InputError(f"the seed cannot be {seed}", f"it is a whole number, 0 to {MOST_SEED}",
+                         "--seed 0")  # fmt: skip
+
+
+def _tell(error: MilanxError) -> None:
+    """Print an error in its three lines."""
+    lines = {"error": error.what, "  why": error.why or "see above",
+             "   do": "; or ".join(error.ways_out) or "milanx --help"}  # fmt: skip
+    for name, text in lines.items():
+        say(f"{name}: {one_line(text)}", err=True)
+
+
+def _unforeseen(error: Exception) -> MilanxError:
+    """Put a fault that nobody foresaw into the three lines of the others."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    if isinstance(error, MemoryError):
+        return MilanxError("there is not enough memory", said, "ask for less at a time")
+    named = getattr(error, "filename", None)
+    if isinstance(error, OSError) and named:
+        return InputError(f"{named} cannot be used", error.strerror or said, "look at that file")
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return InputError("there is no room for what is written", error.strerror or said,
+                          "free some space, or write and print elsewhere")  # fmt: skip
+    return MilanxError(
+        said, "milanx did not foresee this: a fault of its own, or of what it was given",
+        "--debug shows where; please report it",
+    )  # fmt: skip
 
 
 def reporter(quiet: bool, as_json: bool = False) -> Reporter:
@@ -107,15 +151,20 @@ def hush() -> None:
 
 def print_json(value: Any) -> None:
     """Write one json document to stdout."""
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, default=str)
-    sys.stdout.write("\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    sys.stdout.write(plain(text, json=True) + "\n")
+
+
+def say(text: str, err: bool = False) -> None:
+    """Write a line, with what a terminal would obey as text."""
+    typer.echo(plain(text), err=err)
 
 
 def starting(quiet: bool, as_json: bool, text: str) -> None:
     """Say that work begins, before the heavy imports."""
     hush()
     if not quiet and not as_json:
-        typer.echo(text, err=True)
+        say(text, err=True)
 
 
 def load_describer(spec: str, device: str, **changes: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import typer
 from milanx.cli import common as c
 
 
@@ -16,4 +15,4 @@ def env(as_json: c.Json = False, debug: c.Debug = False) -> None:
         c.print_json(facts)
         return
     for name, value in facts.items():
-        typer.echo(f"{name:20} {value}")
+        c.say(f"{name:20} {value}")

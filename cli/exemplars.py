@@ -62,4 +62,4 @@ def exemplars(
         c.print_json({"run": str(store.root), "layers": rows})
     else:
         for name, count in rows.items():
-            typer.echo(f"{name}: exemplars of {count} units in {store.root}")
+            c.say(f"{name}: exemplars of {count} units in {store.root}")

@@ -36,7 +36,7 @@ def layers(
     except MissingWeights:
         target = load_target(model, random_weights=True)
         if not quiet:
-            typer.echo("its weights are not here; layers are listed with random ones", err=True)
+            c.say("its weights are not here; layers are listed with random ones", err=True)
     found = discover(target)
     if as_json:
         c.print_json([info.to_dict() | {"refused": info.refused} for info in found])

@@ -18,4 +18,4 @@ def page(
     from milanx.report.page import write_page
     from milanx.runs import open_run
 
-    typer.echo(str(write_page(open_run(run))))
+    c.say(str(write_page(open_run(run))))

@@ -102,7 +102,7 @@ def prune(
 
         curve = draw_curves(report, out / "curve.png")
         if not as_json:
-            typer.echo(f"curve {curve}")
+            c.say(f"curve {curve}")
 
 
 def _print(report: PruneReport) -> None:

@@ -67,7 +67,7 @@ def cp(
                 "choose another name, or move it to another place",
             ) from error  # fmt: skip
     write_text(target, source.read_text(encoding="utf-8"))
-    typer.echo(str(target))
+    c.say(str(target))
 
 
 @app.command("validate")
@@ -83,4 +83,4 @@ def validate(
     from milanx.train.recipe import load_recipe, recipe_path
 
     load_recipe(recipe_path(name), overrides or [])
-    typer.echo(f"{name} is fine")
+    c.say(f"{name} is fine")

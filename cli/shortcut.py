@@ -61,8 +61,8 @@ def make(
         c.print_json(made.settings)
         return
     counts = ", ".join(f"{n} {split}" for split, n in made.settings["counts"].items())
-    typer.echo(f"{len(made.classes)} classes; {counts}; fingerprint {made.fingerprint}")
-    typer.echo(f"milanx shortcut run {out}")
+    c.say(f"{len(made.classes)} classes; {counts}; fingerprint {made.fingerprint}")
+    c.say(f"milanx shortcut run {out}")
 
 
 @app.command("run")
@@ -113,5 +113,5 @@ def run(
     if as_json:
         c.print_json(found)
         return
-    typer.echo(shortcut_table(found))
-    typer.echo(f"{', '.join(map(str, written))}")
+    c.say(shortcut_table(found))
+    c.say(f"{', '.join(map(str, written))}")

@@ -60,7 +60,7 @@ def make_study(
         material, out, settings=settings, overwrite=overwrite, progress=c.reporter(quiet)
     )  # fmt: skip
     for name, count in counts.items():
-        typer.echo(f"{out / f'questions-{name}.json'}: {count} questions")
+        c.say(f"{out / f'questions-{name}.json'}: {count} questions")
 
 
 @app.command("score")

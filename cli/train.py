@@ -34,4 +34,4 @@ def train(
         recipe, overrides or [], out=out, tracker=tracker, overwrite=overwrite,
         progress=c.reporter(quiet),
     )  # fmt: skip
-    typer.echo(str(made))
+    c.say(str(made))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from milanx.exemplars.store import ExemplarSet, ExemplarStore
     from milanx.images.preprocess import Preprocess
     from milanx.pipeline import describe, extract
+    from milanx.report.check import check
     from milanx.runs import Run, open_run
 
 __version__ = "0.1.0"
@@ -52,6 +53,7 @@ _PLACES = {
     "analyze": "act.analyze",
     "audit": "act.audit.findings",
     "audit_versus": "act.audit.versus",
+    "check": "report.check",
     "describe": "pipeline",
     "evaluate_robustness": "act.robustness.evaluate",
     "extract": "pipeline",
@@ -82,6 +84,7 @@ __all__ = [
     "analyze",
     "audit",
     "audit_versus",
+    "check",
     "describe",
     "evaluate_robustness",
     "extract",

@@ -9,12 +9,12 @@ import contextlib
 import importlib.metadata
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from milanx.errors import InputError
+from milanx.errors import InputError, one_line, plain
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -66,8 +66,8 @@ def pick_device(device: str) -> str:
     if device == "auto":
         return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        float(torch.ones(1, device=device).cpu())  # on meta there is nothing to bring back
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
         raise InputError(
             f"the device {device!r} cannot be used",
             str(error).splitlines()[0],
@@ -195,4 +195,25 @@ def announce_clip(model: str, tag: str) -> None:
 
 def _say(what: str, place: str, size: int | None) -> None:
     told = f"{size / 1e6:.0f} MB" if size else "its size is not known"
-    sys.stderr.write(f"downloading {what} from {place}: {told}\n")
+    _write(f"downloading {what} from {place}: {told}")
+
+
+def _write(line: str) -> None:
+    sys.stderr.write(f"{one_line(plain(line))}\n")
+
+
+@contextlib.contextmanager
+def no_code_of_others() -> Iterator[None]:
+    """Let transformers run no code that a model's folder or repository brings.
+
+    Where it is loaded through other libraries it would ask on the terminal: with no time to answer
+    it refuses, as ``trust_remote_code=False`` does.
+    """
+    from transformers import dynamic_module_utils
+
+    before = dynamic_module_utils.TIME_OUT_REMOTE_CODE
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
+    try:
+        yield
+    finally:
+        dynamic_module_utils.TIME_OUT_REMOTE_CODE = before

@@ -13,6 +13,7 @@ exits with 2 (130 for ``Interrupted``).
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -62,3 +63,29 @@ def did_you_mean(name: str, known: Iterable[str], n: int = 3) -> str:
     """Return ``"did you mean a, b?"`` for the names nearest to ``name``, or an empty string."""
     near = difflib.get_close_matches(name, list(known), n=n, cutoff=0.5)
     return f"did you mean {', '.join(near)}?" if near else ""
+
+
+# What a terminal obeys or a reader cannot see: control characters but line feeds and tabs, marks of
+# direction, and halves of characters (bytes of a file's name that are no UTF-8).
+OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+                    r"\ud800-\udfff]")  # fmt: skip
+
+
+def plain(text: str, *, json: bool = False) -> str:
+    r"""Return a text with what a terminal would obey as text: an escape character is ``\x1b``.
+
+    Args:
+        text: any.
+        json: it is a json document, which knows no ``\x``.
+    """
+
+    def shown(found: re.Match[str]) -> str:
+        code = ord(found[0])
+        return f"\\x{code:02x}" if code < 0x100 and not json else f"\\u{code:04x}"
+
+    return OBEYED.sub(shown, text)
+
+
+def one_line(text: str) -> str:
+    """Return a text with its line feeds and tabs as text."""
+    return text.replace("\n", "\\n").replace("\t", "\\t")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import time
 from collections.abc import Sequence
@@ -11,17 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from milanx.environment import join_processes, pick_device, versions
-from milanx.errors import FormatError, InputError, MilanxError, did_you_mean
-from milanx.files import fingerprint
+from milanx.errors import FormatError, InputError, MilanxError
+from milanx.files import explained, fingerprint
+from milanx.files.digests import FILES
+from milanx.files.lock import check_free, held
 from milanx.files.replacing import EVALUATION, RUN, check_place, discard, format_of
 from milanx.progress import Reporter, Silent, Timed
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from milanx.describing.candidates import Description
     from milanx.describing.describer import Describer
     from milanx.describing.settings import SearchSettings
+    from milanx.describing.ways import Way
     from milanx.exemplars.inputs import Inputs
     from milanx.exemplars.request import ExtractSettings, Request
     from milanx.exemplars.store import ExemplarStore
@@ -33,8 +36,6 @@ T = TypeVar("T")
 DEFAULT_MODEL = "tf_efficientnet_lite0"
 DEFAULT_LAYER = "blocks.5.3.bn1"
 DEFAULT_IMAGES = "builtin:probe"
-CONCEPT_WAYS = {"concepts": "softwpmi", "nearest": "nearest"}
-METHODS = ("describer", *CONCEPT_WAYS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,8 +112,8 @@ def extract(
         dtype=dtype,
     )  # fmt: skip
     timed = Timed(progress or Silent())
-    with as_given(model):
-        made = _extract(request, _path(out), overwrite, timed)
+    with as_given(model), contextlib.ExitStack() as alone:
+        made = _extract(request, _path(out), overwrite, timed, alone)
         _write_run(made, timed, None)
     return made.store
 
@@ -146,19 +147,29 @@ def _layers(model: str | nn.Module, given: Sequence[str] | str | None) -> tuple[
     )
 
 
-def _extract(request: Request, out: Path | None, overwrite: bool, timed: Timed) -> Extracted:
-    """Open what a request names and find its exemplars."""
+def _extract(
+    request: Request,
+    out: Path | None,
+    overwrite: bool,
+    timed: Timed,
+    alone: contextlib.ExitStack,
+) -> Extracted:
+    """Open what a request names and find its exemplars; ``alone`` holds the folder from then on."""
     from milanx.exemplars.extract import estimate
     from milanx.exemplars.extract import extract as run_extraction
     from milanx.exemplars.inputs import open_inputs
 
-    if out:
-        check_place(out, RUN, overwrite=overwrite, resumes=True)
+    _check_out(out, overwrite)
     inputs = open_inputs(request, timed)
     names = [info.name for info in inputs.layers]
     folder = out or default_out(inputs.target.name, names, [str(s) for s in request.images])
-    if overwrite:
-        _remove_run(folder, inputs.device)
+    process = join_processes(cpu=inputs.device == "cpu")
+    if process.is_main_process:
+        check_place(folder, RUN, overwrite=overwrite, resumes=True)
+        alone.enter_context(held(folder, timed.say, f"the run {folder}"))
+        if overwrite and folder.exists():
+            discard(folder, RUN)
+    process.wait_for_everyone()
     timed.say(estimate(inputs).text)
     with timed.stage("extract", len(inputs.images)) as bar:
         store = run_extraction(inputs, folder, bar.at)
@@ -167,14 +178,12 @@ def _extract(request: Request, out: Path | None, overwrite: bool, timed: Timed) 
     return Extracted(inputs, store, folder)
 
 
-def _remove_run(folder: Path, device: str) -> None:
-    """Remove a run folder, and nothing that is not one; of several processes the main one does."""
-    process = join_processes(cpu=device == "cpu")
-    if process.is_main_process:
-        check_place(folder, RUN, overwrite=True)
-        if folder.exists():
-            discard(folder, RUN)
-    process.wait_for_everyone()
+def _check_out(out: Path | None, overwrite: bool) -> None:
+    """Refuse, before the long work, a run folder that cannot be written now."""
+    if out:
+        check_place(out, RUN, overwrite=overwrite, resumes=True)
+        if os.environ.get("WORLD_SIZE", "1") == "1":  # else the first of these may hold it by now
+            check_free(out, f"the run {out}")
 
 
 def describe(
@@ -236,9 +245,9 @@ def describe(
         MilanxError: something given cannot be used.
     """
     from milanx.describing.describer import Describer
+    from milanx.describing.ways import Way, words_of
     from milanx.exemplars.request import ExtractSettings, Request
-    from milanx.runs import open_run, write_scores, write_units
-    from milanx.scoring.column import NOT_ASKED, Scores
+    from milanx.runs import open_run
     from milanx.targets.given import as_given
 
     request = Request(
@@ -247,97 +256,70 @@ def describe(
         read=read, signs=_several(signs), settings=settings or ExtractSettings(), device=device,
         dtype=dtype,
     )  # fmt: skip
-    if out:
-        check_place(Path(out), RUN, overwrite=overwrite, resumes=True)
+    _check_out(_path(out), overwrite)
     timed = Timed(progress or Silent())
     with timed.stage("load describer", None):  # what is wrong with it is said before the long work
-        words = _words(method, concepts)
+        words = words_of(method, concepts)
         loaded = describer if isinstance(describer, Describer) else Describer.load(
             describer, pick_device(device))  # fmt: skip
-    way = _Way(loaded, search or loaded.settings, method, words)
-    with as_given(model):
-        made = _extract(request, _path(out), overwrite, timed)
+    way = Way(loaded, search or loaded.settings, method, words)
+    with as_given(model), contextlib.ExitStack() as alone:
+        made = _extract(request, _path(out), overwrite, timed, alone)
+        _describe(made, way, score, timed)
+    return open_run(made.out)
+
+
+def _describe(made: Extracted, way: Way, score: bool, timed: Timed) -> None:
+    """Put exemplars into words and score them, unless that was done before in the same way.
+
+    The table comes first and then ``run.json``, which tells it by its digest: what a kill between
+    the two leaves is known to be nobody's, and described anew.
+    """
+    from milanx.runs import write_scores, write_units
+    from milanx.scoring.column import NOT_ASKED, Scores
+
+    process = join_processes()  # made by the extraction
     facts = way.facts()
-    known = _described(made, facts)
+    known = _described(made, facts, timed)
+    process.wait_for_everyone()
     if known is not None:
         timed.say(f"described before with the same describer and settings: {made.out}")
         before = known.settings.get("score") or {"reason": NOT_ASKED}
         if score and before.get("reason") == NOT_ASKED:
             scores = _score(made, {(u.layer, u.unit, u.sign): u.description for u in known}, timed)
-            write_scores(known, scores.units)
+            if process.is_main_process:
+                write_scores(known, scores.units)
             _write_run(made, timed, facts, scores.facts)
-        return open_run(made.out)
+        return
     found = way.describe(made.store, timed)
     texts = {(d.layer, d.unit, d.sign): d.text for d in found}
     scores = _score(made, texts, timed) if score else Scores.none(texts, NOT_ASKED)
-    for report in made.out.glob("evaluation-*.json"):  # of other descriptions
-        if format_of(report) == EVALUATION:
-            report.unlink()
-    write_units(made.out, found, made.store, scores.units)
+    if process.is_main_process:
+        for report in made.out.glob("evaluation-*.json"):  # of other descriptions
+            if format_of(report) == EVALUATION:
+                report.unlink()
+        write_units(made.out, found, made.store, scores.units, told=False)
     _write_run(made, timed, facts, scores.facts)
-    return open_run(made.out)
+    process.wait_for_everyone()
 
 
 def _score(made: Extracted, texts: dict[UnitKey, str], timed: Timed) -> Scores:
     """Score descriptions on the images kept aside."""
+    from milanx.exemplars.extract import unreadable
     from milanx.scoring.column import score_texts
 
     inputs = made.inputs
-    scores = score_texts(texts, made.store, inputs.images, inputs.target,
-                         seed=inputs.request.settings.seed, progress=timed)  # fmt: skip
+    try:
+        scores = score_texts(texts, made.store, inputs.images, inputs.target,
+                             seed=inputs.request.settings.seed, progress=timed)  # fmt: skip
+    except OSError as error:
+        raise unreadable(error) from error
     if "reason" in scores.facts:
         timed.say(f"no scores: {scores.facts['reason']}")
     return scores
 
 
-def _words(method: str, concepts: Path | str | None) -> tuple[str, ...]:
-    """The list that a method chooses from; none for the describer's own.
-
-    Raises:
-        InputError: no such method, or no such list.
-    """
-    from milanx.describing.concepts import load_concepts
-
-    if method not in METHODS:
-        hint = did_you_mean(method, METHODS)
-        raise InputError(f"no method {method!r}", f"there are {', '.join(METHODS)}", hint)
-    return tuple(load_concepts(concepts)) if method in CONCEPT_WAYS else ()
-
-
-@dataclass(frozen=True, eq=False)
-class _Way:
-    """How exemplars are put into words."""
-
-    describer: Describer
-    search: SearchSettings
-    method: str
-    words: tuple[str, ...]
-
-    def facts(self) -> dict[str, Any]:
-        """What ``run.json`` says of it; another description is made when anything differs."""
-        made: dict[str, Any] = {"method": self.method}
-        if self.method in CONCEPT_WAYS:
-            made["concepts"] = fingerprint(self.words)
-        return made | {
-            "name": self.describer.name,
-            "fingerprint": self.describer.fingerprint,
-            "search": asdict(self.search),
-            "held_out_wnids": self.describer.training.get("held_out_wnids", []),
-        }
-
-    def describe(self, store: ExemplarStore, progress: Reporter) -> list[Description]:
-        """Describe every unit of a store."""
-        from milanx.describing.concepts import ConceptSettings, describe_concepts
-
-        if self.method not in CONCEPT_WAYS:
-            return self.describer.describe(store, settings=self.search, progress=progress)
-        return describe_concepts(
-            store, self.describer.encoder, self.words,
-            settings=ConceptSettings(CONCEPT_WAYS[self.method]), progress=progress,
-        )  # fmt: skip
-
-
-def _described(made: Extracted, facts: dict[str, Any]) -> Run | None:
+def _described(made: Extracted, facts: dict[str, Any], timed: Timed) -> Run | None:
     """Return the run that is there, if its table was made of these exemplars in this way."""
     from milanx.runs import open_run
 
@@ -345,10 +327,14 @@ def _described(made: Extracted, facts: dict[str, Any]) -> Run | None:
         return None
     try:
         known = open_run(made.out)
-    except MilanxError:
+        same = known.settings.get("exemplars") == made.store.fingerprint
+        if not same or known.settings.get("describer") != facts:
+            return None
+        len(known)  # reads the table
+    except MilanxError as error:
+        timed.say(f"described anew: {error.what}: {error.why}")
         return None
-    same = known.settings.get("exemplars") == made.store.fingerprint
-    return known if same and known.settings.get("describer") == facts else None
+    return known
 
 
 def _write_run(
@@ -365,7 +351,7 @@ def _write_run(
         facts: how it was described; as before when None.
         score: how it was scored; likewise.
     """
-    from milanx.runs import open_run, write_settings
+    from milanx.runs import open_run, tell_table, write_settings
 
     state = join_processes()  # made by the extraction
     if not state.is_main_process:
@@ -395,9 +381,13 @@ def _write_run(
         "versions": versions(),
         "seconds": {**(earlier.get("seconds", {}) if same else {}), **timed.seconds},
     }  # fmt: skip
+    if facts is not None:
+        settings[FILES] = tell_table(made.out)
+    elif same and FILES in earlier:  # of a table that nobody looked at
+        settings[FILES] = earlier[FILES]
     write_settings(made.out, settings)
     line = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in timed.seconds.items())
-    with (made.out / "log.txt").open("a", encoding="utf-8") as log:
+    with explained(made.out), (made.out / "log.txt").open("a", encoding="utf-8") as log:
         log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {line}\n")
 
 

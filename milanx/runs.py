@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from milanx.errors import FormatError, InputError, did_you_mean
-from milanx.files import read_json, read_table, write_json, write_table
+from milanx.files import read_json, read_table, reading, write_json, write_table
+from milanx.files.digests import AGAIN, FILES, Listing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,6 +26,11 @@ UNITS_VERSION = 3  # 2: rank and its terms; 3: the score's interval, and why the
 OLDER_UNITS = (1, 2)
 UnitKey = tuple[str, int, str]  # layer, unit, sign
 STATUSES = ("described", "unclear", "dead")
+NEVER_NULL = ("layer", "unit", "sign", "status", "candidates", "images", "activations")
+TABLE = "units.parquet"
+# What ``run.json`` holds under some of its names, where it holds them.
+KINDS: dict[str, type] = {"layers": list, "images": dict, "describer": dict, "score": dict,
+                          "settings": dict, "versions": dict, "seconds": dict}  # fmt: skip
 FIGURES = ("pmi", "log_p_given_exemplars", "log_p_prior", "agreement", "response", "rank")
 
 
@@ -61,9 +67,15 @@ def write_settings(root: Path, settings: dict[str, Any]) -> None:
         root: the run folder.
         settings: ``target`` (name, fingerprint, weights), ``layers``, ``images`` (count,
             fingerprint, skipped, ``sources``: name, kind, count, demonstration, concepts),
-            ``describer``, ``score``, ``settings``, ``versions``, and ``seconds`` for each stage.
+            ``describer``, ``score``, ``settings``, ``versions``, ``seconds`` for each stage, and
+            ``files``, which tells the table (`tell_table`).
     """
-    write_json(root / "run.json", RUN, RUN_VERSION, settings)
+    write_json(root / "run.json", RUN, RUN_VERSION, settings, sealed=True)
+
+
+def tell_table(root: Path) -> dict[str, Any]:
+    """Return what ``run.json`` says of the table, by which another one is known."""
+    return Listing.of(root, [TABLE]).to_dict()
 
 
 def write_units(
@@ -71,6 +83,8 @@ def write_units(
     descriptions: Sequence[Description],
     store: ExemplarStore,
     scores: Mapping[UnitKey, Score] | None = None,
+    *,
+    told: bool = True,
 ) -> None:
     """Write ``units.parquet``; scores stay null without ``scores``, confidence until measured.
 
@@ -79,6 +93,7 @@ def write_units(
         descriptions: one for each unit and sign, in any order; written in the store's order.
         store: the exemplars that they describe.
         scores: of each of them.
+        told: by the ``run.json`` that is there; else whoever writes that tells it.
 
     Raises:
         ValueError: a description of a unit that the store does not hold, or two of one unit.
@@ -97,6 +112,8 @@ def write_units(
     if by_unit:
         raise ValueError(f"described but not extracted: {sorted(by_unit)[:3]}")
     _write_rows(root, rows, scores)
+    if told and (root / "run.json").is_file():
+        write_settings(root, {**open_run(root).settings, FILES: tell_table(root)})
 
 
 def write_scores(run: Run, scores: Mapping[UnitKey, Score]) -> None:
@@ -115,7 +132,7 @@ def _write_rows(
         row |= {"score": score.value, "score_reason": score.reason or None,
                 "score_interval": list(score.interval) if score.interval else None}  # fmt: skip
     table = pa.Table.from_pylist(rows, schema=units_schema())
-    write_table(root / "units.parquet", table, UNITS, UNITS_VERSION)
+    write_table(root / TABLE, table, UNITS, UNITS_VERSION)
 
 
 def _row(description: Description, images: Any, activations: Any) -> dict[str, Any]:
@@ -139,14 +156,27 @@ def _row(description: Description, images: Any, activations: Any) -> dict[str, A
     }
 
 
-def _current(table: pa.Table) -> pa.Table:
-    """Bring a table of an earlier version to the current columns; what it lacks is null."""
+def _current(path: Path, table: pa.Table) -> pa.Table:
+    """Bring a table of an earlier version to the current columns; what it lacks is null.
+
+    Raises:
+        FormatError: columns that every row must have are missing, or hold something else.
+    """
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     schema = units_schema()
-    if table.schema.equals(schema):
-        return table
-    return pa.Table.from_pylist(table.to_pylist(), schema=schema)
+    with reading(path):
+        if not table.schema.equals(schema):
+            table = pa.Table.from_pylist(table.to_pylist(), schema=schema)
+        gaps = [name for name in NEVER_NULL if table.column(name).null_count]
+        texts = pc.list_flatten(table.column("candidates")).combine_chunks().field("text")
+        if gaps or texts.null_count:
+            raise ValueError(f"gaps in {', '.join(gaps) or 'candidates'}")
+        for name, known in (("status", STATUSES), ("sign", ("+", "-"))):
+            if strange := set(table.column(name).to_pylist()) - set(known):
+                raise ValueError(f"{name} {sorted(strange)[0]!r}")
+    return table
 
 
 def candidates_of(row: Mapping[str, Any]) -> tuple[Candidate, ...]:
@@ -214,12 +244,12 @@ class Run:
     @property
     def target(self) -> str:
         """The name of the target."""
-        return str(self.settings.get("target", {}).get("name", "unknown"))
+        return str((self.settings.get("target") or {}).get("name", "unknown"))
 
     @property
     def sources(self) -> list[dict[str, Any]]:
         """What is known of every source of probe images."""
-        return list(self.settings.get("images", {}).get("sources", []))
+        return list((self.settings.get("images") or {}).get("sources", []))
 
     @property
     def demonstration(self) -> bool:
@@ -236,7 +266,14 @@ class Run:
         """The exemplars."""
         from milanx.exemplars.store import ExemplarStore
 
-        return ExemplarStore.open(self.root)
+        store = ExemplarStore.open(self.root)
+        if self.settings.get("exemplars", store.fingerprint) != store.fingerprint:
+            raise FormatError(
+                f"the exemplars in {self.root} are not those of its run.json",
+                "one of them was exchanged, or a run was ended midway",
+                "run the command that made it again",
+            )
+        return store
 
     @cached_property
     def units(self) -> pa.Table:
@@ -246,15 +283,25 @@ class Run:
 
         Raises:
             InputError: nothing was described yet.
+            FormatError: it is damaged, or not the one that ``run.json`` tells of.
         """
-        path = self.root / "units.parquet"
+        path = self.root / TABLE
         if not path.exists():
             raise InputError(
                 f"{self.root} holds no descriptions",
                 "there is no units.parquet: only exemplars were extracted, or the run was stopped",
                 f"milanx describe ... --out {self.root}",
             )
-        return _current(read_table(path, UNITS, UNITS_VERSION, OLDER_UNITS))
+        told = Listing.read(self.root, self.settings, self.root / "run.json")
+        try:
+            told.check(TABLE)
+        except FormatError as error:
+            raise FormatError(
+                f"{path} is not the table that {self.root / 'run.json'} tells of",
+                f"{error.why}: it is damaged, or describing was ended before run.json was written",
+                f"milanx describe ... --out {self.root} describes anew",
+            ) from error
+        return _current(path, read_table(path, UNITS, UNITS_VERSION, OLDER_UNITS))
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
@@ -325,7 +372,14 @@ def open_run(root: Path | str) -> Run:
         )
     settings = read_json(root / "run.json", RUN, RUN_VERSION)
     if not isinstance(settings.get("target"), dict):
-        raise FormatError(f"{root / 'run.json'} is damaged", "it names no target", "make it again")
+        raise FormatError(f"{root / 'run.json'} is damaged", "it names no target", AGAIN)
+    for name, kind in KINDS.items():
+        if not isinstance(settings.get(name, kind()), kind | None):
+            why = f"its {name} is no {kind.__name__}"
+            raise FormatError(f"{root / 'run.json'} is damaged", why, AGAIN)
+    sources = (settings.get("images") or {}).get("sources", [])
+    if not isinstance(sources, list) or not all(isinstance(s, dict) for s in sources):
+        raise FormatError(f"{root / 'run.json'} is damaged", "its sources are no list", AGAIN)
     return Run(root, settings)
 
 
@@ -338,7 +392,7 @@ def newest_run(root: Path | str = "milanx-runs") -> Run:
     Raises:
         InputError: there is none.
     """
-    found = [p for p in Path(root).glob("*/*/run.json") if (p.parent / "units.parquet").is_file()]
+    found = [p for p in Path(root).glob("*/*/run.json") if (p.parent / TABLE).is_file()]
     if not found:
         raise InputError(f"no run with descriptions in {root}", "milanx describe writes one",
                          "describe a model first, or name the run's folder")  # fmt: skip

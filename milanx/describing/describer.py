@@ -90,7 +90,7 @@ class Describer:
             FormatError: a folder that is no describer, or damaged.
             MissingWeights: an open_clip model or a GPT-2 that it needs cannot be had here.
         """
-        parts = read_parts(_root(spec), device)
+        parts = read_parts(describer_root(spec), device)
         return cls(
             parts.encoder, parts.set_encoder, parts.decoder, parts.prior, Ranker(),
             parts.lexicon, parts.about,
@@ -235,7 +235,7 @@ class Describer:
         return made
 
 
-def _root(spec: str | Path) -> Path:
+def describer_root(spec: str | Path) -> Path:
     """Return the folder of a describer."""
     if str(spec) == BUILTIN:
         import milanx.assets

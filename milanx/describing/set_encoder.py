@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -272,10 +273,23 @@ def whitening(rows: torch.Tensor, components: int, pixels: int) -> torch.Tensor:
 
 
 def load_merged(base_folder: str, adapter_folder: str) -> GPT2LMHeadModel:
-    """Read a base (folder or name) and an adapter; return one model with the adapter merged in."""
-    from peft import PeftModel
+    """Read a base (folder or name) and an adapter; return one model with the adapter merged in.
 
+    Raises:
+        FormatError: the adapter's tensors are not those of its config, or no numbers.
+    """
+    from peft import PeftModel
+    from peft.utils import get_peft_model_state_dict
+
+    from milanx.describing.checks import compare, load_tensors
+    from milanx.files import reading
     from milanx.language.gpt2 import load_gpt2
 
-    merged = PeftModel.from_pretrained(load_gpt2(base_folder), adapter_folder).merge_and_unload()
-    return merged.eval().requires_grad_(False)
+    path = Path(adapter_folder) / "adapter_model.safetensors"
+    found = {name: tuple(value.shape) for name, value in load_tensors(path).items()}
+    base = load_gpt2(base_folder)
+    with reading(Path(adapter_folder)):
+        adapted = PeftModel.from_pretrained(base, adapter_folder, local_files_only=True)
+    own = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    compare(path, {name: tuple(value.shape) for name, value in own.items()}, found)
+    return adapted.merge_and_unload().eval().requires_grad_(False)

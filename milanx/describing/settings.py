@@ -7,7 +7,8 @@ figure is reported.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 
 from milanx.errors import InputError, did_you_mean
 from milanx.language.settings import HypothesisSettings
@@ -134,6 +135,11 @@ class SearchSettings(ResponseSettings, RankSettings, HypothesisSettings):
     """
 
     def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"{f.name} cannot be {value}", "it is a number, and finite",
+                                 f"leave it at {f.default}")  # fmt: skip
         HypothesisSettings.__post_init__(self)
         RankSettings.__post_init__(self)
         ResponseSettings.__post_init__(self)

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from milanx.errors import InputError, did_you_mean
+from milanx.files.digests import FILES
+from milanx.files.lock import held
 from milanx.files.replacing import EVALUATION, RUN, check_file, check_place
-from milanx.progress import Reporter
+from milanx.progress import Reporter, Silent
 
 if TYPE_CHECKING:
     from milanx.runs import Run
@@ -100,12 +102,27 @@ def run_protocols(asked: Asked, progress: Reporter | None = None) -> list[Report
         check_place(asked.run, RUN, overwrite=asked.overwrite)
     for name in asked.protocols:
         check_file(asked.run, f"evaluation-{name}.json", EVALUATION)
+    before = _table(asked)
     reports = []
     for name in asked.protocols:
         reports.append(PROTOCOLS[name](asked, progress))
         if name not in PLANTING:
-            write_report(asked.run, name, reports[-1])
+            with held(asked.run, (progress or Silent()).say, f"the run {asked.run}"):
+                if _table(asked) != before:
+                    raise InputError(
+                        f"the report of {name} is not written into {asked.run}",
+                        "the run was described anew while it was evaluated",
+                        "evaluate it again",
+                    )
+                write_report(asked.run, name, reports[-1])
     return reports
+
+
+def _table(asked: Asked) -> object:
+    """What tells the table of the run that is evaluated; None where one is made."""
+    from milanx.runs import open_run
+
+    return None if asked.planting else open_run(asked.run).settings.get(FILES)
 
 
 def write_report(run: Path, protocol: str, report: Report) -> Path:

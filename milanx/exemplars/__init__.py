@@ -3,5 +3,6 @@
 In comes a `Request`; out goes an `ExemplarStore` on disk. ``request`` is what is asked for,
 ``inputs`` opens the target, layers and images that it names, ``extract`` is the pass, ``job`` what
 of it resumes and merges, ``statistics`` the counts, of values in the bins of ``histogram``,
-``masks`` where a unit peaks, ``store`` the files, ``planted`` units whose meaning is known.
+``masks`` where a unit peaks, ``store`` the files, ``reading`` what is looked at when they are read,
+``planted`` units whose meaning is known.
 """

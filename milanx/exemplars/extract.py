@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -21,7 +21,8 @@ from milanx.environment import join_processes
 from milanx.errors import InputError, Interrupted, MilanxError
 from milanx.exemplars.histogram import WAITING, bins
 from milanx.exemplars.inputs import Inputs
-from milanx.exemplars.job import Pass, Plan
+from milanx.exemplars.job import PASS, Pass, Plan
+from milanx.exemplars.job import WORK as PLACE
 from milanx.exemplars.store import FORMAT, VERSION, ExemplarStore, read_fingerprint, write_views
 from milanx.files import atomic_path, explained, read_json, write_json, write_table
 from milanx.files.replacing import OTHER, OVERWRITE, RUN, WORK, check_content, check_place, discard
@@ -33,6 +34,7 @@ from milanx.targets.zoo import Target
 if TYPE_CHECKING:
     from accelerate import PartialState
 
+T = TypeVar("T")
 TRIAL_IMAGES = 8  # images of the forward pass that the estimate is made from
 CALIBRATION_IMAGES = 8  # images from which the scale of each unit is seen
 
@@ -105,6 +107,8 @@ def extract(
     check_place(out, RUN, resumes=True)
     key = inputs.key
     if _finished(out, key):
+        if process.is_main_process and (out / PLACE).is_dir():  # a kill came after the last rename
+            discard(out / PLACE, WORK)
         return ExemplarStore.open(out)
     job = Pass(
         _plan(inputs, key), out, process.process_index,
@@ -166,7 +170,7 @@ def _prepare(job: Pass, processes: int) -> None:
             [OTHER, OVERWRITE],
         )
     shape = {"key": job.key, "batch": job.settings.batch, "processes": processes}
-    path = job.work / "pass.json"
+    path = job.work / PASS
     try:
         same = all(read_json(path, "milanx-pass", 1).get(k) == v for k, v in shape.items())
     except MilanxError:
@@ -176,7 +180,7 @@ def _prepare(job: Pass, processes: int) -> None:
     else:
         with atomic_path(job.work, WORK) as temporary:
             temporary.mkdir()
-            write_json(temporary / "pass.json", "milanx-pass", 1, shape)
+            write_json(temporary / PASS, "milanx-pass", 1, shape)
 
 
 def _run(
@@ -200,7 +204,7 @@ def _run(
     todo = list(range(first, last))
     stream = images.iterate(todo, target.preprocess, size, job.settings.workers)
     with Capture(target, inputs.layers) as capture:
-        for views, indices in stream:
+        for views, indices in _readable(stream):
             maps = capture.run(_pixels(target, views))
             job.take(indices, maps)
             done += len(indices)
@@ -213,8 +217,30 @@ def _calibrate(job: Pass, inputs: Inputs) -> None:
     few = list(range(min(CALIBRATION_IMAGES, len(inputs.images))))
     with Capture(inputs.target, inputs.layers) as capture:
         stream = inputs.images.iterate(few, inputs.target.preprocess, len(few), 1)
-        for views, _ in stream:
+        for views, _ in _readable(stream):
             job.calibrate(capture.run(_pixels(inputs.target, views)))
+
+
+def _readable(stream: Iterator[T]) -> Iterator[T]:
+    """Go through images that were readable when they were opened.
+
+    Raises:
+        InputError: one is not any more.
+    """
+    try:
+        yield from stream
+    except OSError as error:
+        raise unreadable(error) from error
+
+
+def unreadable(error: OSError) -> InputError:
+    """Say that a probe image cannot be read any more."""
+    named = f" ({error.filename})" if error.filename else ""
+    return InputError(
+        f"a probe image cannot be read any more{named}",
+        error.strerror or str(error) or type(error).__name__,
+        "put it back and run the same command again, or choose other images",
+    )
 
 
 @contextmanager
@@ -234,9 +260,10 @@ def _interruptible(job: Pass) -> Iterator[None]:
 def _write(job: Pass, inputs: Inputs) -> None:
     """Write exemplars, views and the table of images into the work folder."""
     images, preprocess = inputs.images, inputs.target.preprocess
-    distinct = job.write(preprocess.size)
-    write_views(job.work, ((i, preprocess.view(images.read(i))) for i in distinct))
+    distinct = job.write()
+    write_views(job.work, _readable((i, preprocess.view(images.read(i))) for i in distinct))
     _write_images(job.work, images, job.plan.exemplars)
+    job.write_index(preprocess.size)
 
 
 def _write_images(root: Path, images: ProbeImages, exemplars: np.ndarray) -> None:
@@ -254,7 +281,11 @@ def _write_images(root: Path, images: ProbeImages, exemplars: np.ndarray) -> Non
 
 
 def _publish(job: Pass) -> None:
-    """Bring the finished parts to their places; the index, which makes a store of them, last."""
+    """Bring the finished parts to their places.
+
+    The folder of the exemplars comes last, in one rename: with it comes the index, which makes a
+    store of all parts and tells every one of them.
+    """
     job.arrays.clear()
     for name in ("views.parquet", "images.parquet"):
         (job.work / name).replace(job.out / name)

@@ -13,13 +13,15 @@ from safetensors.torch import load_file, save_file
 
 from milanx.errors import InputError
 from milanx.exemplars.masks import LayerRecord
+from milanx.exemplars.reading import ARRAYS, layer_path
 from milanx.exemplars.request import ExtractSettings
 from milanx.exemplars.statistics import LayerStatistics, Overflow, exact_statistics
 from milanx.exemplars.store import write_index, write_layer
-from milanx.files import atomic_path
-from milanx.targets.units import LayerInfo, layer_folder
+from milanx.files import atomic_path, explained, reading
+from milanx.targets.units import LayerInfo
 
 WORK = ".extract"  # folder of an unfinished pass, inside the run folder
+PASS = "pass.json"  # in it: what pass it is
 Maps = dict[str, torch.Tensor]
 
 
@@ -87,11 +89,11 @@ class Pass:
     def open_arrays(self) -> None:
         """Open max.npy and mean.npy of every layer [images, units], making them if need be."""
         for info in self.plan.layers:
-            folder = self.work / "exemplars" / layer_folder(info.name)
+            folder = layer_path(self.work, info.name)
             folder.mkdir(parents=True, exist_ok=True)
             shape = (len(self.exemplars), len(self.chosen[info.name]))
             pair = []
-            for name in ("max.npy", "mean.npy"):
+            for name in ARRAYS:
                 path = folder / name
                 mode = "r+" if path.exists() else "w+"
                 if self.rank == 0 and mode == "w+":
@@ -101,7 +103,10 @@ class Pass:
                         zeros = np.zeros(shape[1], np.float32).tobytes()
                         for _ in range(shape[0]):  # written, not sparse: a full disk shows here
                             file.write(zeros)
-                pair.append(np.lib.format.open_memmap(path, "r+"))
+                with reading(path):
+                    pair.append(np.lib.format.open_memmap(path, "r+"))
+                    if pair[-1].shape != shape or pair[-1].dtype != np.dtype("<f4"):
+                        raise ValueError(f"it holds {pair[-1].dtype} {pair[-1].shape}")
             self.arrays[info.name] = (pair[0], pair[1])
 
     def take(self, indices: torch.Tensor, maps: Maps) -> None:
@@ -133,8 +138,28 @@ class Pass:
     def _checkpoint(self) -> Path:
         return self.work / f"state-{self.rank}.safetensors"
 
+    def check_there(self) -> None:
+        """Refuse to go on where the work folder was taken away: what is mapped lies nowhere then.
+
+        Raises:
+            InputError: it was.
+        """
+        parts = [layer_path(self.work, name) / array for name in self.arrays for array in ARRAYS]
+        gone = next((p for p in (self.work / PASS, *parts) if not p.is_file()), None)
+        if gone is not None:
+            raise InputError(
+                f"{self.out} was removed, or a part of it, while exemplars were extracted into it",
+                f"{gone} is gone",
+                "run the same command again, and leave the folder alone meanwhile",
+            )
+
     def checkpoint(self) -> None:
-        """Write everything that was counted, atomically."""
+        """Write everything that was counted, atomically.
+
+        Raises:
+            InputError: the work folder was taken away.
+        """
+        self.check_there()
         for pair in self.arrays.values():
             for array in pair:
                 array.flush()  # type: ignore[attr-defined]
@@ -144,7 +169,7 @@ class Pass:
             for key, value in statistics.state_dict().items()
         }
         state["done"] = torch.tensor(self.done)
-        with atomic_path(self._checkpoint) as temporary:
+        with atomic_path(self._checkpoint) as temporary, explained(self.out):
             save_file(state, temporary)
         self._written = time.monotonic()
 
@@ -154,13 +179,14 @@ class Pass:
             self.done = self._load(self._checkpoint, self.statistics)
 
     def _load(self, path: Path, statistics: dict[str, LayerStatistics]) -> int:
-        state = load_file(path)
-        done = int(state.pop("done"))
-        for name, layer in statistics.items():
-            prefix = f"{name}/"
-            layer.load_state_dict(
-                {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-            )
+        with reading(path):
+            state = load_file(path)
+            done = int(state.pop("done"))
+            for name, layer in statistics.items():
+                prefix = f"{name}/"
+                layer.load_state_dict(
+                    {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+                )
         return done
 
     def merge_from(self, ranks: int) -> None:
@@ -171,16 +197,30 @@ class Pass:
             for name, statistics in self.statistics.items():
                 statistics.merge(others[name])
 
-    def write(self, view_size: tuple[int, int]) -> list[int]:
+    def write(self) -> list[int]:
         """Write every layer's exemplars; returns the distinct images that are exemplars."""
-        records, distinct = [], set()
-        for info in self.plan.layers:
-            record = LayerRecord(info.name, info.kind, info.map_size, info.rectified, info.upper)
+        self.check_there()
+        distinct: set[int] = set()
+        for record in self._records():
             images = self._write_layer(record)
-            records.append(record)
             distinct |= set(images[images >= 0].tolist())
-        write_index(self.work, records, view_size, self.key)
         return sorted(distinct)
+
+    def write_index(self, view_size: tuple[int, int]) -> None:
+        """Write the index, which tells all files of the pass by their digests; last.
+
+        Raises:
+            InputError: some of it was taken away.
+        """
+        for pair in self.arrays.values():
+            for array in pair:
+                array.flush()  # type: ignore[attr-defined]
+        self.check_there()
+        write_index(self.work, self._records(), view_size, self.key)
+
+    def _records(self) -> list[LayerRecord]:
+        return [LayerRecord(info.name, info.kind, info.map_size, info.rectified, info.upper)
+                for info in self.plan.layers]  # fmt: skip
 
     def _write_layer(self, record: LayerRecord) -> np.ndarray:
         statistics = self.statistics[record.name]
@@ -199,7 +239,7 @@ class Pass:
         together = torch.cat(images).numpy()
         repeated = {k: v.repeat(len(statistics.top)).numpy() for k, v in stats.items()}
         write_layer(
-            self.work / "exemplars" / layer_folder(record.name), units, together,
+            layer_path(self.work, record.name), units, together,
             torch.cat(activations).numpy(), torch.cat(maps).numpy(), torch.cat(scales).numpy(),
             repeated,
         )  # fmt: skip

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from milanx.exemplars.masks import LayerRecord
+from milanx.exemplars.reading import layer_path
 from milanx.exemplars.store import (
     FORMAT,
     VERSION,
@@ -174,14 +175,14 @@ def plant(
     record = LayerRecord(LAYER, "planted", (int(height), int(width)), True, None)
     with atomic_path(out, RUN if overwrite else None) as temporary:
         write_layer(
-            temporary / "exemplars" / LAYER, [(u, "+") for u in range(rows)], images,
+            layer_path(temporary, LAYER), [(u, "+") for u in range(rows)], images,
             stacked.max((2, 3)).astype(np.float32), stacked, np.zeros(images.shape, np.int16),
             stats,
         )  # fmt: skip
         if activations is not None:
             for name in ("max.npy", "mean.npy"):
                 values = np.ascontiguousarray(activations, np.float32)
-                np.save(temporary / "exemplars" / LAYER / name, values, allow_pickle=False)
+                np.save(layer_path(temporary, LAYER) / name, values, allow_pickle=False)
         write_views(temporary, views)
         write_table(temporary / "images.parquet", pa.Table.from_pylist(list(records)), FORMAT,
                     VERSION)  # fmt: skip

@@ -20,6 +20,8 @@ DEFAULT_DTYPE = "float32"
 DTYPES = (DEFAULT_DTYPE, "bfloat16", "float16")
 SIGNS = ("+", "-")
 SECONDS_BETWEEN_CHECKPOINTS = 20.0
+MOST_EXEMPLARS = 1000  # a unit's; each is a map in memory
+MOST_SEED = 2**63 - 1  # of torch's generators
 HOW_FAST = ("batch_size", "workers", "checkpoint_seconds")  # settings that choose no exemplar
 
 
@@ -49,12 +51,12 @@ class ExtractSettings:
     checkpoint_seconds: float = SECONDS_BETWEEN_CHECKPOINTS
 
     def __post_init__(self) -> None:
-        _check_whole("k, the exemplars of a unit,", self.k, 1, "-k 15")
+        _check_whole("k, the exemplars of a unit,", self.k, 1, "-k 15", MOST_EXEMPLARS)
         _check_real("the quantile", self.quantile, "between 0 and 1, and neither",
                     lambda q: 0 < q < 1, "--quantile 0.99")  # fmt: skip
         _check_real("the share kept aside", self.aside, "from 0 to below 1",
                     lambda share: 0 <= share < 1, "aside=0.2")  # fmt: skip
-        _check_whole("the seed", self.seed, 0, "--seed 0")
+        _check_whole("the seed", self.seed, 0, "--seed 0", MOST_SEED)
         if self.batch_size is not None:
             _check_whole("the batch size", self.batch_size, 1, f"--batch-size {DEFAULT_BATCH}")
         _check_whole("the number of workers", self.workers, 1, "--workers 2")
@@ -176,12 +178,14 @@ class Request:
         }
 
 
-def _check_whole(what: str, value: object, least: int, example: str) -> None:
-    """Refuse what is no whole number of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
-        raise InputError(
-            f"{what} cannot be {value!r}", f"it is a whole number, {least} or more", example
-        )
+def _check_whole(
+    what: str, value: object, least: int, example: str, most: int | None = None
+) -> None:
+    """Refuse what is no whole number of at least ``least``, and at most ``most``."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or int(value) < least or int(value) > (most or int(value)):  # type: ignore[call-overload]
+        range_ = f"{least} or more" if most is None else f"{least} to {most}"
+        raise InputError(f"{what} cannot be {value!r}", f"it is a whole number, {range_}", example)
 
 
 def _check_real(

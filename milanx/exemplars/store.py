@@ -12,14 +12,25 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from milanx.errors import FormatError, InputError, did_you_mean
 from milanx.exemplars.masks import LayerRecord, make_masks, mask_shares
-from milanx.files import read_json, read_table, write_json, write_table
-from milanx.targets.units import layer_folder
+from milanx.exemplars.reading import (
+    ARRAYS,
+    FORMAT,
+    VERSION,
+    layer_path,
+    open_view,
+    read_array,
+    read_images,
+    read_index,
+    read_layer,
+    read_views,
+)
+from milanx.files import explained, read_json, write_json, write_table
+from milanx.files.digests import FILES, Listing
 
-FORMAT, VERSION = "milanx-exemplars", 1
 WEBP_QUALITY = 95
 UNITS_AT_ONCE = 8  # units whose masks are in memory at a time
 
@@ -48,34 +59,33 @@ class ExemplarSet:
 
 
 class ExemplarStore:
-    """The exemplars of a run folder.
+    """The exemplars of a run folder, made by `open`.
 
     Args:
-        root: the run folder; `open` checks it.
+        root: the run folder.
+        content: of its index: fingerprint, view_size and records.
+        listing: its files.
     """
 
-    def __init__(self, root: Path, content: dict[str, Any]) -> None:
-        self.root = root
+    def __init__(self, root: Path, content: dict[str, Any], listing: Listing) -> None:
+        self.root, self.listing = root, listing
         self.fingerprint: str = content["fingerprint"]
-        self.view_size: tuple[int, int] = tuple(content["view_size"])
-        self._records = {
-            r["name"]: LayerRecord(**{**r, "map_size": tuple(r["map_size"])})
-            for r in content["layers"]
-        }
+        self.view_size: tuple[int, int] = content["view_size"]
+        self._records: dict[str, LayerRecord] = content["records"]
         self._decode = lru_cache(maxsize=4096)(self._decode_view)
+        self._arrays: dict[tuple[str, str], np.ndarray] = {}
 
     @classmethod
     def open(cls, root: Path | str) -> ExemplarStore:
-        """Open the store of a run folder.
+        """Open the store of a run folder; all its files must be there, in their sizes.
+
+        What they hold is looked at where it is read.
 
         Raises:
-            FormatError: the folder holds no finished exemplars, or of an unknown version.
+            FormatError: the folder holds no finished exemplars, damaged ones, or of an unknown
+                version.
         """
-        root = Path(root)
-        return cls(root, read_json(root / "exemplars" / "index.json", FORMAT, VERSION))
-
-    def _folder(self, layer: str) -> Path:
-        return self.root / "exemplars" / layer_folder(layer)
+        return cls(Path(root), *read_index(Path(root)))
 
     @property
     def layers(self) -> list[str]:
@@ -94,25 +104,7 @@ class ExemplarStore:
     def _load(self) -> Callable[[str], dict[str, Any]]:
         @lru_cache(maxsize=8)
         def load(layer: str) -> dict[str, Any]:
-            folder = self._folder(layer)
-            table = read_table(folder / "index.parquet", FORMAT, VERSION)
-            kept = load_file(folder / "maps.safetensors")
-            maps = kept["maps"]
-            if "scales" in kept:
-                with np.errstate(over="ignore"):  # what was infinite becomes the largest number
-                    maps = np.ldexp(maps.astype(np.float32), kept["scales"][..., None, None])
-                maps = np.nan_to_num(maps)
-            shape = maps.shape[:2]
-            columns = {name: table.column(name).to_numpy() for name in ("image", "activation")}
-            units = table.column("unit").to_numpy().reshape(shape)[:, 0]
-            signs = table.column("sign").to_pylist()[:: shape[1]]
-            return {
-                "units": [(int(u), s) for u, s in zip(units, signs, strict=True)],
-                "images": columns["image"].reshape(shape),
-                "activations": columns["activation"].reshape(shape),
-                "maps": maps,
-                "stats": load_file(folder / "stats.safetensors"),
-            }
+            return read_layer(self.root, self.listing, self._records[layer])
 
         return load
 
@@ -183,7 +175,7 @@ class ExemplarStore:
 
     def has_maxima(self, layer: str) -> bool:
         """Whether the store knows every unit's maximum on every image; planted ones may not."""
-        return (self._folder(layer) / "max.npy").is_file()
+        return (layer_path(self.root, layer) / "max.npy").is_file()
 
     def maxima(self, layer: str) -> np.ndarray:
         """Return the spatial maximum of every unit on every image [images, units].
@@ -198,7 +190,10 @@ class ExemplarStore:
         return self._numbers(layer, "mean.npy")
 
     def _numbers(self, layer: str, name: str) -> np.ndarray:
-        values: np.ndarray = np.load(self._folder(layer) / name, mmap_mode="r")
+        if (layer, name) not in self._arrays:
+            units = len({unit for unit, _ in self.units(layer)})
+            self._arrays[layer, name] = read_array(self.root, self.listing, layer, name, units)
+        values = self._arrays[layer, name]
         if not {"nan_images", "infinite_images"} & set(self._layer(layer)["stats"]):
             return values
         values = np.array(values)
@@ -211,18 +206,17 @@ class ExemplarStore:
 
     @cached_property
     def _views(self) -> dict[int, bytes]:
-        table = read_table(self.root / "views.parquet", FORMAT, VERSION)
-        return dict(
-            zip(table.column("image").to_pylist(), table.column("webp").to_pylist(), strict=True)
-        )
+        return read_views(self.listing)
 
     def view_indices(self) -> np.ndarray:
         """Return the indices of the distinct images that are exemplars, int64 [n], ascending."""
         return np.array(sorted(self._views), np.int64)
 
     def _decode_view(self, image: int) -> np.ndarray:
-        picture = Image.open(io.BytesIO(self._views[image])).convert("RGB")
-        return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
+        if image not in self._views:
+            raise FormatError(f"{self.root / 'views.parquet'} lacks the view of image {image}",
+                              "an exemplar shows it", "make it again")  # fmt: skip
+        return open_view(self.listing, self._views[image], self.view_size)
 
     def view(self, image: int) -> np.ndarray:
         """Return one view, uint8 [3, H, W]."""
@@ -230,10 +224,7 @@ class ExemplarStore:
 
     def image_table(self) -> list[dict[str, Any]]:
         """Return what is known of every probe image, in order of its index."""
-        rows: list[dict[str, Any]] = read_table(
-            self.root / "images.parquet", FORMAT, VERSION
-        ).to_pylist()
-        return rows
+        return read_images(self.listing)
 
     def masks(self, layer: str, rows: Sequence[int]) -> torch.Tensor:
         """Make the masks of some rows, bool [rows, k, H, W]."""
@@ -313,9 +304,10 @@ def write_layer(
     tensors = {"maps": np.ascontiguousarray(maps)}
     if scales.any():
         tensors["scales"] = np.ascontiguousarray(scales)
-    save_file(tensors, folder / "maps.safetensors")
-    save_file({n: np.ascontiguousarray(v.astype(np.float32)) for n, v in stats.items()},
-              folder / "stats.safetensors")  # fmt: skip
+    with explained(folder):
+        save_file(tensors, folder / "maps.safetensors")
+        save_file({n: np.ascontiguousarray(v.astype(np.float32)) for n, v in stats.items()},
+                  folder / "stats.safetensors")  # fmt: skip
 
 
 def write_views(root: Path, views: Iterable[tuple[int, np.ndarray]]) -> None:
@@ -346,15 +338,25 @@ def write_views(root: Path, views: Iterable[tuple[int, np.ndarray]]) -> None:
 def write_index(
     root: Path, records: Sequence[LayerRecord], view_size: tuple[int, int], fingerprint: str
 ) -> None:
-    """Write what makes a store of the folder; last, so that a half-written one is none."""
+    """Write what makes a store of the folder, with the digests of its files.
+
+    Last, so that a half-written one is none.
+    """
+    names = ["views.parquet", "images.parquet"]
+    for record in records:
+        folder = layer_path(root, record.name).relative_to(root)
+        for name in ("index.parquet", "maps.safetensors", "stats.safetensors", *ARRAYS):
+            names.append((folder / name).as_posix())
+    listing = Listing.of(root, [name for name in names if (root / name).is_file()])
     content = {"fingerprint": fingerprint, "view_size": list(view_size),
-               "layers": [asdict(r) for r in records]}  # fmt: skip
-    write_json(root / "exemplars" / "index.json", FORMAT, VERSION, content)
+               "layers": [asdict(r) for r in records], FILES: listing.to_dict()}  # fmt: skip
+    write_json(root / "exemplars" / "index.json", FORMAT, VERSION, content, sealed=True)
 
 
 def read_fingerprint(root: Path) -> str | None:
     """Return the fingerprint of a folder's finished exemplars, or None where there are none."""
     try:
-        return str(read_json(root / "exemplars" / "index.json", FORMAT, VERSION)["fingerprint"])
+        content = read_json(root / "exemplars" / "index.json", FORMAT, VERSION)
     except FormatError:
         return None
+    return str(content.get("fingerprint"))

@@ -36,7 +36,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from milanx.environment import announce_clip
+from milanx.environment import announce_clip, no_code_of_others
 from milanx.errors import InputError, MilanxError, MissingWeights, did_you_mean
 from milanx.features.encoder import EncoderSpec, on_grid
 from milanx.features.towers import Vit, tower_of
@@ -153,7 +153,7 @@ def load_clip(spec: OpenClipSpec) -> tuple[Any, str]:
     if not random and not name.startswith("local-dir:") and not Path(spec.pretrained).is_file():
         announce_clip(name, spec.pretrained)
     try:
-        with torch.random.fork_rng(devices=[]):
+        with no_code_of_others(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.seed)
             clip = open_clip.create_model(
                 name,
@@ -353,7 +353,8 @@ class OpenClipEncoder(nn.Module):
             import open_clip
 
             try:
-                self._tokenizer = open_clip.get_tokenizer(self._name)
+                with no_code_of_others():
+                    self._tokenizer = open_clip.get_tokenizer(self._name)
             except Exception as error:  # transformers and the Hub raise kinds of their own
                 raise _missing(self.spec, error) from error
         out = torch.zeros(len(texts), self.spec.joint, device=self.device)

@@ -1,14 +1,22 @@
-"""Atomic writes, fingerprints, the folders of caches; ``replacing`` says what may be replaced."""
+"""Atomic writes, fingerprints, the folders of caches.
+
+``replacing`` says what may be replaced, ``digests`` what files are told by, ``lock`` keeps two
+processes from making one, ``yamls`` reads what people write.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
 import re
 import shutil
+import stat
+import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from milanx.errors import FormatError, InputError
+from milanx.files.digests import AGAIN, MOST_TEXT, SEAL, check_seal, seal_of
 from milanx.files.replacing import OTHER, Kind, beside, discard, lasting_name
 
 if TYPE_CHECKING:
@@ -35,17 +44,61 @@ REASONS = {
     errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another --out"),
     errno.EEXIST: ("a part of the path is a file, not a folder", "choose another --out"),
     errno.EISDIR: ("a folder has that name", "choose another --out"),
+    errno.ENAMETOOLONG: ("the name is too long for the file system", "choose a shorter --out"),
+    errno.EFBIG: ("a file would be larger than is allowed there", "write elsewhere with --out"),
+    errno.EIO: ("the disk does not answer as it should", "write to another disk with --out"),
+    errno.ESTALE: ("the folder has gone from its server", "write to another disk with --out"),
 }
 SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # what NumPy says where no more fits
-OS_ERROR = re.compile(r"\(os error (\d+)\)")  # what safetensors says, whose errors have no number
+IN_WORDS = re.compile(r"\(?os error (\d+)\)?|\[?[Ee]rrno (\d+)\]?")  # as Rust and Arrow say it
+# What libraries raise on bytes that are no file of their format.
+DAMAGE = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, EOFError,
+          OSError, RecursionError, MemoryError, RuntimeError, AssertionError,
+          SafetensorError)  # fmt: skip
+# Kinds of libraries' own: of tokenizers (a bare one), of what Rust gives up on.
+OWN_KINDS = ("Exception", "PanicException")
 
 
 def cache_dir(*names: str) -> Path:
-    """Return the folder of cached files ``names`` (``MILANX_CACHE``, else the platform's)."""
+    """Return the folder of cached files ``names`` (``MILANX_CACHE``, else the platform's).
+
+    Where that cannot be written, as in a container without a home, it is one of the user's own
+    among the temporary files, and a line on stderr says so.
+    """
+    return (Path(named) if (named := os.environ.get("MILANX_CACHE")) else _usual_cache()).joinpath(
+        *names
+    )
+
+
+@functools.cache
+def _usual_cache() -> Path:
     import platformdirs
 
-    root = os.environ.get("MILANX_CACHE") or platformdirs.user_cache_dir("milanx")
-    return Path(root).joinpath(*names)
+    try:
+        usual = Path(platformdirs.user_cache_dir("milanx"))
+        usual.mkdir(parents=True, exist_ok=True)
+        if os.access(usual, os.W_OK | os.X_OK):
+            return usual
+        why = "writing there is not permitted"
+    except (OSError, RuntimeError) as error:  # the latter: no home is known
+        why = getattr(error, "strerror", None) or str(error)
+        usual = Path("the usual cache")
+    made = _temporary_cache()
+    sys.stderr.write(f"{usual} cannot be used ({why}): caching in {made}; MILANX_CACHE names "
+                     "another folder\n")  # fmt: skip
+    return made
+
+
+def _temporary_cache() -> Path:
+    """Return a folder among the temporary files that nobody else can have filled."""
+    own = getattr(os, "getuid", lambda: 0)()
+    place = Path(tempfile.gettempdir()) / f"milanx-{own}"
+    with contextlib.suppress(OSError):
+        place.mkdir(mode=0o700, exist_ok=True)
+        found = place.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == own and not found.st_mode & 0o022:
+            return place
+    return Path(tempfile.mkdtemp(prefix="milanx-"))
 
 
 def fingerprint(*parts: object) -> str:
@@ -62,12 +115,15 @@ def fingerprint_file(path: Path) -> str:
 
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusal to write ``path`` into an `InputError`."""
+    """Turn a refusal to write ``path``, the system's or a library's, into an `InputError`.
+
+    An error that names a file elsewhere is not about ``path`` and passes.
+    """
     try:
         yield
     except (OSError, SafetensorError) as error:
-        number = _error_number(error)
-        if number not in REASONS:
+        number = _errno(error)
+        if number not in REASONS or _elsewhere(error, path):
             raise
         why, way_out = REASONS[number]
         lasting = Path(*(lasting_name(part) for part in path.parts))
@@ -76,13 +132,48 @@ def explained(path: Path) -> Iterator[None]:
         raise InputError(f"cannot write {lasting}", why, way_out) from error
 
 
-def _error_number(error: OSError | SafetensorError) -> int | None:
-    """Return the operating system's number of an error."""
-    if isinstance(error, OSError):
-        cut = error.errno is None and SHORT_WRITE.fullmatch(str(error))
-        return errno.ENOSPC if cut else error.errno
-    told = OS_ERROR.search(str(error))
-    return int(told[1]) if told else None
+def _errno(error: OSError | SafetensorError) -> int | None:
+    """Return the system's number of an error; some have it in their words alone."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    if SHORT_WRITE.fullmatch(str(error)):
+        return errno.ENOSPC
+    match = IN_WORDS.search(str(error))
+    return int(match[1] or match[2]) if match else None
+
+
+def _elsewhere(error: Exception, path: Path) -> bool:
+    """Whether an error names a file that is not ``path``, in it, above it or a name beside it."""
+    named = getattr(error, "filename", None)
+    if not isinstance(named, str | bytes | os.PathLike):
+        return False
+    place, own = Path(os.path.abspath(os.fsdecode(named))), Path(os.path.abspath(path))
+    beside_it = place.parent == own.parent and own.name in place.name
+    return not (place.is_relative_to(own) or own.is_relative_to(place) or beside_it)
+
+
+@contextlib.contextmanager
+def reading(path: Path, what: str = "") -> Iterator[None]:
+    """Turn whatever a library says of a damaged file into a `FormatError`.
+
+    Args:
+        path: the file or folder that is read.
+        what: it is, in words, for the reason.
+    """
+    try:
+        yield
+    except DAMAGE as error:
+        raise _damaged(path, error, what) from error
+    except BaseException as error:
+        if type(error).__name__ not in OWN_KINDS:
+            raise
+        raise _damaged(path, error, what) from error
+
+
+def _damaged(path: Path, error: BaseException, what: str) -> FormatError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    return FormatError(f"{path} is damaged", f"{what}: {said}" if what else said, AGAIN)
 
 
 @contextlib.contextmanager
@@ -161,9 +252,16 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def write_json(path: Path, name: str, version: int, content: dict[str, Any]) -> None:
-    """Write ``content`` as json with its format's name and version, atomically."""
+def write_json(
+    path: Path, name: str, version: int, content: dict[str, Any], *, sealed: bool = False
+) -> None:
+    """Write ``content`` as json with its format's name and version, atomically.
+
+    With ``sealed`` it says what it is told by (`milanx.files.digests`).
+    """
     document = {"format": name, "version": version, **content}
+    if sealed:
+        document[SEAL] = seal_of(document)
     write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -171,16 +269,22 @@ def read_json(path: Path, name: str, version: int, older: Sequence[int] = ()) ->
     """Read what `write_json` wrote, of a version or one of the ``older`` ones.
 
     Raises:
-        FormatError: no such file, not json, another format, or a version not known.
+        FormatError: no such file, not json, another format, a version not known, or a text that
+            is not that which was sealed.
     """
     try:
+        if not path.is_file() and path.exists():
+            raise OSError("it is no file")
+        if path.stat().st_size > MOST_TEXT:
+            raise OSError(f"it is larger than the {MOST_TEXT} bytes that are read")
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise FormatError(f"{path} does not exist", f"a {name} has this file") from error
-    except (ValueError, OSError) as error:
-        raise FormatError(f"{path} cannot be read", str(error), "make it again") from error
+    except (ValueError, OSError, RecursionError) as error:
+        raise FormatError(f"{path} cannot be read", str(error), AGAIN) from error
     found = content if isinstance(content, dict) else {}
     check_format(path, found.get("format"), found.get("version"), name, version, older)
+    check_seal(path, found)
     return found
 
 
@@ -195,7 +299,7 @@ def check_format(
     """Raise `FormatError` unless a file's format is the expected one, and its version or older."""
     if found != name:
         raise FormatError(f"{path} is no {name}", f"its format is {found!r}, not {name!r}")
-    if found_version not in (version, *older):
+    if isinstance(found_version, bool) or found_version not in (version, *older):
         raise FormatError(
             f"{path} has version {found_version} of the format {name}",
             f"this milanx reads version {' and '.join(map(str, (version, *older)))}",
@@ -225,11 +329,11 @@ def read_table(path: Path, name: str, version: int, older: Sequence[int] = ()) -
         table = pq.read_table(path)
     except FileNotFoundError as error:
         raise FormatError(f"{path} does not exist", f"a {name} has this file") from error
-    except (pa.ArrowException, OSError) as error:
-        raise FormatError(f"{path} cannot be read", str(error), "make it again") from error
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        raise FormatError(f"{path} cannot be read", str(error), AGAIN) from error
     meta = table.schema.metadata or {}
-    found_version = meta.get(b"version", b"-1").decode()
-    version_number = int(found_version) if found_version.lstrip("-").isdigit() else None
-    kind = meta.get(b"format", b"none").decode()
+    said = meta.get(b"version", b"-1").decode("utf-8", "replace")
+    version_number = int(said) if re.fullmatch(r"[0-9]{1,6}", said) else None
+    kind = meta.get(b"format", b"none").decode("utf-8", "replace")
     check_format(path, kind, version_number, name, version, older)
     return table

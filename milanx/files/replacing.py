@@ -159,6 +159,8 @@ def lasting_name(name: str) -> str:
 def format_of(path: Path) -> str | None:
     """Return the format that a json, parquet or html file says it has, None if it says none."""
     try:
+        if not path.is_file():  # a pipe would never end
+            return None
         if path.suffix == ".json":
             content = json.loads(path.read_text(encoding="utf-8"))
             found = content.get("format") if isinstance(content, dict) else None

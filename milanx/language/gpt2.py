@@ -12,13 +12,16 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from milanx.environment import announce_hub
-from milanx.errors import InputError, MissingWeights
+from milanx.errors import FormatError, InputError, MissingWeights
 
 END = "<|endoftext|>"
 MAX_VOCABULARY = 8000
 # Tokens of one forward pass when texts are scored: their logits fit in a CPU cache, or fill a GPU.
 BATCH_TOKENS = {"cpu": 1024, "cuda": 32768}
 BATCH_TOKENS_ELSEWHERE = 8192
+FILES = ("model.safetensors", "pytorch_model.bin")  # of which a GPT-2 on the Hub has one
+# The largest GPT-2 has 48, 1600, 1024 and 50257.
+MOST = {"n_layer": 1000, "n_embd": 10**5, "n_positions": 10**6, "vocab_size": 10**7}
 
 
 def train_tokenizer(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
@@ -75,8 +78,10 @@ def gpt2_config(source: str | Path) -> GPT2Config:
     """
     from transformers import AutoConfig
 
+    if not Path(source).is_dir():
+        announce_hub(str(source), FILES, "the language model")
     try:
-        config = AutoConfig.from_pretrained(str(source))
+        config = AutoConfig.from_pretrained(str(source), trust_remote_code=False)
     except (OSError, ValueError) as error:  # transformers' and the Hub's refusals are such
         raise _missing(source, error) from error
     if not isinstance(config, GPT2Config):
@@ -85,6 +90,11 @@ def gpt2_config(source: str | Path) -> GPT2Config:
             f"it is a {config.model_type}, and the search reads GPT-2's own weights",
             "name gpt2, distilgpt2, another of that family, or a folder with one",
         )
+    sizes = {name: getattr(config, name) for name in MOST}
+    for name, size in sizes.items():
+        if type(size) is not int or not 0 < size <= MOST[name]:
+            raise InputError(f"{source} is no GPT-2 that can be", f"its {name} is {size!r}, and at "
+                             f"most {MOST[name]}", "name another")  # fmt: skip
     return config
 
 
@@ -97,17 +107,33 @@ def load_gpt2(source: str | Path) -> GPT2LMHeadModel:
     """
     config = gpt2_config(source)
     config.embd_pdrop = config.attn_pdrop = config.resid_pdrop = 0.0
-    if not Path(source).is_dir():
-        files = ("model.safetensors", "pytorch_model.bin")
-        announce_hub(str(source), files, "the language model")
     try:
-        model = GPT2LMHeadModel.from_pretrained(str(source), config=config, dtype=torch.float32)
-    except (OSError, ValueError) as error:
+        model, told = GPT2LMHeadModel.from_pretrained(
+            str(source), config=config, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
         raise _missing(source, error) from error
+    _check_whole(source, model, told)
     if config.activation_function == "gelu_new":
         for block in model.transformer.h:  # the same function in one pass over memory, not eight
             block.mlp.act = torch.nn.GELU(approximate="tanh")
     return model.eval()
+
+
+def _check_whole(source: str | Path, model: GPT2LMHeadModel, told: dict[str, Any]) -> None:
+    """Refuse a model of which tensors were not found, or are no numbers.
+
+    Raises:
+        FormatError: it is one.
+    """
+    lacking = [*sorted(map(str, told["missing_keys"])), *sorted(map(str, told["mismatched_keys"]))]
+    lacking += [n for n, value in model.state_dict().items() if not value.isfinite().all()]
+    if lacking:
+        raise FormatError(
+            f"the language model {source} is damaged",
+            f"{lacking[0]} is missing, of another shape, or holds what is no number (NaN)",
+            "make it again, or fetch it again",
+        )
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
@@ -119,7 +145,9 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
     from transformers import AutoTokenizer
 
     try:
-        found: Any = AutoTokenizer.from_pretrained(str(source), add_prefix_space=True)
+        found: Any = AutoTokenizer.from_pretrained(
+            str(source), add_prefix_space=True, trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
         raise _missing(source, error) from error
     return found

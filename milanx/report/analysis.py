@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from milanx.act.analyze import FORMAT, NOTHING, VERSION, Analysis
 from milanx.act.categories import KINDS, PARTS_OF_SPEECH, UNSURE
 from milanx.files import atomic_files, write_json
 from milanx.report.plots_analysis import draw_importance, draw_kinds
+from milanx.report.screen import Screen
 
 SHOWN = 6  # layers in the terminal; the json and the figure have them all
 
@@ -40,13 +39,13 @@ def write_analysis(analysis: Analysis, out: Path) -> dict[str, Path]:
 
 def print_analysis(analysis: Analysis, files: dict[str, Path]) -> None:
     """Print shares by layer, importance, and where the rest is."""
-    console = Console(width=max(Console().width, 110))
+    console = Screen(width=max(Screen().width, 110))
     names = list(analysis.layers)
     shown = names if len(names) <= SHOWN else [*names[: SHOWN - 1], names[-1]]
     table = Table(title=f"{analysis.target}: units that name ..., %", title_justify="left")
     table.add_column("kind")
     for name in shown:
-        table.add_column(f"{escape(name)}\n{analysis.layers[name]['units']} units", justify="right")
+        table.add_column(f"{name}\n{analysis.layers[name]['units']} units", justify="right")
     for kind in (*KINDS, UNSURE, NOTHING):
         table.add_row(kind, *(_percent(analysis.layers[n]["kinds"][kind], "share") for n in shown))
     table.add_section()
@@ -59,7 +58,7 @@ def print_analysis(analysis: Analysis, files: dict[str, Path]) -> None:
     placed = ", ".join(f"{count} {way}" for way, count in analysis.words.items())
     console.print(f"words placed by: {placed}", highlight=False)
     for note in analysis.notes:
-        console.print(escape(note), highlight=False)
+        console.print(note, highlight=False)
     for name, path in files.items():
         console.print(f"{name:10} {path}", highlight=False, soft_wrap=True)
 
@@ -77,7 +76,7 @@ def _importance(found: dict[str, Any]) -> Table:
         table.add_column(name, justify="left" if name == "units that name" else "right")
     for kind, row in found["kinds"].items():
         if "why" in row:
-            table.add_row(kind, str(row["units"]), "", escape(row["why"]), "")
+            table.add_row(kind, str(row["units"]), "", row["why"], "")
             continue
         low, high = row["interval"]
         table.add_row(kind, str(row["units"]), str(row["sizes"][-1]),

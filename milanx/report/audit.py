@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from milanx.act.audit.findings import FORMAT, LEVEL, VERSION, Audit, Finding
@@ -16,6 +14,7 @@ from milanx.act.audit.versus import Versus
 from milanx.files import atomic_files, write_json, write_text
 from milanx.images.photos import LICENCES
 from milanx.report.page import builtin_photos, script_json, thumbnails
+from milanx.report.screen import Screen, styled
 
 if TYPE_CHECKING:
     from milanx.runs import Run
@@ -83,14 +82,14 @@ def _percent(share: float, interval: Sequence[float]) -> str:
 
 def print_audit(audit: Audit, files: dict[str, Path]) -> None:
     """Print the shares of the rules, the worst findings, and where the rest is."""
-    console = Console(width=max(Console().width, 110))
+    console = Screen(width=max(Screen().width, 110))
     table = Table(title=f"{audit.target}: {audit.described} described units",
                   title_justify="left")  # fmt: skip
     for name in ("rule", "severity", "units", "share"):
         table.add_column(name, justify="right" if name in ("units", "share") else "left")
     for row in audit.shares():
         colour = COLOURS[row["severity"]]
-        table.add_row(row["rule"], f"[{colour}]{row['severity']}[/]", str(row["units"]),
+        table.add_row(row["rule"], styled(row["severity"], colour), str(row["units"]),
                       _percent(row["share"], row["interval"]))  # fmt: skip
     console.print(table)
     if audit.findings:
@@ -100,7 +99,7 @@ def print_audit(audit: Audit, files: dict[str, Path]) -> None:
     if len(audit.findings) > SHOWN:
         console.print(f"... and {len(audit.findings) - SHOWN} more: see the page", highlight=False)
     for note in audit.notes:
-        console.print(escape(note), highlight=False)
+        console.print(note, highlight=False)
     for name, path in files.items():
         console.print(f"{name:5} {path}", highlight=False, soft_wrap=True)
 
@@ -111,7 +110,7 @@ def _findings_table(findings: Sequence[Finding]) -> Table:
         table.add_column(name, justify="right" if name == "score" else "left")
     for finding in findings:
         table.add_row(
-            finding.rule, escape(finding.address), escape(finding.description),
+            finding.rule, finding.address, finding.description,
             "" if finding.score is None else f"{finding.score:.2f}",
             _apart(finding.apart), _effect(finding),
         )  # fmt: skip
@@ -131,7 +130,7 @@ def _effect(finding: Finding) -> str:
     if isinstance(effect, str):
         return "not measured"
     verdict = f"{effect.falls} falls" if effect.stands_out else "no more than others"
-    return escape(f"above {effect.beside}/{effect.random_units} random: {verdict}")
+    return f"above {effect.beside}/{effect.random_units} random: {verdict}"
 
 
 def print_versus(versus: Versus) -> None:
@@ -145,7 +144,7 @@ def print_versus(versus: Versus) -> None:
         low, high = row["interval"]
         difference = f"{100 * row['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
         table.add_row(row["rule"], *sides, difference, f"{row['p_holm']:.3f}")
-    console = Console(width=max(Console().width, 110))
+    console = Screen(width=max(Screen().width, 110))
     console.print(table)
     for note in versus.notes:
-        console.print(escape(note), highlight=False)
+        console.print(note, highlight=False)

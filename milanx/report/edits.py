@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+
+from milanx.report.screen import Screen
 
 if TYPE_CHECKING:
     from milanx.act.export import StoredEdit
@@ -18,16 +18,16 @@ WIDTH = 110
 
 def print_choice(report: PruneReport) -> None:
     """Print the units that were found, with text, score, reason and exemplars."""
-    console = Console()
+    console = Screen()
     table = Table(title=f"{report.target}: {len(report.choice.units)} units", title_justify="left")
     for name in ("unit", "description", "score", "why"):
         table.add_column(name, justify="right" if name == "score" else "left", overflow="fold")
     for c in report.choice.units:
         score = "" if c.score is None else f"{c.score:.2f}"
-        table.add_row(escape(c.address), escape(c.text), score, escape(c.why))
+        table.add_row(c.address, c.text, score, c.why)
     _wide(console).print(table)
     for note in report.choice.notes:
-        console.print(escape(note), highlight=False)
+        console.print(note, highlight=False)
     for folder in dict.fromkeys(c.exemplars for c in report.choice.units):
         console.print(f"exemplars  {folder}", highlight=False, soft_wrap=True, markup=False)
     page = report.run / "page" / "index.html"
@@ -37,13 +37,13 @@ def print_choice(report: PruneReport) -> None:
 
 def print_prune(report: PruneReport) -> None:
     """Print what a pruning found, each figure with its 95 % interval over photographs."""
-    console = Console()
+    console = Screen()
     console.print(f"{report.count} of {len(report.order)} units removed ({report.kind}), chosen on "
                   f"{report.images['validation']} validation images", highlight=False)  # fmt: skip
     gone = set(report.gone)
     for c in report.choice.units:
         if (c.layer, c.unit) in gone:
-            console.print(f"  {escape(c.address)}  {escape(c.text)}", highlight=False)
+            console.print(f"  {c.address}  {c.text}", highlight=False)
     table = Table(title=f"{report.measure}, {report.images['test']} test images that took no part",
                   title_justify="left")  # fmt: skip
     for name in ("", "before", "after", "change"):
@@ -65,14 +65,14 @@ def print_prune(report: PruneReport) -> None:
         gains.add_row(text, _figure(report.figures[f"over_{name}"], signed=True))
     _wide(console).print(gains)
     for line in (*report.notes, *report.weights):
-        console.print(escape(line), highlight=False)
+        console.print(line, highlight=False)
     if report.edit:
         console.print(f"edit  {report.edit}", highlight=False, soft_wrap=True)
 
 
 def print_edit(stored: StoredEdit) -> None:
     """Print what an edit does, and whence it comes."""
-    console = Console()
+    console = Screen()
     content = stored.content
     table = Table(title=f"edit of {content['target']['name']}", title_justify="left")
     for name in ("unit", "edit", "description", "score", "why"):
@@ -83,9 +83,9 @@ def print_edit(stored: StoredEdit) -> None:
             how += f" {unit['value']:.3g}" if "value" in unit else ""
             how += f" by {entry['factor']:g}" if entry["kind"] == "scale" else ""
             score = unit.get("score")
-            table.add_row(escape(f"{entry['layer']}:{unit['unit']}"), how,
-                          escape(unit.get("text") or ""), "" if score is None else f"{score:.2f}",
-                          escape(unit.get("why") or ""))  # fmt: skip
+            table.add_row(f"{entry['layer']}:{unit['unit']}", how,
+                          unit.get("text") or "", "" if score is None else f"{score:.2f}",
+                          unit.get("why") or "")  # fmt: skip
     _wide(console).print(table)
     why, weights = content["why"], content["weights"]
     lines = [f"run      {why.get('run') or 'none'}", f"command  {why.get('command') or 'none'}"]
@@ -96,11 +96,11 @@ def print_edit(stored: StoredEdit) -> None:
     else:
         lines.append(f"weights  none: {weights.get('reason', 'unknown')}")
     for line in lines:
-        console.print(escape(line), highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True)
 
 
-def _wide(console: Console) -> Console:
-    return Console(width=max(console.width, WIDTH))
+def _wide(console: Screen) -> Screen:
+    return Screen(width=max(console.width, WIDTH))
 
 
 def _figure(figure: Figure, signed: bool = False) -> str:

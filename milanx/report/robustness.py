@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from milanx.act.robustness.results import Robustness
+from milanx.report.screen import Screen
 
 Figure = dict[str, Any]
 
 
-def print_robustness(found: Robustness, console: Console | None = None) -> None:
+def print_robustness(found: Robustness, console: Screen | None = None) -> None:
     """Print the figures of an evaluation, and what must be known to read them."""
-    console = console or Console()
+    console = console or Screen()
     title = f"{found.kind}: {found.source}, {found.images} images of {found.groups} photographs"
     kinds = {"imagenet-c": _corruptions, "cue-conflict": _cues, "labelled": _tops}
     for table in kinds[found.kind](found):
         if title:
-            table.title, table.title_justify = escape(title), "left"
+            table.title, table.title_justify = title, "left"
         console.print(table)
         title = ""
     for note in found.notes:
-        console.print(escape(note), highlight=False)
+        console.print(note, highlight=False)
     console.print("In %, with 95 % intervals over photographs; differences are paired.")
 
 
@@ -33,9 +32,9 @@ def _table(first: str, found: Robustness) -> Table:
     table = Table()
     table.add_column(first)
     for name in found.models:
-        table.add_column(escape(name), justify="right")
+        table.add_column(name, justify="right")
     for name in found.models[1:]:
-        table.add_column(escape(f"{name} - {found.models[0]}"), justify="right")
+        table.add_column(f"{name} - {found.models[0]}", justify="right")
     return table
 
 
@@ -70,15 +69,13 @@ def _tells(found: Robustness) -> bool:
 def _severities(found: Robustness, model: str) -> Table:
     """Return the errors of one model by severity, with each type's normalised error."""
     figures = found.figures["models"][model]
-    table = Table(title=escape(model), title_justify="left")
+    table = Table(title=model, title_justify="left")
     table.add_column(found.measure)
     for severity in found.figures["severities"]:
         table.add_column(str(severity), justify="right")
     against = found.figures["normalised_by"]
     if _tells(found):
-        table.add_column(
-            escape("CE" if found.figures["mce"] else f"{against} = 100"), justify="right"
-        )
+        table.add_column("CE" if found.figures["mce"] else f"{against} = 100", justify="right")
     for name in found.figures["corruptions"]:
         row = [f"{e:.1f}" for e in figures["errors"][name]["by_severity"]]
         ratio = figures["normalised"].get(name)
@@ -100,7 +97,7 @@ def _tops(found: Robustness) -> list[Table]:
     table = _table("class: top-1", found)
     for i, row in enumerate(first["classes"]):
         cells = [_text(found.figures["models"][m]["classes"][i]["top1"]) for m in found.models]
-        table.add_row(f"{escape(row['name'])} ({row['images']})", *cells)
+        table.add_row(f"{row['name']} ({row['images']})", *cells)
     return [_flat("accuracy", names, found), table]
 
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from milanx.errors import one_line
+from milanx.report.screen import Screen, styled
 from milanx.report.why import reasons
 
 if TYPE_CHECKING:
@@ -50,18 +50,18 @@ class TerminalReporter:
     """Shows stages on stderr: bars on a terminal, one line a finished stage elsewhere."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True)
+        self.console = Screen(stderr=True)
 
     def say(self, text: str) -> None:
         """Tell one line."""
-        self.console.print(escape(text), highlight=False)
+        self.console.print(one_line(text))
 
     @contextlib.contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[_Bar]:
         """Begin a stage; its seconds are printed at its end."""
         started = time.monotonic()
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
@@ -86,7 +86,7 @@ def score_cell(score: float | None, interval: Sequence[float] | None) -> str:
 
 def print_run(run: Run, page: Path | None) -> None:
     """Print the first units of a run, and where the rest is."""
-    console = Console()
+    console = Screen()
     table = Table(title=f"{run.target}: {len(run)} units", title_justify="left")
     scored = any(row["score"] is not None for row in run.rows)
     columns = ["unit", "description", "next best"] + ["score"] * scored
@@ -97,7 +97,7 @@ def print_run(run: Run, page: Path | None) -> None:
         sign = "-" if row["sign"] == "-" else ""
         others = [c["text"] for c in row["candidates"][1:3]]
         text = row["description"] or f"({row['status']})"
-        cells = [f"{row['layer']}:{sign}{row['unit']}", escape(text), escape(", ".join(others))]
+        cells = [f"{row['layer']}:{sign}{row['unit']}", text, ", ".join(others)]
         table.add_row(*cells, *[score_cell(row["score"], row["score_interval"])] * scored)
     console.print(table)
     counts: dict[str, int] = {}
@@ -119,11 +119,11 @@ def print_run(run: Run, page: Path | None) -> None:
 
 def print_unit(run: Run, view: UnitView) -> None:
     """Print one unit: its candidates with their figures, and its exemplars."""
-    console = Console()
+    console = Screen()
     sign = "-" if view.sign == "-" else ""
     console.print(
-        f"[bold]{escape(view.layer)}:{sign}{view.unit}[/bold] of {escape(run.target)}: "
-        f"{escape(view.description) or view.status}",
+        styled(f"{view.layer}:{sign}{view.unit}", "bold"),
+        f"of {run.target}: {view.description or view.status}",
         highlight=False,
     )
     if view.score is not None:
@@ -135,14 +135,14 @@ def print_unit(run: Run, view: UnitView) -> None:
         table.add_column(name, justify="left" if name == "candidate" else "right")
     for candidate in view.row["candidates"]:
         figures = ("rank", "pmi", "log_p_given_exemplars", "log_p_prior")
-        table.add_row(escape(candidate["text"]), *(_number(candidate[f]) for f in figures))
+        table.add_row(candidate["text"], *(_number(candidate[f]) for f in figures))
     console.print(table)
     _print_why(console, view)
     pairs = zip(view.row["images"], view.row["activations"], strict=True)
     console.print("exemplars: " + ", ".join(f"{i} ({a:.2f})" for i, a in pairs), highlight=False)
 
 
-def _print_why(console: Console, view: UnitView) -> None:
+def _print_why(console: Screen, view: UnitView) -> None:
     """Print what each term of the ranking added to the first text and to the next best."""
     lines = reasons(view.row)
     if not lines:
@@ -152,7 +152,7 @@ def _print_why(console: Console, view: UnitView) -> None:
                 "describe it again to see why a text ranks first."
             )
         return
-    names = [escape(candidate["text"]) for candidate in view.row["candidates"][:2]]
+    names = [candidate["text"] for candidate in view.row["candidates"][:2]]
     table = Table(
         title="why it ranks first: what each term added, in nats (and what was measured)",
         title_justify="left",
@@ -186,16 +186,16 @@ def print_layers(name: str, infos: Sequence[LayerInfo]) -> None:
         if info.better and (info.linear or info.inert):
             notes.append(f"better: {info.better}")
         table.add_row(
-            escape(info.name),
+            info.name,
             info.kind,
             str(info.units),
             f"{info.map_size[0]} x {info.map_size[1]}",
             info.read,
-            escape("; ".join(notes)),
+            "; ".join(notes),
         )
-    console = Console()
+    console = Screen()
     if not console.is_terminal:
-        console = Console(width=160)
+        console = Screen(width=160)
     console.print(table)
     console.print(
         "inert: nothing of it reaches the output. linear: no nonlinearity of its own, so "
@@ -211,7 +211,7 @@ def print_layers(name: str, infos: Sequence[LayerInfo]) -> None:
         console.print(f"{len(infos) - len(described)} modules cannot be described:")
     for reason, names in reasons.items():
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        console.print(f"- {escape(', '.join(names[:NAMED]))}{more}: {escape(reason)}",
+        console.print(f"- {', '.join(names[:NAMED])}{more}: {reason}",
                       highlight=False, soft_wrap=True)  # fmt: skip
 
 
@@ -232,10 +232,10 @@ def print_report(report: dict[str, Any]) -> None:
             else:
                 cells.append("" if value is None else f"{value:.3f}")
         table.add_row(name, *cells)
-    console = Console(width=max(Console().width, 120))
+    console = Screen(width=max(Screen().width, 120))
     console.print(table)
     for line in report.get("notes", ()):
-        console.print(escape(line), highlight=False)
+        console.print(line, highlight=False)
 
 
 def print_bench(rows: Sequence[dict[str, Any]]) -> None:
@@ -246,4 +246,4 @@ def print_bench(rows: Sequence[dict[str, Any]]) -> None:
         table.add_column(column, justify="right")
     for row in rows:
         table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
-    Console(width=max(Console().width, 140)).print(table)
+    Screen(width=max(Screen().width, 140)).print(table)

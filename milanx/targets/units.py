@@ -88,6 +88,9 @@ class LayerInfo:
 RARE: dict[str, Any] = {"suffix_tokens": 0, "groups": 1, "order": (), "refused": None}
 
 
+DIGITS = 6  # of a unit's number: a million units are more than any layer has
+
+
 @dataclass(frozen=True)
 class Address:
     """Which units: a layer or a pattern, some of its units or all (None), and their sign."""
@@ -112,6 +115,11 @@ def parse_units(text: str) -> tuple[int, ...]:
                 f"{part.strip()!r} is neither a number nor a range from low to high",
                 "for example 0-63 or 3,17,40-47",
             )
+        if len(match[2] or match[1]) > DIGITS:
+            raise InputError(
+                f"cannot read the units {text!r}", "no layer has so many units",
+                "milanx layers MODEL says how many a layer has",
+            )  # fmt: skip
         found.extend(range(int(match[1]), int(match[2] or match[1]) + 1))
     return tuple(dict.fromkeys(found))
 

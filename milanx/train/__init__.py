@@ -2,7 +2,6 @@
 
 In comes a recipe; out goes a folder that `milanx.Describer.load` reads. ``recipe`` reads and checks
 the settings, ``loop`` lists the stages and goes through them, ``describer_folder`` puts together
-what they made, ``card`` writes the README. ``code_key`` says what cached results are known by,
-``lock`` keeps two processes from making one. The rooms, from the ground up: ``data``, ``units``
-beside ``engine``, ``stages``.
+what they made, ``card`` writes the README. ``code_key`` says what cached results are known by.
+The rooms, from the ground up: ``data``, ``units`` beside ``engine``, ``stages``.
 """

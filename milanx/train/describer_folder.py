@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from milanx.describing.folder import FORMAT, VERSION
+from milanx.describing.folder import from_folder, write_content
 from milanx.describing.settings import SearchSettings
 from milanx.files import atomic_path, write_json, write_text
 from milanx.files.replacing import DESCRIBER
@@ -42,33 +42,59 @@ def write_describer(course: Course, out: Path, *, overwrite: bool = False) -> No
             shutil.copy(made["probe"] / "probe.safetensors", temporary)
         if "projection" in made:
             _copy_half(made["projection"] / WEIGHTS, temporary / WEIGHTS)
-        content = _content(course)
-        write_json(temporary / "describer.json", FORMAT, VERSION, content)
+        content = _content(course, out)
         _write_words(course, temporary / "words.json")
         write_text(temporary / "README.md", card(content))
+        write_content(temporary, content)
 
 
-def _content(course: Course) -> dict[str, Any]:
-    """Return what describer.json says."""
+def _content(course: Course, out: Path) -> dict[str, Any]:
+    """Return what describer.json says, with no path of this machine in it.
+
+    A model that lies in a folder is named from the describer's own, ``out``.
+    """
     recipe, facts = course.recipe, {name: stage.facts for name, stage in course.made.items()}
     training: dict[str, Any] = {"recipe": asdict(recipe), "facts": facts, **course.units.facts()}
-    data = training["recipe"]["data"]  # no path of this machine's data in a describer
+    data = training["recipe"]["data"]
     data |= {name: name for name in ("milannotations", "imagenet") if data[name]}
+    data |= {name: _inside(data[name]) for name in ("sentences", "descriptions")}
+    for photos in data["photos"]:
+        photos["file"] = _inside(photos["file"])
     data["root"] = "data"
+    for part in ("encoder", "base"):
+        training["recipe"][part]["model"] = _named(training["recipe"][part]["model"])
+    training["recipe"]["encoder"]["pretrained"] = _named(recipe.encoder.pretrained)
+    encoder = asdict(course.encoder.spec)
     elsewhere: dict[str, Any] = {}  # what the folder does not hold
     if recipe.encoder.kind == "open_clip":
         elsewhere["encoder_fingerprint"] = course.encoder.fingerprint()
     if recipe.base.model:
-        elsewhere["base"] = recipe.base.model
+        elsewhere["base"] = from_folder(recipe.base.model, out)
     return {
         "name": recipe.name,
-        "encoder": asdict(course.encoder.spec),
+        "encoder": encoder
+        | {
+            name: from_folder(encoder[name], out)
+            for name in ("model", "pretrained")
+            if name in encoder
+        },
         **elsewhere,
         "set_encoder": facts["critic"]["set_encoder"],
         "contrast": recipe.decoder.contrast,
         "search": asdict(SEARCH),
         "training": training,
     }
+
+
+def _inside(file: str) -> str:
+    """Return a file of the data by its path below the root, else by its name."""
+    return Path(file).name if Path(file).is_absolute() else file
+
+
+def _named(model: str) -> str:
+    """Return a model's name: that of its folder or file where it has a path."""
+    local = model.startswith("local-dir:") or Path(model).is_absolute()
+    return Path(model.removeprefix("local-dir:")).name if local else model
 
 
 def _write_words(course: Course, path: Path) -> None:

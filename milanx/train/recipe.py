@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BeforeValidator, ConfigDict, Field, Strict, TypeAdapter, ValidationError
 
 from milanx.errors import InputError, MilanxError, did_you_mean
+from milanx.files.yamls import parse_yaml
 
 
 def _number(value: object) -> object:
@@ -153,7 +154,7 @@ class DecoderSettings(_Settings):
     rank: Count = 32
     alpha: Count = 64
     dropout: Share = 0.05
-    targets: tuple[str, ...] = ("c_attn", "c_proj", "c_fc")
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("c_attn", "c_proj", "c_fc")
     steps: Count = 3000
     batch_size: Count = 64
     learning_rate: Positive = 1e-3
@@ -183,7 +184,7 @@ class PriorSettings(_Settings):
 class Recipe(_Settings):
     """Everything that makes a describer, or (``kind: simulator``) the simulator of P3."""
 
-    name: str = "mini"
+    name: Annotated[str, Field(min_length=1, max_length=100)] = "mini"
     kind: Literal["describer", "simulator"] = "describer"
     seed: Whole = 0
     data: Data = field(default_factory=Data)
@@ -207,7 +208,7 @@ def _said(error: Any) -> str:
     wrong = error["msg"].split(" or an instance of ")[0]
     for theirs, ours in WORDS.items():
         wrong = wrong.replace(theirs, ours)
-    return f"{place} {wrong}, not {error['input']!r}"
+    return f"{place} {wrong}, not {reprlib.repr(error['input'])}"
 
 
 def _settings(path: Iterable[str | int]) -> list[str]:
@@ -291,8 +292,8 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
     for override in overrides:
         key, separator, text = override.partition("=")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
+            value = parse_yaml(text, f"the override {override!r}")
+        except InputError:
             separator = ""
         if not separator:
             raise InputError(
@@ -317,13 +318,16 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         InputError: no such file, not yaml, or settings that are wrong.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(
             f"cannot read the recipe {path}", str(error), "milanx recipes ls shows what there is"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not yaml", str(error).replace("\n", " ")) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not yaml", f"it is no UTF-8: {error}",
+                         "save it as UTF-8") from error  # fmt: skip
+    values = parse_yaml(text, str(path))
+    values = {} if values is None else values
     try:
         if isinstance(values, dict):
             values = apply_overrides(values, overrides)

@@ -16,6 +16,7 @@ from milanx.act.audit.rules import Rule
 from milanx.act.audit.sarif import MOST_RESULTS, relative_uri, to_sarif, unit_lines
 from milanx.act.audit.versus import audit_versus
 from milanx.errors import InputError
+from milanx.exemplars.store import write_index
 from milanx.report.audit import write_audit
 from milanx.runs import Run
 from tests.act.runs import CLASSES, IMAGES, planted_run, set_texts
@@ -78,10 +79,11 @@ def test_captions_and_regions_name_concepts_too(tmp_path: Path) -> None:
                       sources=[{"name": "c", "path": str(path)}])  # fmt: skip
     keys = [hashlib.sha256(row["bytes"]).hexdigest()[:16]
             for row in pq.read_table(path).column("image").to_pylist()]  # fmt: skip
-    images = run.root / "images.parquet"
-    table = pq.read_table(images)
+    store, images = run.store, run.root / "images.parquet"
+    record, table = store.record(store.layers[0]), pq.read_table(images)
     rows = [{**row, "fingerprint": key} for row, key in zip(table.to_pylist(), keys, strict=True)]
     pq.write_table(type(table).from_pylist(rows, schema=table.schema), images)
+    write_index(run.root, [record], store.view_size, store.fingerprint)
     rule = Rule("ties", "note", "t", "a", words=("face",), concept=("man", "tie"))
     (found,) = audit(run.root, rules=[rule], ablated=0).findings
     expected = sum(i % 3 == 0 or i % 5 == 0 for i in range(IMAGES // 2, IMAGES))

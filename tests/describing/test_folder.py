@@ -36,6 +36,7 @@ def write_older(folder: Path, describer: Describer) -> Path:
     """Copy a describer's folder as version 2."""
     shutil.copytree(describer.root, folder)
     content = json.loads((folder / "describer.json").read_text())
+    del content["files"], content["seal"]
     for name in NEW:
         del content["set_encoder"][name]
     content |= {"version": 2, "search": {name: content["search"][name] for name in SAID}}
@@ -67,6 +68,10 @@ def test_every_number_of_the_ranking_is_written_and_changes_the_fingerprint(
     assert content["set_encoder"].keys() == asdict(describer.set_encoder.spec).keys()
     shutil.copytree(describer.root, tmp_path / "other")
     content["search"]["dim"] = 0.2
+    (tmp_path / "other" / "describer.json").write_text(json.dumps(content))
+    with pytest.raises(FormatError, match="its seal is another's"):
+        milanx.Describer.load(tmp_path / "other")
+    del content["seal"]  # changed on purpose
     (tmp_path / "other" / "describer.json").write_text(json.dumps(content))
     other = milanx.Describer.load(tmp_path / "other")
     assert other.settings.dim == 0.2 and other.fingerprint != describer.fingerprint

@@ -83,6 +83,7 @@ def described(out: Path, photos: Path, texts: list[str]) -> Run:
     write_units(out, found, store)
     content = json.loads((out / "run.json").read_text())
     content["describer"] = None
+    content.pop("seal", None)
     (out / "run.json").write_text(json.dumps(content))
     return open_run(out)
 

@@ -92,8 +92,12 @@ def test_planted_units(models: list[str], tmp_path: Path) -> None:
     out = train("clip-gpt2-planted", chosen, out=tmp_path / "made")
     content = json.loads((out / "describer.json").read_text())
     assert content["encoder"]["kind"] == "open_clip"
-    assert f"encoder.model={content['encoder']['model']}" in chosen
-    assert f"base.model={content['base']}" in chosen
+    for setting, named in (("encoder.model", content["encoder"]["model"]),
+                           ("base.model", content["base"])):  # fmt: skip
+        assert not Path(named).is_absolute()
+        assert f"{setting}={(out / named).resolve()}" in chosen
+    for text in ((out / name).read_text() for name in ("describer.json", "README.md")):
+        assert str(tmp_path) not in text and str(Path(models[0].split("=")[1]).parent) not in text
     check_content(out, DESCRIBER)
     names = {p.name for p in out.iterdir()}
     assert not names & {"base", "encoder.safetensors"} and "tokenizer" in names
@@ -165,6 +169,7 @@ def test_the_folder_says_what_it_needs(models: list[str], tmp_path: Path) -> Non
     tiny_clip(other)
     content = json.loads((out / "describer.json").read_text())
     content["encoder"]["model"] = str(other)
+    del content["seal"]
     (out / "describer.json").write_text(json.dumps(content))
     Describer.load(out)  # the same weights in another place
     content["encoder"] |= {"pretrained": "random", "seed": 5}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from milanx.errors import InputError
-from milanx.files import fingerprint_file
+from milanx.files import cache_dir, fingerprint, fingerprint_file
 from milanx.train.data.coco import run_length_mask, run_lengths, segmentation_mask
 from milanx.train.data.photos import PhotoSource, photo_features
 from milanx.train.data.sources import fingerprint_source, photo_rows
@@ -309,3 +310,24 @@ def test_fingerprints_of_sources(tmp_path: Path) -> None:
     photo(tmp_path / "coco/train/2.png")
     after = [fingerprint_source(p) for p in (tmp_path / "coco", listed)]
     assert not set(before) & set(after) and len({*before, *after}) == 4
+
+
+def test_a_source_is_known_by_its_bytes_wherever_and_whenever_it_was_written(
+    tmp_path: Path,
+) -> None:
+    for copy in ("one", "two"):
+        photo(tmp_path / copy / "photos/dog/1.png")
+        (tmp_path / copy / "photos/metadata.csv").write_text("file_name,text\ndog/1.png,a dog\n")
+    one, two = (tmp_path / copy / "photos" for copy in ("one", "two"))
+    assert fingerprint_source(one) == fingerprint_source(two)
+    before, file = fingerprint_source(one), one / "metadata.csv"
+    stat = file.stat()
+    file.write_text(file.read_text().replace("a dog", "a cat"))
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # same name, size and time
+    assert fingerprint_source(one) != before
+    (memo,) = (
+        m for m in cache_dir("digests").iterdir() if fingerprint(str(one.resolve())) in m.name
+    )
+    memo.write_bytes(memo.read_bytes()[:-40])  # a damaged cache is none
+    file.write_text(file.read_text().replace("a cat", "a dog"))
+    assert fingerprint_source(one) == before

@@ -20,9 +20,9 @@ from safetensors.torch import load_file
 
 import milanx
 from milanx.errors import InputError
+from milanx.files.lock import held
 from milanx.progress import SilentStage
 from milanx.train.code_key import APART, ROOT, code_key
-from milanx.train.lock import held
 from milanx.train.loop import STAGES
 from milanx.train.stages.desk import Desk, Made
 from milanx.train.stages.probe import make_probe

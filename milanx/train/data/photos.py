@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,11 +21,11 @@ from PIL import Image
 
 from milanx.errors import InputError
 from milanx.features.encoder import Encoder
-from milanx.files import cache_dir, fingerprint, read_json, write_json
+from milanx.files import atomic_path, cache_dir, fingerprint, read_json, write_json
+from milanx.files.lock import held
 from milanx.images.splits import photo_group
 from milanx.train.code_key import code_key
 from milanx.train.data.sources import fingerprint_source, photo_rows
-from milanx.train.lock import held
 
 MIN_CROP = 0.7  # least share of the short side that a training crop keeps
 DEGRADED = 0.7  # share of the views that are made smaller and compressed again
@@ -232,8 +233,11 @@ def photo_features(
     if not (root / "photos.json").exists():
         with held(root, say):
             if not (root / "photos.json").exists():  # made by the last holder
-                root.mkdir(parents=True, exist_ok=True)
-                _encode_all(encoder, sources, root, seed, advance)
+                if root.exists():  # an earlier milanx began it and was ended
+                    shutil.rmtree(root)
+                with atomic_path(root) as temporary:
+                    temporary.mkdir()
+                    _encode_all(encoder, sources, temporary, seed, advance)
     return PhotoFeatures(root)
 
 
@@ -266,6 +270,7 @@ def _encode_all(
             flush()
     raw = np.memmap(root / "dense.raw", np.float16, "r", shape=(len(photos), cells, width))
     np.save(root / "dense.npy", raw, allow_pickle=False)
+    del raw
     (root / "dense.raw").unlink()
     content = {"photos": [asdict(p) for p in photos], "count": len(photos)}
     write_json(root / "photos.json", "milanx photo features", 1, json.loads(json.dumps(content)))

@@ -26,13 +26,14 @@ from typing import Any
 
 from PIL import Image
 
-from milanx.errors import InputError
-from milanx.files import fingerprint, fingerprint_file
+from milanx.errors import FormatError, InputError
+from milanx.files import cache_dir, fingerprint, fingerprint_file, read_json, write_json
 from milanx.train.data.coco import Coco, is_coco
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 CAPTIONS = ("captions", "caption", "text", "sentences")  # columns that hold sentences
 WNID = re.compile(r"n\d{8}")
+DIGESTS = ("milanx digests", 1)  # format and version of what the cache keeps of them
 WORD_FILES = ("words.txt", "LOC_synset_mapping.txt")
 LAYOUTS = (
     "a .parquet file, a metadata.jsonl or .csv, a COCO .json, or a folder of one of these or of "
@@ -72,10 +73,10 @@ def photo_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def fingerprint_source(path: Path) -> str:
-    """Return 16 hex digits that stand for what `photo_rows` reads of ``path``.
+    """Return 16 hex digits that stand for what `photo_rows` reads of ``path``: names and bytes.
 
-    Of a parquet file its bytes; elsewhere names, sizes and times of change of all files that may be
-    read, since reading a large data set whole would take as long as encoding it.
+    The bytes of a large data set are read once: the cache keeps the digest of every file as long
+    as nothing about it changes that the system knows, its times, size and place on the disk.
     """
     if path.suffix == ".parquet" and path.is_file():
         return fingerprint_file(path)
@@ -83,9 +84,28 @@ def fingerprint_source(path: Path) -> str:
     root = root.parent if root.name == "annotations" and not path.is_dir() else root
     files = [p for p in sorted(root.rglob("*")) if p.is_file()]
     files += [p for name in WORD_FILES if (p := root.parent / name).is_file()]
-    stats = [(os.path.relpath(p, root), p.stat()) for p in files]
-    listed = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
-    return fingerprint(os.path.relpath(path, root), listed)
+    memo = cache_dir("digests", f"{fingerprint(str(root.resolve()))}.json")
+    known, found = _known_digests(memo), {}
+    for file in files:
+        name, stat = os.path.relpath(file, root), file.stat()
+        state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+        before = known.get(name)
+        if isinstance(before, list) and before[:-1] == state:
+            found[name] = before
+        else:
+            found[name] = [*state, fingerprint_file(file)]
+    if found != known:
+        write_json(memo, *DIGESTS, {"files": found}, sealed=True)
+    return fingerprint(os.path.relpath(path, root), [[n, e[-1]] for n, e in found.items()])
+
+
+def _known_digests(memo: Path) -> dict[str, Any]:
+    """Return what a cache file says of files; nothing where it is not there, or damaged."""
+    try:
+        files = read_json(memo, *DIGESTS)["files"]
+    except (FormatError, KeyError):
+        return {}
+    return files if isinstance(files, dict) else {}
 
 
 def _folder(root: Path) -> Iterator[dict[str, Any]]:

@@ -83,8 +83,9 @@ def load_4bit(
     )
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            str(source), quantization_config=config, device_map={"": device}, dtype=torch.float32
-        )
+            str(source), quantization_config=config, device_map={"": device}, dtype=torch.float32,
+            trust_remote_code=False,
+        )  # fmt: skip
     except (OSError, ValueError) as error:  # no such file or name; a folder of something else
         raise MissingWeights(
             f"no language model {source}",

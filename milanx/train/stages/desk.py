@@ -14,11 +14,11 @@ from accelerate import Accelerator
 from torch import nn
 
 from milanx.features.encoder import Encoder
+from milanx.files.lock import held
 from milanx.progress import Reporter, Stage
 from milanx.train.engine.fit import HeldOut, LossOf, Record, fit_model
 from milanx.train.engine.schedule import FitSettings
 from milanx.train.engine.track import Pace, open_tracker
-from milanx.train.lock import held
 from milanx.train.recipe import Recipe
 from milanx.train.units.corpus import Corpus
 from milanx.train.units.source import UnitSource
@@ -63,7 +63,7 @@ class Course:
     made: dict[str, Made] = field(default_factory=dict)
 
     def alone(self, path: Path, what: str = "") -> AbstractContextManager[None]:
-        """Hold ``path`` against other trainings (`milanx.train.lock.held`), for all processes."""
+        """Hold ``path`` against other trainings (`milanx.files.lock.held`), for all processes."""
         if not self.accelerator.is_main_process:
             return nullcontext()
         return held(path, self.watch.progress.say, what)

@@ -13,9 +13,10 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from milanx.features.smallclip import SmallClipEncoder, SmallClipSpec
-from milanx.files import atomic_path, write_json
+from milanx.files import atomic_path
 from milanx.files.replacing import SIMULATOR, check_place
 from milanx.progress import Silent
+from milanx.scoring.simulator import write_simulator
 from milanx.train.recipe import Recipe
 from milanx.train.stages.begin import begin
 from milanx.train.stages.desk import Desk, Watch
@@ -28,7 +29,6 @@ from milanx.train.stages.projection import (
 )
 from milanx.train.stages.stage import Stage, make_all
 
-FORMAT, VERSION = "milanx simulator", 1
 SHARED = (
     "text tower (all-MiniLM-L6-v2)", "training captions", "family of the image tower (EfficientNet)"
 )  # fmt: skip
@@ -95,5 +95,5 @@ def train_simulator(
         save_file(weights, temporary / WEIGHTS)
         content = {"name": recipe.name, "encoder": asdict(encoder.spec),
                    "shared": list(SHARED), "training": training}  # fmt: skip
-        write_json(temporary / "simulator.json", FORMAT, VERSION, content)
+        write_simulator(temporary, content)
     return out

@@ -230,7 +230,8 @@ class AnnotatedUnits:
     def identity(self) -> object:
         """What stands for the units, their views and their texts."""
         photos = self.units.photo_root
-        return fingerprint_source(self.units.root), str(photos), self.data.split, self.data.checked
+        shown = fingerprint_source(photos) if photos is not None else None
+        return fingerprint_source(self.units.root), shown, self.data.split, self.data.checked
 
     def build_table(
         self, encoder: Encoder, folder: Path, joint: Joint | None, advance: Callable[[int], None]

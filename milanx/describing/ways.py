@@ -1,0 +1,67 @@
+"""How exemplars are put into words: by a describer, or by its encoder over a list of concepts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from milanx.errors import InputError, did_you_mean
+from milanx.files import fingerprint
+from milanx.progress import Reporter
+
+if TYPE_CHECKING:
+    from milanx.describing.candidates import Description
+    from milanx.describing.describer import Describer
+    from milanx.describing.settings import SearchSettings
+    from milanx.exemplars.store import ExemplarStore
+
+CONCEPT_WAYS = {"concepts": "softwpmi", "nearest": "nearest"}
+METHODS = ("describer", *CONCEPT_WAYS)
+
+
+def words_of(method: str, concepts: Path | str | None) -> tuple[str, ...]:
+    """The list that a method chooses from; none for the describer's own.
+
+    Raises:
+        InputError: no such method, or no such list.
+    """
+    from milanx.describing.concepts import load_concepts
+
+    if method not in METHODS:
+        hint = did_you_mean(method, METHODS)
+        raise InputError(f"no method {method!r}", f"there are {', '.join(METHODS)}", hint)
+    return tuple(load_concepts(concepts)) if method in CONCEPT_WAYS else ()
+
+
+@dataclass(frozen=True, eq=False)
+class Way:
+    """How exemplars are put into words."""
+
+    describer: Describer
+    search: SearchSettings
+    method: str
+    words: tuple[str, ...]
+
+    def facts(self) -> dict[str, Any]:
+        """What ``run.json`` says of it; another description is made when anything differs."""
+        made: dict[str, Any] = {"method": self.method}
+        if self.method in CONCEPT_WAYS:
+            made["concepts"] = fingerprint(self.words)
+        return made | {
+            "name": self.describer.name,
+            "fingerprint": self.describer.fingerprint,
+            "search": asdict(self.search),
+            "held_out_wnids": self.describer.training.get("held_out_wnids", []),
+        }
+
+    def describe(self, store: ExemplarStore, progress: Reporter) -> list[Description]:
+        """Describe every unit of a store."""
+        from milanx.describing.concepts import ConceptSettings, describe_concepts
+
+        if self.method not in CONCEPT_WAYS:
+            return self.describer.describe(store, settings=self.search, progress=progress)
+        return describe_concepts(
+            store, self.describer.encoder, self.words,
+            settings=ConceptSettings(CONCEPT_WAYS[self.method]), progress=progress,
+        )  # fmt: skip
