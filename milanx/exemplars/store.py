@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from milanx.files import explained, read_json, write_json, write_table
 from milanx.files.digests import FILES, Listing
 
 WEBP_QUALITY = 95
+VIEWS_AT_ONCE = 64  # that are in memory while they are encoded
 UNITS_AT_ONCE = 8  # units whose masks are in memory at a time
 
 
@@ -326,8 +328,11 @@ def write_views(root: Path, views: Iterable[tuple[int, np.ndarray]]) -> None:
         Image.fromarray(item[1]).save(buffer, "WEBP", quality=WEBP_QUALITY)
         return item[0], buffer.getvalue()
 
+    rows: list[tuple[int, bytes]] = []
+    source = iter(views)
     with ThreadPoolExecutor(4) as pool:
-        rows = list(pool.map(encode, views))
+        while some := list(islice(source, VIEWS_AT_ONCE)):
+            rows += pool.map(encode, some)
     table = pa.table({
         "image": pa.array([i for i, _ in rows], pa.int64()),
         "webp": pa.array([w for _, w in rows], pa.binary()),
