@@ -19,6 +19,33 @@ def main() -> None:
     """Measure speed on this machine."""
 
 
+@app.command("act")
+@c.explained
+def act(
+    model: Annotated[list[str] | None, typer.Argument(help="Targets [resnet18, lite0].")] = None,
+    layer: Annotated[
+        list[str], typer.Option("--layer", "-l", help="Their layers [some late ones].")
+    ] = [],  # noqa: B006 - typer copies it
+    units: Annotated[int, typer.Option(help="Points of the curve.", min=1)] = 100,
+    images: Annotated[int, typer.Option(help="Images of every point.", min=2)] = 128,
+    as_json: c.Json = False,
+    quiet: c.Quiet = False,
+    debug: c.Debug = False,
+) -> None:
+    """A curve of ablations through the tail of a network over running all of it at every point."""
+    c.starting(quiet, as_json, "milanx bench act")
+    from milanx.bench.act import bench_act
+
+    rows = bench_act(model or None, layers=layer, units=units, images=images,
+                     progress=c.reporter(quiet, as_json))  # fmt: skip
+    if as_json:
+        c.print_json(rows)
+        return
+    from milanx.report.terminal import print_bench
+
+    print_bench(rows, "a curve through the tail of a network, over all of it")
+
+
 @app.command("corrupt")
 @c.explained
 def corrupt(
@@ -26,24 +53,29 @@ def corrupt(
         str, typer.Option(help="Folder, .parquet file or builtin:probe.")
     ] = "builtin:probe",
     count: Annotated[int, typer.Option(help="Images.", min=1)] = 16,
-    workers: c.Workers = 2,
+    workers: Annotated[str, typer.Option(help="Numbers of workers.")] = "1,2,4",
     as_json: c.Json = False,
     quiet: c.Quiet = False,
     debug: c.Debug = False,
 ) -> None:
-    """The corruptions of ImageNet-C by type, by one thread and by several."""
+    """The corruptions of ImageNet-C by type, and how much workers help."""
     c.starting(quiet, as_json, f"milanx bench corrupt --images {images}")
     from milanx.bench.corrupt import bench_corrupt
 
     progress = c.reporter(quiet, as_json)
-    found = bench_corrupt(images, count=count, workers=workers, progress=progress)
+    found = bench_corrupt(images, count=count, workers=c.whole_numbers(workers, "--workers"),
+                          progress=progress)  # fmt: skip
     if as_json:
         c.print_json(found)
         return
-    for name, row in found.pop("types").items():
+    typer.echo(f"{found['images']} images, {found['pictures']} pictures of 224 x 224")
+    for name, row in found["types"].items():
         typer.echo(f"{name:18s} {row['seconds']:8.2f} s  {row['share']:6.1%}")
-    for name, value in found.items():
-        typer.echo(f"{name:18s} {value:.4g}" if isinstance(value, float) else f"{name:18s} {value}")
+    for number, row in found["workers"].items():
+        typer.echo(
+            f"{number:>2s} workers {row['seconds']:16.2f} s  "
+            f"{row['pictures_per_s']:6.1f} pictures/s, {row['speedup']:.2f} times the first"
+        )
 
 
 @app.command("describe")
@@ -88,7 +120,7 @@ def extract(
         return
     from milanx.report.terminal import print_bench
 
-    print_bench(rows)
+    print_bench(rows, "extraction over the fastest bare forward pass")
 
 
 @app.command("models")

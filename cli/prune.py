@@ -86,7 +86,7 @@ def prune(
         eval_images=eval_images, classes=classes, limit=limit,
         settings=PruneSettings(
             kind=mode, factor=factor, positions=positions, order=order, draws=draws,
-            batch_size=batch_size or 32, sample=sample, seed=seed,
+            batch_size=batch_size, sample=sample, seed=seed,
             severities=tuple(c.whole_numbers(severities, "--severities")),
         ),
         weights=weights, device=device, out=out, overwrite=overwrite,

@@ -68,7 +68,7 @@ def robustness(
         seed=seed,
         frost=frost,
         classes=classes,
-        batch_size=batch_size or 64,
+        batch_size=batch_size,
         workers=workers,
         progress=c.reporter(quiet, as_json),
     )

@@ -196,3 +196,22 @@ def results_read(
         begin()
         model(inputs)
     return reads.read
+
+
+def cut(
+    model: nn.Module, infos: Sequence[LayerInfo], inputs: torch.Tensor
+) -> tuple[list[Key], set[Key]]:
+    """Cut a model where the first of some layers has its value.
+
+    Args:
+        model: the model.
+        infos: the layers that are edited.
+        inputs: of the two or three forward passes in which its calls are looked at.
+
+    Returns:
+        The calls of the first part, none where the edits are at its start; and those of them, or
+        `INPUT`, whose results the rest reads.
+    """
+    keys = before(record_calls(model, inputs), infos)
+    edited = [info.module for info in infos if not info.input_of]
+    return keys, results_read(model, keys, inputs, edited) if keys else set()

@@ -7,8 +7,8 @@ ones in reversed order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from milanx.act.ablate import Edit, ablate, run_places, stored_means
+from milanx.act.ablate import ablate, run_places, stored_means
 from milanx.act.audit.rules import Rule, pick_rules
 from milanx.act.curve import (
     Bench,
@@ -30,7 +30,7 @@ from milanx.act.curve import (
     right_classes,
     screen,
 )
-from milanx.act.data import EvalSet
+from milanx.act.data import EvalSet, usual_step
 from milanx.act.export import EDIT as EDIT_FILE
 from milanx.act.export import Why, fill_edit
 from milanx.act.figures import Figure, Resampler, Worst, changes, worst_parts
@@ -209,9 +209,9 @@ class _Work:
         notes += [f"{i.name} is inert: nothing of it reaches the output, no edit does anything"
                   for i in self.infos.values() if i.inert]  # fmt: skip
         editor = self._editor()
-        with self._bench(self.sets.validation, editor) as bench:
-            notes += bench.tail.notes
-            curves, order, more = self._curves(bench)
+        with self._tail(self.sets.validation) as tail:
+            notes += tail.notes
+            curves, order, more = self._curves(self._bench(tail, editor))
             count = int(curves["chosen"].values[0].argmax())
         notes += more
         if count == 0:
@@ -235,25 +235,30 @@ class _Work:
             with suppress(InputError, FormatError):
                 means[name] = stored_means(self.run, name, range(info.units))
         return make_editor(self.target, self.infos, self.settings.like, self.sets.validation,
-                           means, self.settings.batch_size)  # fmt: skip
+                           means, self.settings.step)  # fmt: skip
 
-    @contextmanager
-    def _bench(self, images: EvalSet, editor: Editor) -> Iterator[Bench]:
-        tail = Tail(self.target, list(self.infos.values()), images,
-                    batch_size=self.settings.batch_size, progress=self.progress)  # fmt: skip
-        with tail:
-            right = right_classes(images, tail.before, lambda clean: self._logits(clean, []))
-            yield Bench(tail, right, editor, self.progress)
+    def _tail(self, images: EvalSet) -> Tail:
+        return Tail(self.target, list(self.infos.values()), images,
+                    batch_size=self.settings.step, progress=self.progress)  # fmt: skip
+
+    def _bench(self, tail: Tail, editor: Editor, clean: torch.Tensor | None = None) -> Bench:
+        """Return a bench of images that run; ``clean`` are the logits of their clean ones."""
+
+        def unedited(images: EvalSet) -> torch.Tensor:
+            return self._logits(images) if clean is None else clean
+
+        return Bench(tail, right_classes(tail.images, tail.before, unedited), editor, self.progress)
 
     @torch.inference_mode()
-    def _logits(self, images: EvalSet, edits: Sequence[Edit]) -> torch.Tensor:
+    def _logits(self, images: EvalSet) -> torch.Tensor:
         """Return the whole model's logits of some images, float32 [n, classes]."""
         made = []
-        with ablate(self.target, edits, self.infos):
-            for views in images.batches(self.settings.batch_size):
+        with self.progress.stage("clean images", len(images)) as bar:
+            for views in images.batches(self.settings.batch_size or usual_step(self.target)):
                 output = first_tensor(self.target.model(self.target.inputs(views)))
                 assert output is not None
                 made.append(output.float().cpu())
+                bar.advance(len(views))
         return torch.cat(made)
 
     def _curves(self, bench: Bench) -> tuple[dict[str, Curve], list[Unit], list[str]]:
@@ -263,7 +268,7 @@ class _Work:
         most, draws = len(order), self.settings.draws
         candidates = screen(
             self.target, bench.editor, bench.tail.images, bench.right.numpy(),
-            self.settings.batch_size, max(self.settings.screened, most),
+            self.settings.step, max(self.settings.screened, most),
         )  # fmt: skip
         total = sum(i.units for i in self.infos.values())
         if len(candidates) < total:
@@ -310,7 +315,9 @@ class _Work:
             "all_best": curves["all"].order[0][: int(curves["all"].values[0].argmax())],
             "reversed": report.order[::-1][:count],
         }
-        with self._bench(test, editor) as bench:
+        clean = self._clean(report, editor)
+        with self._tail(test) as tail:
+            bench = self._bench(tail, editor, None if clean is None else clean[0])
             before, after = bench.correct([]), bench.correct(report.gone)
             rows = {name: bench.correct(units)[None] for name, units in rivals.items()}
             with self.progress.stage("random, test", len(curves["random"].order)) as bar:
@@ -323,18 +330,29 @@ class _Work:
         figures = changes("target", sampler, before, after)
         figures |= {f"over_{name}": sampler.mean(after.astype(float) - row.astype(float))
                     for name, row in rows.items()}  # fmt: skip
-        figures |= self._clean(report, editor) if self.sets.clean else {
+        figures |= self._clean_figures(*clean) if clean else {
             name.replace("target", "clean"): f for name, f in figures.items() if "target" in name
         }  # fmt: skip
         return figures, worst_parts(test, sampler, before, after)
 
-    def _clean(self, report: PruneReport, editor: Editor) -> dict[str, Figure]:
+    def _clean(
+        self, report: PruneReport, editor: Editor
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return the logits of the clean images before and after; None where there are none."""
+        clean = self.sets.clean
+        if clean is None:
+            return None
+        if not report.gone:
+            base = self._logits(clean)
+            return base, base
+        with self._tail(clean) as tail:
+            return tail.before, tail.logits(editor.edits(report.gone))
+
+    def _clean_figures(self, base: torch.Tensor, edited: torch.Tensor) -> dict[str, Figure]:
         """Report what the number does to clean images."""
         clean = self.sets.clean
         assert clean is not None
-        base = self._logits(clean, [])
         right = right_classes(replace(clean, clean=None), base, lambda _: base)
-        edited = self._logits(clean, editor.edits(report.gone)) if report.gone else base
         sampler = Resampler(clean.groups, self.settings.seed)
         before, after = base.argmax(1).numpy() == right, edited.argmax(1).numpy() == right
         return changes("clean", sampler, before, after)
@@ -346,8 +364,9 @@ class _Work:
             edits = self._editor().edits(report.gone)
             known = fingerprint(repr(report.gone), asdict(self.settings), self.target.fingerprint)
             models["edited"] = Subject(
-                self.target, lambda: ablate(self.target, edits, self.infos), known
-            )
+                self.target, lambda: ablate(self.target, edits, self.infos), known,
+                tuple(self.infos[e.layer] for e in edits),
+            )  # fmt: skip
         photos = self.sets.test.clean or self.sets.test
         return table.measure(models, photos, self.settings, self.progress)
 

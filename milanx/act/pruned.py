@@ -18,6 +18,7 @@ from milanx.act.select import Choice
 from milanx.errors import InputError
 
 FORMAT, VERSION = "milanx-prune", 1
+TAIL_STEP = 32  # images of a step through a tail, whose maps are small
 CONTROLS = {
     "all": "all units of the layers, sorted the same way",
     "all_best": "all units sorted the same way, as many as helped most",
@@ -37,7 +38,8 @@ class PruneSettings:
         order: in which units go: by ``effect`` on validation data, ``score`` or ``match``.
         draws: random sets.
         screened: units of the layers that are ablated one by one for the control.
-        batch_size: images a step.
+        batch_size: images a step; when None, 32 for the tails of networks, and for whole networks
+            what `usual_step` says.
         sample: photos of the table of corruptions, at most; 75 pictures are made of each.
         severities: of that table.
         seed: of the split, the random sets, resampling and the intervals.
@@ -49,7 +51,7 @@ class PruneSettings:
     order: str = "effect"
     draws: int = 20
     screened: int = SCREENED
-    batch_size: int = 32
+    batch_size: int | None = None
     sample: int = 40
     severities: tuple[int, ...] = (1, 2, 3, 4, 5)
     seed: int = 0
@@ -63,11 +65,16 @@ class PruneSettings:
             raise InputError("scaling by 1 changes nothing", "--factor is 1", "--factor 0.5")
         for what, value in (("draws", self.draws), ("batch_size", self.batch_size),
                             ("screened", self.screened), ("sample", self.sample)):  # fmt: skip
-            if value < 1:
+            if value is not None and value < 1:
                 raise InputError(f"{what} cannot be {value}", "it is 1 or more")
         check_severities(self.severities)
         Edit("", (0,), "zero" if self.kind in ("mean", "resample") else self.kind, self.positions,
              factor=self.factor)  # fmt: skip
+
+    @property
+    def step(self) -> int:
+        """Return how many images a step through a tail has."""
+        return self.batch_size or TAIL_STEP
 
     @property
     def like(self) -> Edit:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from milanx.act.ablate import Edit, ablate
-from milanx.act.calls import INPUT, Key, before, record_calls, replaced, results_read
+from milanx.act.calls import INPUT, Key, cut, replaced
 from milanx.act.data import EvalSet
 from milanx.files import cache_dir, explained
 from milanx.progress import Reporter, Silent
@@ -197,14 +197,9 @@ class Tail:
 
     def _record(self) -> None:
         """Run the whole model once over the images; keep what the tail needs."""
-        model = self.target.model
         few = range(min(TRIAL, len(self.images)))
         trial = self.target.inputs(next(self.images.subset(few).batches(TRIAL)))
-        root = record_calls(model, trial)
-        infos = list(self.infos.values())
-        self._keys = before(root, infos)
-        edited = [info.module for info in infos if not info.input_of]
-        needed = results_read(model, self._keys, trial, edited) if self._keys else set()
+        self._keys, needed = cut(self.target.model, list(self.infos.values()), trial)
         if not self._keys:
             self.whole = True
             self.notes.append("the whole model runs for every point: the edits are at its start")

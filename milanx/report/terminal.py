@@ -238,9 +238,9 @@ def print_report(report: dict[str, Any]) -> None:
         console.print(line, highlight=False)
 
 
-def print_bench(rows: Sequence[dict[str, Any]]) -> None:
-    """Print what `milanx.bench.extract` measured."""
-    table = Table(title="extraction over the fastest bare forward pass", title_justify="left")
+def print_bench(rows: Sequence[dict[str, Any]], title: str) -> None:
+    """Print the rows of a measurement of `milanx.bench`."""
+    table = Table(title=title, title_justify="left")
     columns = list(rows[0]) if rows else []
     for column in columns:
         table.add_column(column, justify="right")

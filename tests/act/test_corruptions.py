@@ -14,7 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scipy import ndimage
 from skimage import data
+from skimage.color import hsv2rgb, rgb2hsv
 
 from milanx.act.corruptions import (
     CORRUPTIONS,
@@ -26,7 +28,8 @@ from milanx.act.corruptions import (
     read_frost,
 )
 from milanx.act.corruptions.blur import GLASS, MOTION, glass_sources
-from milanx.act.corruptions.shared import Pixels, motion, plasma
+from milanx.act.corruptions.digital import BRIGHTNESS, smooth
+from milanx.act.corruptions.shared import Pixels, enlarged, motion, plasma
 from milanx.errors import InputError
 from tests.act.draws import legacy
 
@@ -196,6 +199,43 @@ def test_motion_equals_imagemagick(severity: int, tmp_path: Path) -> None:
         )  # fmt: skip
         with Image.open(tmp_path / "moved.png") as file:
             assert np.array_equal(motion(PHOTOS[2], radius, sigma, angle), np.array(file))
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.floats(1, 5), st.sampled_from(["f4", "f8"]),
+       st.integers(0, 2**32 - 1))  # fmt: skip
+@settings(max_examples=150, deadline=None)
+def test_enlarging_is_scipys_bit_by_bit(
+    rows: int, columns: int, factor: float, kind: str, seed: int
+) -> None:
+    layer = np.random.default_rng(seed).random((rows, columns, 2)).astype(kind)
+    expected = [ndimage.zoom(layer[..., i], factor, order=1) for i in range(2)]
+    assert np.array_equal(enlarged(layer, factor), np.stack(expected, -1))
+    assert np.array_equal(enlarged(layer[..., 0], factor), expected[0])
+
+
+def test_where_rounding_puts_the_last_place_outside_enlarging_is_scipys_too() -> None:
+    layer = np.ones((30, 31))
+    expected = ndimage.zoom(layer, 1.19, order=1)
+    assert (expected[-1] == 0).all()  # what SciPy makes of it
+    assert np.array_equal(enlarged(layer, 1.19), expected)
+
+
+@pytest.mark.parametrize("severity", SEVERITIES)
+def test_brightness_is_scikit_images_for_colours_of_all_kinds(severity: int) -> None:
+    few = np.r_[0:256:15, 1, 2, 127, 128, 254]
+    colours = np.stack(np.meshgrid(few, few, few), -1).reshape(len(few), -1, 3).astype(np.uint8)
+    hsv = rgb2hsv(colours / 255.0)
+    hsv[..., 2] = np.clip(hsv[..., 2] + BRIGHTNESS[severity - 1], 0, 1)
+    expected = (np.clip(hsv2rgb(hsv), 0, 1) * 255).astype(np.uint8)
+    assert np.array_equal(made(colours, "brightness", severity), expected)
+
+
+@pytest.mark.parametrize("sigma", [2.44, 12.0, 19.52, 170.8])
+@pytest.mark.parametrize("shape", [(224, 224), (9, 40)])
+def test_cosines_smooth_as_the_sum_does(sigma: float, shape: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).uniform(-1, 1, shape)
+    expected = ndimage.gaussian_filter(noise, sigma, mode="reflect", truncate=3)
+    assert np.abs(smooth(noise, sigma) - expected).max() < 1e-15
 
 
 @pytest.mark.parametrize("side", [2, 8, 64])

@@ -24,9 +24,16 @@ from typer.testing import CliRunner
 
 import milanx
 from milanx import InputError
-from milanx.act.ablate import Edit, read_places
+from milanx.act.ablate import Edit, ablate, read_places
 from milanx.act.alexnet import ALEXNET_CLEAN, ALEXNET_ERRORS
-from milanx.act.corruptions import CORRUPTIONS, SEVERITIES, as_released, corrupt, generator_for
+from milanx.act.corruptions import (
+    CORRUPTIONS,
+    SEVERITIES,
+    as_released,
+    corrupt,
+    generator_for,
+    makers,
+)
 from milanx.act.data import EvalSet
 from milanx.act.export import write_edit
 from milanx.act.robustness import made
@@ -36,11 +43,14 @@ from milanx.act.robustness.measure import FORMAT, VERSION, Options, Piece, by_la
 from milanx.act.robustness.resampling import draw_means
 from milanx.act.robustness.results import read_robustness
 from milanx.act.robustness.subjects import as_subjects
+from milanx.act.robustness.together import Together
 from milanx.files import write_table
 from milanx.images.preprocess import Preprocess
 from milanx.progress import Silent
 from milanx.targets.zoo import load_target
 from tests.act.levels import CENTRES, NAMES, SIDE, Levels, pictures, without_noon, write_folder
+from tests.act.models import Plain
+from tests.act.test_tail import Shared
 from tests.helpers import png
 
 SOME = ("gaussian_noise", "fog", "brightness", "contrast")
@@ -124,7 +134,7 @@ def test_every_picture_is_made_once_for_all_models(
         count += 1
         return corrupt(*args)
 
-    monkeypatch.setattr(made, "corrupt", counted)
+    monkeypatch.setattr(makers, "corrupt", counted)
     asked: Any = dict(corruptions=("contrast",), severities=(1, 2), keep=tmp_path)
     whole = Levels()
     models = {"whole": whole, "pruned": without_noon(whole)}
@@ -157,6 +167,99 @@ def test_workers_change_no_byte(tmp_path: Path) -> None:
         many = torch.cat(list(other.batches(6, workers=4)))
         assert torch.equal(alone, many.flip(0)), name
         assert not torch.equal(alone, torch.cat(list(images.batches(6)))), name
+
+
+def test_processes_change_no_byte_and_may_end(tmp_path: Path) -> None:
+    """Four processes, one of which is killed in the middle, make what this one makes."""
+    Image.new("RGB", (40, 50), (90, 160, 220)).save(tmp_path / "ice.png")
+    images = clean_set(6)
+    keys = made.view_keys(images, 1)
+    for frost in (None, tmp_path):
+        with makers.Makers(1, frost) as here, makers.Makers(4, frost) as there:
+            for number, name in enumerate(CORRUPTIONS):
+                one, other = (torch.cat(list(
+                    made.corrupted(images, name, 2, keys, 5, m).batches(4, workers=4)
+                )) for m in (here, there))  # fmt: skip
+                assert torch.equal(one, other), name
+                processes = [w._process for w in there._workers if w._process]
+                assert len(processes) == 4 and not here._workers
+                if number == 1:
+                    processes[0].kill()
+        assert all(p.poll() is not None for p in processes)  # none is left behind
+
+
+def test_processes_begin_where_nothing_of_the_caller_is_imported(tmp_path: Path) -> None:
+    """A script without a guard that lies beside a file named as a library's."""
+    (tmp_path / "numpy.py").write_text("raise SystemExit('the wrong numpy')")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys; sys.path.pop(0)\n"
+        "import numpy as np\n"
+        "from milanx.act.corruptions.makers import Makers\n"
+        "print('once')\n"
+        "with Makers(2) as m:\n"
+        "    m.make(np.zeros((8, 8, 3), np.uint8), 'fog', 1, 0, 'a')\n"
+        "    print(m._workers[0]._process.poll(), m._workers[0]._ended)\n"
+    )
+    ran = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.stdout.split("\n") == ["once", "None False", ""], ran.stderr
+
+
+def test_a_picture_that_cannot_be_corrupted_is_said_by_processes_too() -> None:
+    small = np.zeros((7, 9, 3), np.uint8)
+    with makers.Makers(2) as some, pytest.raises(InputError, match="7 x 9"):
+        some.make(small, "fog", 1, 0, "a")
+
+
+class Counted(nn.Module):
+    """Counts its runs."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.runs = inner, 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.runs += 1
+        return self.inner(x)
+
+
+@pytest.mark.parametrize("layers", [["conv2"], ["fc1"], ["conv3", "head"]])
+def test_an_edit_shares_the_first_part_of_its_model(layers: list[str]) -> None:
+    model = Plain()
+    model.conv1 = Counted(model.conv1)  # type: ignore[assignment]
+    target = load_target(model)
+    infos = read_places(target, layers)
+    edits = [Edit(name, (0, 2)) for name in layers]
+    edited = milanx.Subject(target, lambda: ablate(target, edits, infos), "e", (*infos.values(),))
+    subjects = as_subjects({"whole": target, "edited": edited})
+    together = Together(subjects)
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        views = torch.from_numpy(rng.integers(0, 256, (5, 3, 16, 16), np.uint8))
+        expected = {name: subject.logits(views) for name, subject in subjects.items()}
+        model.conv1.runs = 0
+        found = together.logits(views, {"whole", "edited"})
+        assert list(found) == ["whole", "edited"]
+        assert all(torch.equal(found[name], expected[name]) for name in subjects)
+        assert not torch.equal(found["whole"], found["edited"])
+        assert number == 0 or model.conv1.runs == 1
+    assert together.logits(views, {"edited"}).keys() == {"edited"}
+    assert not any("forward" in m.__dict__ for m in model.modules())
+
+
+def test_where_the_first_part_cannot_be_shared_the_whole_model_runs() -> None:
+    target = load_target(Shared(True))
+    infos = read_places(target, ["conv2"])
+    edited = milanx.Subject(
+        target, lambda: ablate(target, [Edit("conv2", (0,))], infos), "e", (*infos.values(),)
+    )
+    subjects = as_subjects({"whole": target, "edited": edited})
+    together = Together(subjects)
+    for seed in range(2):
+        draws = np.random.default_rng(seed).integers(0, 256, (4, 3, 16, 16), np.uint8)
+        found = together.logits(torch.from_numpy(draws), {"whole", "edited"})
+        for name, subject in subjects.items():
+            assert torch.equal(found[name], subject.logits(torch.from_numpy(draws)))
 
 
 def test_a_killed_evaluation_goes_on(tmp_path: Path) -> None:
@@ -582,8 +685,29 @@ def test_the_command(tmp_path: Path) -> None:
 def test_the_bench_of_corruptions() -> None:
     from milanx.cli import app
 
-    shown = CliRunner().invoke(app, ["bench", "corrupt", "--count", "1", "--json"])
-    found = json.loads(shown.stdout)
+    command = ["bench", "corrupt", "--count", "1", "--workers", "1,2", "--json"]
+    found = json.loads(CliRunner().invoke(app, command).stdout)
     assert found["pictures"] == 75 and set(found["types"]) == set(CORRUPTIONS)
     assert sum(row["share"] for row in found["types"].values()) == pytest.approx(1)
-    assert sum(row["seconds"] for row in found["types"].values()) == pytest.approx(found["seconds"])
+    total = sum(row["seconds"] for row in found["types"].values())
+    assert total == pytest.approx(found["workers"]["1"]["seconds"])
+    two = found["workers"]["2"]
+    assert two["speedup"] == pytest.approx(total / two["seconds"])
+    assert two["pictures_per_s"] == pytest.approx(75 / two["seconds"])
+    wrong = CliRunner().invoke(app, ["bench", "corrupt", "--workers", "0"])
+    assert wrong.exit_code == 2
+
+
+def test_the_bench_of_a_curve() -> None:
+    from milanx.cli import app
+
+    command = ["bench", "act", "test_resnet", "-l", "layer4", "--units", "10", "--images", "8"]
+    (row,) = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
+    assert (row["layer"], row["points"], row["images"]) == ("layer4", 10, 8)
+    through = row["first pass s"] + 10 * row["tail s"]
+    assert row["ratio"] == pytest.approx(10 * row["whole s"] / through)
+    assert row["MiB"] > 0 and row["note"] == ""
+    shown = CliRunner().invoke(app, command)
+    assert "layer4" in shown.output and "ratio" in shown.output
+    unnamed = CliRunner().invoke(app, ["bench", "act", "test_resnet"])
+    assert unnamed.exit_code == 2 and "no layer" in unnamed.output

@@ -1,8 +1,9 @@
 """The fifteen corruptions of ImageNet-C, made on the fly: pictures in, corrupted pictures out.
 
 Hendrycks and Dietterich 2019 (1903.12261), by the definitions and numbers of the authors'
-``make_imagenet_c.py``, on NumPy, SciPy, scikit-image and Pillow alone. With the same random draws
-at 224 x 224 the pictures equal those of the authors' code byte for byte, but for:
+``make_imagenet_c.py``, on NumPy, SciPy, scikit-image and Pillow alone; ``makers`` lets processes
+make many. With the same random draws at 224 x 224 the pictures equal those of the authors' code
+byte for byte, but for:
 
 - defocus_blur, elastic_transform: OpenCV's float32 arithmetic; one grey level, in less than one
   value of a thousand.

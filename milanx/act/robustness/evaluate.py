@@ -14,14 +14,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from milanx.act.corruptions import (
-    CORRUPTIONS,
-    SEVERITIES,
-    Pixels,
-    check_severities,
-    read_frost,
-)
-from milanx.act.data import Classes, EvalSet, image_set, model_classes
+from milanx.act.corruptions import CORRUPTIONS, SEVERITIES, check_severities, read_frost
+from milanx.act.corruptions.makers import WORTH, Makers
+from milanx.act.data import Classes, EvalSet, image_set, model_classes, usual_step
 from milanx.act.robustness import cues as cue_conflict
 from milanx.act.robustness.figures import CLEAN, corruption_figures
 from milanx.act.robustness.labelled import labelled_figures, relabelled
@@ -61,7 +56,7 @@ def evaluate_robustness(
     seed: int = 0,
     frost: str | Path | None = None,
     classes: Sequence[str] | Path | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     workers: int = 2,
     keep: str | Path | None = None,
     progress: Reporter | None = None,
@@ -81,8 +76,8 @@ def evaluate_robustness(
         seed: of the sample, the corruptions and the intervals.
         frost: folder of pictures of ice; milanx's own when None.
         classes: of the models, in the order of their logits: names or WordNet ids, or a file.
-        batch_size: images a step.
-        workers: threads that make pictures; they change no byte.
+        batch_size: images a step; when None, what `usual_step` says.
+        workers: processes that make pictures, where they are many; they change no byte.
         keep: folder of finished pieces, from which a stopped evaluation goes on; in the cache when
             None.
         progress: told about pieces, the rate and the time that is left.
@@ -94,10 +89,12 @@ def evaluate_robustness(
         models = {models if isinstance(models, str) else "model": models}
     asked = _Asked(kind, tuple(corruptions or CORRUPTIONS), tuple(severities), sample, seed,
                    None if frost is None else Path(frost), classes)  # fmt: skip
+    subjects = as_subjects(models)
+    step = batch_size or usual_step(next(iter(subjects.values())).target)
     work = _Work(
         asked,
-        as_subjects(models),
-        Options(progress or Silent(), batch_size, workers),
+        subjects,
+        Options(progress or Silent(), step, workers),
         cache_dir("robustness") if keep is None else Path(keep),
     )
     if released is not None and kind == "imagenet-c":
@@ -247,16 +244,18 @@ def _made(work: _Work, images: EvalSet) -> Robustness:
         notes.append(AGREEMENT.format(reference=work.reference))
     assert images.labels is not None
     of = [keys, images.labels.tolist()]
-    frost = None if asked.frost is None else read_frost(asked.frost)
-    if "frost" in asked.corruptions and frost is None:
+    if "frost" in asked.corruptions and asked.frost is None:
         notes.append(OWN_FROST)
-    pieces = [Piece(*CLEAN, images, work.key("clean", of))]
-    for name, severity in asked.cells():
-        ice = _frost_key(frost) if name == "frost" else ""
-        made = corrupted(images, name, severity, keys, asked.seed, frost)
-        key = work.key("made", of, asked.seed, name, severity, ice)
-        pieces.append(Piece(name, severity, made, key))
-    answers = measure(work.subjects, pieces, by_label(images.labels), work.keep, work.options)
+    ice = _frost_key(asked.frost) if "frost" in asked.corruptions else ""
+    cells = asked.cells()
+    processes = work.options.workers if len(images) * len(cells) >= WORTH else 1
+    with Makers(processes, asked.frost) as makers:
+        pieces = [Piece(*CLEAN, images, work.key("clean", of))]
+        for name, severity in cells:
+            made = corrupted(images, name, severity, keys, asked.seed, makers)
+            key = work.key("made", of, asked.seed, name, severity, ice if name == "frost" else "")
+            pieces.append(Piece(name, severity, made, key))
+        answers = measure(work.subjects, pieces, by_label(images.labels), work.keep, work.options)
     figures = corruption_figures(answers, images.groups, seed=asked.seed)
     return work.result(measured, images, figures, notes)
 
@@ -270,12 +269,12 @@ def _agreeing(work: _Work, images: EvalSet, keys: Sequence[str]) -> EvalSet:
     return relabelled(images, answers[work.reference][CLEAN]["predicted"])
 
 
-def _frost_key(frost: Sequence[Pixels] | None) -> str:
-    return (
-        "own"
-        if frost is None
-        else fingerprint([(p.shape, hashlib.sha256(p.tobytes()).hexdigest()) for p in frost])
-    )
+def _frost_key(folder: Path | None) -> str:
+    """Stand for the pictures of ice."""
+    if folder is None:
+        return "own"
+    ice = read_frost(folder)
+    return fingerprint([(p.shape, hashlib.sha256(p.tobytes()).hexdigest()) for p in ice])
 
 
 def _published(work: _Work, root: Path, clean: Images | None) -> Robustness:

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from milanx.act.corruptions import CORRUPTIONS, SEVERITIES, Pixels, corrupt, generator_for
+from milanx.act.corruptions import CORRUPTIONS, SEVERITIES
+from milanx.act.corruptions.makers import Makers
 from milanx.act.data import EvalSet
 from milanx.errors import InputError
 
@@ -70,7 +71,7 @@ def corrupted(
     severity: int,
     keys: Sequence[str],
     seed: int = 0,
-    frost: Sequence[Pixels] | None = None,
+    makers: Makers | None = None,
 ) -> EvalSet:
     """Return images with one corruption, each made when its view is read.
 
@@ -81,12 +82,12 @@ def corrupted(
         keys: of `view_keys`: with the seed, name and severity they decide every random draw, so
             neither order nor workers change a byte.
         seed: of the whole study.
-        frost: pictures of ice; milanx's own when None.
+        makers: that make them; here and with milanx's own ice when None.
     """
+    makers = makers or Makers()
 
     def read(i: int) -> np.ndarray:
-        draws = generator_for(seed, keys[i], name, severity)
-        return corrupt(images.read(i), name, severity, draws, frost)
+        return makers.make(images.read(i), name, severity, seed, keys[i])
 
     tags = (f"{name} {severity}",) * len(images)
     return dataclasses.replace(
@@ -105,16 +106,14 @@ def mixed(images: EvalSet, seed: int = 0, workers: int = 2) -> EvalSet:
         seed: of the draw and of the corruptions.
         workers: threads that look at the views.
     """
-    views = held(images)
+    views, makers = held(images), Makers()
     kinds = [(name, severity) for name in CORRUPTIONS for severity in SEVERITIES]
     order = np.random.default_rng(seed).permutation(len(views))
     chosen = [kinds[int(place) % len(kinds)] for place in order]
     keys = view_keys(views, workers)
 
     def read(i: int) -> np.ndarray:
-        name, severity = chosen[i]
-        draws = generator_for(seed, keys[i], name, severity)
-        return corrupt(views.read(i), name, severity, draws)
+        return makers.make(views.read(i), *chosen[i], seed, keys[i])
 
     return dataclasses.replace(
         images,

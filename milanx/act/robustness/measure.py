@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as Names
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import torch
 
 from milanx.act.data import EvalSet
 from milanx.act.robustness.subjects import Subject, evaluating
+from milanx.act.robustness.together import Together
 from milanx.errors import FormatError
 from milanx.files import fingerprint, read_table, write_table
 from milanx.progress import Reporter
@@ -98,6 +100,7 @@ def measure(
         options: batch size, workers, who is told.
     """
     found: dict[str, dict[tuple[str, int], Answers]] = {name: {} for name in subjects}
+    together = Together(subjects)
     clock = _Clock(sum(len(p.images) for p in pieces), options.progress)
     with (
         evaluating(subjects),
@@ -106,9 +109,11 @@ def measure(
         for piece in pieces:
             paths = {n: keep / piece.key / f"{s.key}.parquet" for n, s in subjects.items()}
             answers = {name: _kept(path, len(piece.images)) for name, path in paths.items()}
-            lacking = {n: subjects[n] for n, a in answers.items() if a is None}
+            lacking = {name for name, a in answers.items() if a is None}
             clock.begin()
-            made = _answers(lacking, piece, reading, options, bar.advance) if lacking else {}
+            made = {}
+            if lacking:
+                made = _answers(together, lacking, piece, reading, options, bar.advance)
             if not lacking:
                 bar.advance(len(piece.images))
             for name, columns in made.items():
@@ -120,18 +125,19 @@ def measure(
 
 
 def _answers(
-    subjects: Mapping[str, Subject],
+    together: Together,
+    names: Names[str],
     piece: Piece,
     reading: Reading,
     options: Options,
     advance: Callable[[int], None],
 ) -> dict[str, Answers]:
-    parts: dict[str, list[Answers]] = {name: [] for name in subjects}
+    parts: dict[str, list[Answers]] = {name: [] for name in names}
     first = 0
     for views in piece.images.batches(options.batch_size, options.workers):
         numbers = range(first, first + len(views))
-        for name, subject in subjects.items():
-            parts[name].append(reading(subject.logits(views), numbers))
+        for name, logits in together.logits(views, names).items():
+            parts[name].append(reading(logits, numbers))
         first += len(views)
         advance(len(views))
     return {

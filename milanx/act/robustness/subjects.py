@@ -15,6 +15,7 @@ from milanx.act.export import read_edit
 from milanx.act.reopen import find_target
 from milanx.errors import InputError
 from milanx.files import fingerprint
+from milanx.targets.units import LayerInfo
 from milanx.targets.zoo import Target, load_target
 
 
@@ -27,11 +28,14 @@ class Subject:
         edited: makes a context in which the target is edited, such as ``lambda: ablate(...)``; it
             is entered anew for every batch, and the model is the caller's outside of it.
         edit: stands for the edit in the key under which results are kept; "" for none.
+        layers: that the edit changes, and no others; what comes before them is run once for all
+            subjects of the target. Empty: not known.
     """
 
     target: Target
     edited: Callable[[], AbstractContextManager[None]] = nullcontext
     edit: str = ""
+    layers: tuple[LayerInfo, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.edited is not nullcontext) != bool(self.edit):
@@ -47,14 +51,22 @@ class Subject:
     def logits(self, views: torch.Tensor) -> torch.Tensor:
         """Return float32 [b, classes] of ``views`` uint8 [b, 3, H, W], on the CPU."""
         with self.edited():
-            out = self.target.model(self.target.inputs(views))
-        if not isinstance(out, torch.Tensor) or out.ndim != 2:
-            raise InputError(
-                f"{self.target.name} is no classifier",
-                "its output is not one row of logits an image",
-                "give a model with a classification head",
-            )
-        return out.float().cpu()
+            return row_of_logits(self.target, self.target.model(self.target.inputs(views)))
+
+
+def row_of_logits(target: Target, out: object) -> torch.Tensor:
+    """Return a target's output as float32 [b, classes], on the CPU.
+
+    Raises:
+        InputError: it is no row of logits an image.
+    """
+    if not isinstance(out, torch.Tensor) or out.ndim != 2:
+        raise InputError(
+            f"{target.name} is no classifier",
+            "its output is not one row of logits an image",
+            "give a model with a classification head",
+        )
+    return out.float().cpu()
 
 
 Model = str | nn.Module | Target | Subject
@@ -70,7 +82,8 @@ def stored_subjects(path: str | Path, device: str = "cpu") -> dict[str, Subject]
     known = stored.content["target"]
     target = find_target(known, device=device, what=str(stored.path))
     edit = fingerprint(stored.content["edits"])
-    edited = Subject(target, lambda: ablate(target, stored.edits, stored.infos), edit)
+    layers = tuple(stored.infos.values())
+    edited = Subject(target, lambda: ablate(target, stored.edits, stored.infos), edit, layers)
     return {known["name"]: Subject(target), str(path): edited}
 
 
