@@ -76,10 +76,12 @@ def prune(
     c.starting(quiet, as_json, "milanx prune")
     from milanx.act.prune import PruneSettings
     from milanx.act.prune import prune as run_prune
-    from milanx.runs import newest_run
+    from milanx.runs import newest_run, open_run
 
+    opened = newest_run() if run is None else open_run(run)
+    command = shlex.join(["milanx", *sys.argv[1:]])
     report = run_prune(
-        run if run is not None else newest_run(),
+        opened,
         match=match, like=like, units=unit, rule=rule, rules=rules, exclude=exclude,
         regex=regex, within=within, threshold=threshold, min_score=min_score, max_units=max_units,
         images=images, adversarial=adversarial, evaluate=evaluate,
@@ -90,7 +92,7 @@ def prune(
             severities=tuple(c.whole_numbers(severities, "--severities")),
         ),
         weights=weights, device=device, out=out, overwrite=overwrite,
-        command=shlex.join(["milanx", *sys.argv[1:]]), dry_run=dry_run,
+        command=command, dry_run=dry_run,
         progress=c.reporter(quiet, as_json),
     )  # fmt: skip
     if as_json:
@@ -98,11 +100,11 @@ def prune(
     else:
         _print(report)
     if out is not None and report.count is not None:  # last: what was measured is told by now
-        from milanx.report.plots import draw_curves
+        from milanx.report.edit_page import write_edit_page
 
-        curve = draw_curves(report, out / "curve.png")
+        page = write_edit_page(report, opened, out, command)
         if not as_json:
-            c.say(f"curve {curve}")
+            c.say(f"page  {page}")
 
 
 def _print(report: PruneReport) -> None:

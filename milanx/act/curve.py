@@ -17,17 +17,15 @@ from milanx.act.places import Place, Where, check_units
 from milanx.act.tail import Tail
 from milanx.errors import InputError
 from milanx.progress import Reporter, Silent
-from milanx.targets.units import LayerInfo, first_tensor
+from milanx.targets.units import LayerInfo
 from milanx.targets.zoo import Target
 
 ORDERS = ("effect", "score", "match")
-# Units of the layers that are ablated one by one for the control; of larger layers those that a
-# gradient expects to help the most.
-SCREENED = 256
-SCREEN_IMAGES = 128  # on which the gradient is taken
+# Units that are ablated one by one for the control of all units, at least, where layers hold more,
+# and for each chosen unit: those that a gradient expects to help most.
+SCREENED, FOR_EACH = 64, 2
 BANK_IMAGES = 64  # whose values are taken in resampling
-# Sizes at which random sets are measured, and the largest; a curve of means needs no more.
-SIZES = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377)
+POINTS = 5  # at which many draws are measured, besides 0 units; a mean and its band need no more
 
 Unit = tuple[str, int]  # layer, number
 
@@ -178,8 +176,9 @@ class Bench:
 
 
 def grid(most: int) -> list[int]:
-    """Return the sizes at which many draws are measured: 0, a few, and ``most``."""
-    return sorted({0, *(s for s in SIZES if s < most), most})
+    """Return the sizes at which many draws are measured: 0 to ``most``, two or more apart."""
+    steps = max(1, min(POINTS, most // 2))
+    return [round(most * step / steps) for step in range(steps + 1)]
 
 
 def random_orders(
@@ -209,32 +208,34 @@ def random_orders(
     return made, note
 
 
-def screen(
-    target: Target, editor: Editor, images: EvalSet, right: np.ndarray, batch_size: int, keep: int
-) -> list[Unit]:
-    """Return the units of the editor's layers whose removal a gradient expects to help the most.
+def screen(bench: Bench, keep: int) -> list[Unit]:
+    """Return the units of the layers that a gradient expects to help most when they alone go.
 
-    The first-order change of the log-probability of what is right, as the value of one unit moves
-    to its edited value at all positions; where the layers hold no more than ``keep``, all units.
+    To first order, each image's margin of what is right over the best other class changes by its
+    slope times the change of the unit's value, at all positions. Units go by how many images would
+    have a margin above 0, then by the log-probability of what is right, to first order likewise:
+    the order of `Bench.by_effect`, expected and not measured. Of the 1,152 units of a layer of
+    lite0, the 64 so found held better ones than the 256 of a gradient of log p alone.
+
+    Returns:
+        ``keep`` units, the best first; all units where the layers hold no more.
     """
-    every = [(name, u) for name, info in editor.infos.items() for u in range(info.units)]
+    every = [(name, u) for name, info in bench.editor.infos.items() for u in range(info.units)]
     if len(every) <= keep:
         return every
-    few = images.subset(range(min(SCREEN_IMAGES, len(images))))
-    gains: dict[Unit, float] = {}
-    for name, info in editor.infos.items():
-        edit = editor.edits([(name, u) for u in range(info.units)])[0]
-        expected = _expected(target, info, edit, few, right, batch_size)
-        gains |= {(name, u): float(g) for u, g in enumerate(expected)}
-    return sorted(every, key=lambda u: (-gains[u], u))[:keep]
+    found: dict[Unit, tuple[int, float]] = {}
+    for name, info in bench.editor.infos.items():
+        right, gain = _expected(bench, info)
+        rows = zip(right.tolist(), gain.tolist(), strict=True)
+        found |= {(name, u): row for u, row in enumerate(rows)}
+    return sorted(found, key=lambda u: (-found[u][0], -found[u][1], u))[:keep]
 
 
-def _expected(
-    target: Target, info: LayerInfo, edit: Edit, images: EvalSet, right: np.ndarray, size: int
-) -> torch.Tensor:
-    """Sum over images the first-order change of log p, one a unit."""
+def _expected(bench: Bench, info: LayerInfo) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return, for each unit alone, how many images are right, and the change of their log p."""
+    edit = bench.editor.edits([(info.name, u) for u in range(info.units)])[0]
     where: Where = check_units(info, edit.units, edit.positions)
-    change = replacement(edit, where)
+    change, tail = replacement(edit, where), bench.tail
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def watch(old: torch.Tensor, first: int) -> torch.Tensor:
@@ -242,23 +243,26 @@ def _expected(
         seen.append((value, change(value.detach(), first) - value.detach()))
         return value
 
-    total, place, done = torch.zeros(info.units), Place(target.model, info, watch), 0
+    def changes(of: torch.Tensor) -> torch.Tensor:
+        """First-order changes of a sum over images, [b, u]."""
+        value, moved = seen[-1]
+        (slope,) = torch.autograd.grad(of.sum(), value, retain_graph=True)
+        return (slope * moved).movedim(where.axis(value.ndim), 1).flatten(2).sum(2).cpu()
+
+    right, gain = torch.zeros(info.units), torch.zeros(info.units)
+    place = Place(tail.target.model, info, watch)
     try:
-        with torch.enable_grad():
-            for views in images.batches(size):
+        with torch.enable_grad(), tail.run() as run:
+            for number, label in enumerate(bench.right[:, None].split(tail.batch_size)):
                 seen.clear()
-                output = first_tensor(target.model(target.inputs(views)))
-                assert output is not None
-                labels = torch.from_numpy(right[done : done + len(views)])
-                done += len(views)
-                log_p = output.float().cpu().log_softmax(1).gather(1, labels[:, None]).sum()
-                value, moved = seen[-1]
-                (slope,) = torch.autograd.grad(log_p, value)
-                per_unit = (slope * moved).movedim(where.axis(value.ndim), 0).flatten(1).sum(1)
-                total += per_unit.cpu()
+                logits = run(number)
+                others = logits.scatter(1, label, -torch.inf).amax(1)
+                margin = logits.gather(1, label)[:, 0] - others
+                right += (margin.detach()[:, None] + changes(margin) > 0).sum(0)
+                gain += changes(logits.log_softmax(1).gather(1, label)).sum(0)
     finally:
         place.remove()
-    return total
+    return right, gain
 
 
 def refuse_whole_layers(units: Sequence[Unit], infos: Mapping[str, LayerInfo], edit: Edit) -> None:

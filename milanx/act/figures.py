@@ -109,7 +109,9 @@ def worst_parts(
     images: EvalSet, sampler: Resampler, before: np.ndarray, after: np.ndarray
 ) -> Worst | None:
     """Return the worst part before and after, by label where no parts are given."""
-    parts = images.parts or (tuple(map(str, images.labels)) if images.labels is not None else ())
+    parts = images.parts
+    if not parts and images.labels is not None:
+        parts = tuple(f"class {label}" for label in images.labels.tolist())
     first = sampler.worst(before.astype(float), parts) if parts else None
     second = sampler.worst(after.astype(float), parts) if parts else None
     if first is None or second is None:

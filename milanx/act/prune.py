@@ -19,6 +19,7 @@ import torch
 from milanx.act.ablate import ablate, run_places, stored_means
 from milanx.act.audit.rules import Rule, pick_rules
 from milanx.act.curve import (
+    FOR_EACH,
     Bench,
     Curve,
     Editor,
@@ -266,10 +267,8 @@ class _Work:
         chosen = [(c.layer, c.unit) for c in self.choice.units]
         order, notes = self._sorted(bench, chosen, "each unit alone"), []
         most, draws = len(order), self.settings.draws
-        candidates = screen(
-            self.target, bench.editor, bench.tail.images, bench.right.numpy(),
-            self.settings.step, max(self.settings.screened, most),
-        )  # fmt: skip
+        with self.progress.stage("screen", None):
+            candidates = screen(bench, max(self.settings.screened, FOR_EACH * most))
         total = sum(i.units for i in self.infos.values())
         if len(candidates) < total:
             notes.append(f"all units: of {total}, the {len(candidates)} that a gradient expects to "

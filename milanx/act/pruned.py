@@ -37,7 +37,8 @@ class PruneSettings:
         positions: of tokens: ``all``, ``patches`` or ``class``.
         order: in which units go: by ``effect`` on validation data, ``score`` or ``match``.
         draws: random sets.
-        screened: units of the layers that are ablated one by one for the control.
+        screened: units that are ablated one by one for the control of all units, at least; of
+            layers that hold more, those that a gradient expects to help most.
         batch_size: images a step; when None, 32 for the tails of networks, and for whole networks
             what `usual_step` says.
         sample: photos of the table of corruptions, at most; 75 pictures are made of each.

@@ -150,20 +150,21 @@ class Tail:
 
     def logits(self, edits: Sequence[Edit]) -> torch.Tensor:
         """Return the logits of every image under some edits, float32 [n, classes] on the CPU."""
-        with torch.inference_mode(), ablate(self.target, edits, self.infos), self._run() as run:
-            return torch.cat([run(i) for i in range(self._batches)])
+        with torch.inference_mode(), ablate(self.target, edits, self.infos), self.run() as run:
+            return torch.cat([run(i) for i in range(self.batches)])
 
     def _inputs(self) -> Iterator[torch.Tensor]:
         for views in self.images.batches(self.batch_size):
             yield self.target.inputs(views)
 
     @property
-    def _batches(self) -> int:
+    def batches(self) -> int:
+        """How many batches the images make."""
         return -(-len(self.images) // self.batch_size)
 
     @contextmanager
-    def _run(self) -> Iterator[Callable[[int], torch.Tensor]]:
-        """Yield what runs the batches in order: the tail, or the whole model."""
+    def run(self) -> Iterator[Callable[[int], torch.Tensor]]:
+        """Yield what gives the logits of batch 0, 1, ... in this order, by the tail if it can."""
         if self.whole:
             batches = self._inputs()
             yield lambda _: self._forward(next(batches))
@@ -233,7 +234,7 @@ class Tail:
                 return output
 
             with (
-                self.progress.stage("first part", self._batches) as bar,
+                self.progress.stage("first part", self.batches) as bar,
                 replaced(self.target.model, self._keys, keep) as begin,
             ):
                 for at, inputs in enumerate(self._inputs()):
@@ -291,7 +292,7 @@ class Tail:
         with ablate(self.target, edits, self.infos):
             expected = self._forward(inputs)
         try:
-            with ablate(self.target, edits, self.infos), self._run() as run:
+            with ablate(self.target, edits, self.infos), self.run() as run:
                 found = run(0)
         except Exception as error:  # whatever a model does with a result it did not make
             return f"{type(error).__name__}: {str(error).splitlines()[0]}"

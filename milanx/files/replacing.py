@@ -20,7 +20,8 @@ from pathlib import Path, PurePosixPath
 
 from milanx.errors import InputError
 
-EVALUATION, PAGE, AUDIT_PAGE = "milanx evaluation", "milanx page", "milanx audit"
+EVALUATION = "milanx evaluation"
+PAGE, AUDIT_PAGE, EDIT_PAGE = "milanx page", "milanx audit", "milanx edit"
 GENERATOR = re.compile(r'<meta name="generator" content="(milanx [a-z]+) \d+">')
 HEAD = 1000  # bytes of a page in which its format stands
 TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(?:tmp|old)")  # what `beside` makes
@@ -140,6 +141,7 @@ EDIT = Kind(
         "original.safetensors": None,
         "restored.safetensors": None,
         "curve.png": None,
+        "index.html": EDIT_PAGE,
     },
 )
 KINDS = (RUN, WORK, DESCRIBER, SIMULATOR, STUDY, EDIT)

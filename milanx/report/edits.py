@@ -1,11 +1,10 @@
-"""Tables of chosen units, prunings and edits in the terminal."""
+"""Chosen units, prunings and edits, in the terminal."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
+from milanx.report.grids import Grid, print_grid
 from milanx.report.screen import Screen
 
 if TYPE_CHECKING:
@@ -13,80 +12,90 @@ if TYPE_CHECKING:
     from milanx.act.figures import Figure
     from milanx.act.pruned import PruneReport
 
-WIDTH = 110
+UNIT_COLUMNS = ("unit", "description", "score", "why")
 
 
 def print_choice(report: PruneReport) -> None:
     """Print the units that were found, with text, score, reason and exemplars."""
     console = Screen()
-    table = Table(title=f"{report.target}: {len(report.choice.units)} units", title_justify="left")
-    for name in ("unit", "description", "score", "why"):
-        table.add_column(name, justify="right" if name == "score" else "left", overflow="fold")
-    for c in report.choice.units:
-        score = "" if c.score is None else f"{c.score:.2f}"
-        table.add_row(c.address, c.text, score, c.why)
-    _wide(console).print(table)
+    print_grid(choice_grid(report), console)
     for note in report.choice.notes:
-        console.print(note, highlight=False)
+        console.print(note)
     for folder in dict.fromkeys(c.exemplars for c in report.choice.units):
-        console.print(f"exemplars  {folder}", highlight=False, soft_wrap=True, markup=False)
+        console.print(f"exemplars  {folder}", soft_wrap=True)
     page = report.run / "page" / "index.html"
     if page.is_file():
-        console.print(f"page       {page}", highlight=False, soft_wrap=True)
+        console.print(f"page       {page}", soft_wrap=True)
+
+
+def choice_grid(report: PruneReport) -> Grid:
+    """Return the units that were found."""
+    grid = Grid(f"{report.target}: {len(report.choice.units)} units", UNIT_COLUMNS, words=4)
+    for c in report.choice.units:
+        grid.rows.append((c.address, c.text, "" if c.score is None else f"{c.score:.2f}", c.why))
+    return grid
 
 
 def print_prune(report: PruneReport) -> None:
     """Print what a pruning found, each figure with its 95 % interval over photographs."""
     console = Screen()
-    console.print(f"{report.count} of {len(report.order)} units removed ({report.kind}), chosen on "
-                  f"{report.images['validation']} validation images", highlight=False)  # fmt: skip
+    console.print(verdict(report))
     gone = set(report.gone)
     for c in report.choice.units:
         if (c.layer, c.unit) in gone:
-            console.print(f"  {c.address}  {c.text}", highlight=False)
-    table = Table(title=f"{report.measure}, {report.images['test']} test images that took no part",
-                  title_justify="left")  # fmt: skip
-    for name in ("", "before", "after", "change"):
-        table.add_column(name, justify="left" if not name else "right")
-    for name in ("target", "clean"):
-        row = [_figure(report.figures[f"{name}_{part}"]) for part in ("before", "after")]
-        table.add_row(name, *row, _figure(report.figures[f"{name}_change"], signed=True))
-    if report.worst:
-        worst = report.worst
-        table.add_row(f"worst group ({worst.part_before}, {worst.part_after})",
-                      _figure(worst.before), _figure(worst.after), "")  # fmt: skip
-    _wide(console).print(table)
-    gains = Table(title="gain over removing others, test images", title_justify="left")
-    gains.add_column("instead of the chosen")
-    gains.add_column("gain", justify="right")
+            console.print(f"  {c.address}  {c.text}")
+    for grid in prune_grids(report):
+        print_grid(grid, console)
+    for line in (*report.notes, *report.weights):
+        console.print(line)
+    if report.edit:
+        console.print(f"edit  {report.edit}", soft_wrap=True)
+
+
+def verdict(report: PruneReport) -> str:
+    """Say how many units go, in one line."""
+    many = f"{report.count} of {len(report.order)} units removed ({report.kind})"
+    return f"{many}; the number was chosen on {report.images['validation']} validation images"
+
+
+def prune_grids(report: PruneReport) -> list[Grid]:
+    """Return what a pruning did to test images, and its gain over controls, in %."""
     from milanx.act.pruned import CONTROLS
 
+    test = Grid(f"{report.measure}, %: {report.images['test']} test images that took no part",
+                ("", "before", "after", "change"))  # fmt: skip
+    of = {"target": "what the edit is for", "clean": f"clean ({report.images['clean']} images)"}
+    for name, text in of.items():
+        before, after = (report.figures[f"{name}_{part}"] for part in ("before", "after"))
+        change = _figure(report.figures[f"{name}_change"], signed=True)
+        test.rows.append((text, _figure(before), _figure(after), change))
+    if worst := report.worst:
+        parts = dict.fromkeys((worst.part_before, worst.part_after))
+        test.rows.append((f"worst group: {', then '.join(parts)}", _figure(worst.before),
+                          _figure(worst.after), ""))  # fmt: skip
+    gains = Grid("gain over removing others instead, points of test images", ("instead", "gain"))
     for name, text in CONTROLS.items():
-        gains.add_row(text, _figure(report.figures[f"over_{name}"], signed=True))
-    _wide(console).print(gains)
-    for line in (*report.notes, *report.weights):
-        console.print(line, highlight=False)
-    if report.edit:
-        console.print(f"edit  {report.edit}", highlight=False, soft_wrap=True)
+        if report.count or name == "all_best":  # no units instead of none say nothing
+            gains.rows.append((text, _figure(report.figures[f"over_{name}"], signed=True)))
+    return [test, gains]
 
 
 def print_edit(stored: StoredEdit) -> None:
     """Print what an edit does, and whence it comes."""
     console = Screen()
     content = stored.content
-    table = Table(title=f"edit of {content['target']['name']}", title_justify="left")
-    for name in ("unit", "edit", "description", "score", "why"):
-        table.add_column(name, justify="right" if name == "score" else "left")
+    columns = ("unit", "edit", "description", "score", "why")
+    grid = Grid(f"edit of {content['target']['name']}", columns, words=5)
     for entry in content["edits"]:
         for unit in entry["units"]:
             how = entry["kind"]
             how += f" {unit['value']:.3g}" if "value" in unit else ""
             how += f" by {entry['factor']:g}" if entry["kind"] == "scale" else ""
             score = unit.get("score")
-            table.add_row(f"{entry['layer']}:{unit['unit']}", how,
-                          unit.get("text") or "", "" if score is None else f"{score:.2f}",
-                          unit.get("why") or "")  # fmt: skip
-    _wide(console).print(table)
+            grid.rows.append((f"{entry['layer']}:{unit['unit']}", how, unit.get("text") or "",
+                              "" if score is None else f"{score:.2f}",
+                              unit.get("why") or ""))  # fmt: skip
+    print_grid(grid, console)
     why, weights = content["why"], content["weights"]
     lines = [f"run      {why.get('run') or 'none'}", f"command  {why.get('command') or 'none'}"]
     if stored.weights:
@@ -96,13 +105,11 @@ def print_edit(stored: StoredEdit) -> None:
     else:
         lines.append(f"weights  none: {weights.get('reason', 'unknown')}")
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
-
-
-def _wide(console: Screen) -> Screen:
-    return Screen(width=max(console.width, WIDTH))
+        console.print(line, soft_wrap=True)
 
 
 def _figure(figure: Figure, signed: bool = False) -> str:
-    sign = "+" if signed else ""
-    return f"{figure.estimate:{sign}.3f} [{figure.low:{sign}.3f}, {figure.high:{sign}.3f}]"
+    """Write a share in %, or a difference of two in points, with its interval."""
+    form = "+.1f" if signed else ".1f"
+    low, high = (f"{100 * end:{form}}" for end in (figure.low, figure.high))
+    return f"{100 * figure.estimate:{form}} [{low}, {high}]"

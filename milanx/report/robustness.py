@@ -1,64 +1,65 @@
-"""Tables of robustness in the terminal, with rich."""
+"""Tables of robustness: of all types, by severity, of decisions, of classes."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from rich.table import Table
-
 from milanx.act.robustness.results import Robustness
+from milanx.report.grids import Grid, print_grid
 from milanx.report.screen import Screen
 
 Figure = dict[str, Any]
+HOW = "In %, with 95 % intervals over photographs; differences are paired."
 
 
 def print_robustness(found: Robustness, console: Screen | None = None) -> None:
     """Print the figures of an evaluation, and what must be known to read them."""
     console = console or Screen()
-    title = f"{found.kind}: {found.source}, {found.images} images of {found.groups} photographs"
+    for grid in robustness_grids(found):
+        print_grid(grid, console)
+    for note in (*found.notes, HOW):
+        console.print(note)
+
+
+def robustness_grids(found: Robustness) -> list[Grid]:
+    """Return the tables of an evaluation, the main one first."""
     kinds = {"imagenet-c": _corruptions, "cue-conflict": _cues, "labelled": _tops}
-    for table in kinds[found.kind](found):
-        if title:
-            table.title, table.title_justify = title, "left"
-        console.print(table)
-        title = ""
-    for note in found.notes:
-        console.print(note, highlight=False)
-    console.print("In %, with 95 % intervals over photographs; differences are paired.")
+    grids = kinds[found.kind](found)
+    photographs = f"{found.images} images of {found.groups} photographs"
+    if found.images == found.groups:
+        photographs = f"{found.images} photographs"
+    grids[0].title = f"{found.kind}: {found.source}, {photographs}"
+    return grids
 
 
-def _table(first: str, found: Robustness) -> Table:
+def _grid(first: str, found: Robustness) -> Grid:
     """Return a table with a column a model, and one a difference to the first."""
-    table = Table()
-    table.add_column(first)
-    for name in found.models:
-        table.add_column(name, justify="right")
-    for name in found.models[1:]:
-        table.add_column(f"{name} - {found.models[0]}", justify="right")
-    return table
+    between = [f"{name} - {found.models[0]}" for name in found.models[1:]]
+    return Grid("", (first, *found.models, *between))
 
 
-def _corruptions(found: Robustness) -> list[Table]:
+def _corruptions(found: Robustness) -> list[Grid]:
     models, differences = found.figures["models"], found.figures["differences"]
-    table = _table(found.measure, found)
+    grid = _grid(f"{found.measure}, %", found)
 
     def row(name: str, of_model: Any, of_difference: Any) -> None:
         cells = [_text(of_model(models[m])) for m in found.models]
         cells += [_text(of_difference(differences[m]), sign=True) for m in found.models[1:]]
-        table.add_row(name, *cells)
+        grid.rows.append((name, *cells))
 
     row("clean", lambda m: m["clean"], lambda d: d["clean"])
+    grid.breaks.add(1)
     for name in found.figures["corruptions"]:
         row(name, lambda m, n=name: m["errors"][n]["mean"], lambda d, n=name: d["errors"][n])
+    grid.breaks.add(len(grid.rows))
     row("mean", lambda m: m["mean"], lambda d: d["mean"])
     against = found.figures["normalised_by"]
     mean = "mCE" if found.figures["mce"] else f"mean, {against} = 100"
     relative = "relative mCE" if found.figures["mce"] else f"relative mean, {against} = 100"
     if _tells(found):
-        table.add_section()
         row(mean, lambda m: m["normalised_mean"], lambda d: None)
         row(relative, lambda m: m["relative_mean"], lambda d: None)
-    return [table, *(_severities(found, m) for m in found.models)]
+    return [grid, *(_severities(found, m) for m in found.models)]
 
 
 def _tells(found: Robustness) -> bool:
@@ -66,48 +67,44 @@ def _tells(found: Robustness) -> bool:
     return found.figures["mce"] or len(found.models) > 1
 
 
-def _severities(found: Robustness, model: str) -> Table:
+def _severities(found: Robustness, model: str) -> Grid:
     """Return the errors of one model by severity, with each type's normalised error."""
-    figures = found.figures["models"][model]
-    table = Table(title=model, title_justify="left")
-    table.add_column(found.measure)
-    for severity in found.figures["severities"]:
-        table.add_column(str(severity), justify="right")
-    against = found.figures["normalised_by"]
-    if _tells(found):
-        table.add_column("CE" if found.figures["mce"] else f"{against} = 100", justify="right")
+    figures, tells = found.figures["models"][model], _tells(found)
+    against = "CE" if found.figures["mce"] else f"{found.figures['normalised_by']} = 100"
+    severities = [str(s) for s in found.figures["severities"]]
+    grid = Grid(f"{model}, by severity",
+                (f"{found.measure}, %", *severities, *([against] if tells else [])))  # fmt: skip
     for name in found.figures["corruptions"]:
         row = [f"{e:.1f}" for e in figures["errors"][name]["by_severity"]]
         ratio = figures["normalised"].get(name)
-        if _tells(found):
-            row.append("" if ratio is None else f"{ratio:.1f}")
-        table.add_row(name, *row)
-    return table
+        row += ["" if ratio is None else f"{ratio:.1f}"] if tells else []
+        grid.rows.append((name, *row))
+    return grid
 
 
-def _cues(found: Robustness) -> list[Table]:
+def _cues(found: Robustness) -> list[Grid]:
     names = {"shape": "shape decisions", "texture": "texture decisions", "neither": "neither",
              "shape_bias": "shape bias"}  # fmt: skip
     return [_flat("decision", names, found)]
 
 
-def _tops(found: Robustness) -> list[Table]:
+def _tops(found: Robustness) -> list[Grid]:
     first = found.figures["models"][found.models[0]]
     names = {k: k.replace("top", "top-") for k in first if k.startswith("top")}
-    table = _table("class: top-1", found)
+    grid = Grid("", ("class: top-1", *found.models))
     for i, row in enumerate(first["classes"]):
         cells = [_text(found.figures["models"][m]["classes"][i]["top1"]) for m in found.models]
-        table.add_row(f"{row['name']} ({row['images']})", *cells)
-    return [_flat("accuracy", names, found), table]
+        grid.rows.append((f"{row['name']} ({row['images']})", *cells))
+    return [_flat("accuracy", names, found), grid]
 
 
-def _flat(first: str, names: dict[str, str], found: Robustness) -> Table:
-    table = _table(first, found)
+def _flat(first: str, names: dict[str, str], found: Robustness) -> Grid:
+    grid = _grid(first, found)
     for key, name in names.items():
         cells = [_text(found.figures["models"][m][key]) for m in found.models]
         cells += [_text(found.figures["differences"][m][key], True) for m in found.models[1:]]
-        table.add_row(name, *cells)
-    return table
+        grid.rows.append((name, *cells))
+    return grid
 
 
 def _text(figure: Figure | None, sign: bool = False) -> str:
@@ -116,4 +113,4 @@ def _text(figure: Figure | None, sign: bool = False) -> str:
         return ""
     low, high = figure["interval"]
     form = "+.1f" if sign else ".1f"
-    return f"{figure['estimate']:{form}} [{low:{form}}, {high:{form}}]".replace("[", r"\[")
+    return f"{figure['estimate']:{form}} [{low:{form}}, {high:{form}}]"

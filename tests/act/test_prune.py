@@ -14,15 +14,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from torch import nn
 
 import milanx
 from milanx.act.ablate import Edit, ablate, read_places
 from milanx.act.corruptions import CORRUPTIONS, corrupt, generator_for
-from milanx.act.curve import Editor, grid, random_orders, screen
+from milanx.act.curve import Bench, Editor, _expected, grid, random_orders, screen
 from milanx.act.data import Classes, EvalSet, match_labels, model_classes
 from milanx.act.figures import Resampler
 from milanx.act.pruned import PruneSettings
 from milanx.act.robustness.made import mixed, view_keys
+from milanx.act.tail import Tail
 from milanx.errors import InputError
 from milanx.images.probe import ImageRecord
 from milanx.report.plots import draw_curves
@@ -280,16 +282,42 @@ def test_random_sets_match_the_layers() -> None:
     assert draws == random_orders(order, infos, 5, 0)[0]
     _, note = random_orders([("a", i) for i in range(4)], infos, 2, 0)
     assert "may be chosen ones" in note
-    assert grid(10) == [0, 1, 2, 3, 5, 8, 10] and grid(1) == [0, 1]
+    assert [grid(n) for n in (1, 2, 5, 10)] == [[0, 1], [0, 2], [0, 2, 5], [0, 2, 4, 6, 8, 10]]
 
 
 def test_the_gradient_keeps_the_units_whose_removal_helps() -> None:
     target, images = load_target(Liar()), photos(marked=1.0)
     infos = read_places(target, ["conv"])
     assert images.labels is not None
-    kept = screen(target, Editor(infos), images, images.labels, 16, 2)
-    assert {u for _, u in kept} == set(LIARS)
-    assert len(screen(target, Editor(infos), images, images.labels, 16, 6)) == 6
+    with Tail(target, list(infos.values()), images, batch_size=16) as tail:
+        bench = Bench(tail, images.labels, Editor(infos))
+        assert {u for _, u in screen(bench, 2)} == set(LIARS)
+        assert len(screen(bench, 6)) == 6
+        assert not any(m._forward_hooks for m in target.model.modules())
+
+
+def test_of_two_classes_behind_a_linear_head_the_gradient_is_exact() -> None:
+    """The expected order is then the order that ablating every unit gives."""
+    model = Liar()
+    torch.manual_seed(0)
+    model.head = nn.Linear(6, 2)
+    with torch.no_grad():
+        model.head.weight.mul_(30)
+    target, images = load_target(model), photos()
+    infos = read_places(target, ["conv"])
+    assert images.labels is not None
+    with Tail(target, list(infos.values()), images, batch_size=16) as tail:
+        bench = Bench(tail, images.labels % 2, Editor(infos))
+        before = tail.before.log_softmax(1).gather(1, bench.right[:, None]).mean()
+        right, gain = _expected(bench, infos["conv"])
+        for unit in range(6):
+            accuracy, log_p = bench.effect(("conv", unit))
+            assert right[unit] == round(accuracy * len(images))
+            # Log p is concave in the logits: to first order it gains more.
+            assert log_p - before <= gain[unit] / len(images) + 1e-6
+        effects = [bench.effect(u)[0] for u in screen(bench, 5)]
+        assert effects == sorted((bench.effect(("conv", u))[0] for u in range(6)), reverse=True)[:5]
+        assert len(set(effects)) > 2
 
 
 def test_intervals_draw_whole_photographs() -> None:
