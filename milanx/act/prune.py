@@ -31,24 +31,24 @@ from milanx.act.curve import (
     right_classes,
     screen,
 )
-from milanx.act.data import EvalSet, usual_step
+from milanx.act.data import EvalSet
 from milanx.act.export import EDIT as EDIT_FILE
 from milanx.act.export import Why, fill_edit
 from milanx.act.figures import Figure, Resampler, Worst, changes, worst_parts
 from milanx.act.pruned import FORMAT, VERSION, PruneReport, PruneSettings
 from milanx.act.reopen import find_target
+from milanx.act.rig import Rig
 from milanx.act.robustness.subjects import Subject
 from milanx.act.select import LIKE, Choice, Selection, choose
 from milanx.act.sets import Asked, Given, Sets, make_sets
 from milanx.act.tables import CUES, TABLES, Table
-from milanx.act.tail import Tail
 from milanx.act.weights import write_weights
 from milanx.environment import pick_device
 from milanx.errors import FormatError, InputError
 from milanx.files import atomic_path, fingerprint, write_json
 from milanx.files.replacing import EDIT, check_place
 from milanx.progress import Reporter, Silent, Timed
-from milanx.targets.units import LayerInfo, first_tensor
+from milanx.targets.units import LayerInfo
 from milanx.targets.zoo import Target
 
 if TYPE_CHECKING:
@@ -204,15 +204,20 @@ class _Work:
     settings: PruneSettings
     progress: Timed
 
+    @property
+    def rig(self) -> Rig:
+        """The target with its layers."""
+        return Rig(self.target, self.infos, self.settings, self.progress)
+
     def measure(self, report: PruneReport) -> PruneReport:
         """Choose the number on the validation images, and report it on the test's."""
         notes = [*report.notes, *self.sets.notes]
         notes += [f"{i.name} is inert: nothing of it reaches the output, no edit does anything"
                   for i in self.infos.values() if i.inert]  # fmt: skip
         editor = self._editor()
-        with self._tail(self.sets.validation) as tail:
+        with self.rig.tail(self.sets.validation) as tail:
             notes += tail.notes
-            curves, order, more = self._curves(self._bench(tail, editor))
+            curves, order, more = self._curves(self.rig.bench(tail, editor))
             count = int(curves["chosen"].values[0].argmax())
         notes += more
         if count == 0:
@@ -236,31 +241,7 @@ class _Work:
             with suppress(InputError, FormatError):
                 means[name] = stored_means(self.run, name, range(info.units))
         return make_editor(self.target, self.infos, self.settings.like, self.sets.validation,
-                           means, self.settings.step)  # fmt: skip
-
-    def _tail(self, images: EvalSet) -> Tail:
-        return Tail(self.target, list(self.infos.values()), images,
-                    batch_size=self.settings.step, progress=self.progress)  # fmt: skip
-
-    def _bench(self, tail: Tail, editor: Editor, clean: torch.Tensor | None = None) -> Bench:
-        """Return a bench of images that run; ``clean`` are the logits of their clean ones."""
-
-        def unedited(images: EvalSet) -> torch.Tensor:
-            return self._logits(images) if clean is None else clean
-
-        return Bench(tail, right_classes(tail.images, tail.before, unedited), editor, self.progress)
-
-    @torch.inference_mode()
-    def _logits(self, images: EvalSet) -> torch.Tensor:
-        """Return the whole model's logits of some images, float32 [n, classes]."""
-        made = []
-        with self.progress.stage("clean images", len(images)) as bar:
-            for views in images.batches(self.settings.batch_size or usual_step(self.target)):
-                output = first_tensor(self.target.model(self.target.inputs(views)))
-                assert output is not None
-                made.append(output.float().cpu())
-                bar.advance(len(views))
-        return torch.cat(made)
+                           means, self.rig.step)  # fmt: skip
 
     def _curves(self, bench: Bench) -> tuple[dict[str, Curve], list[Unit], list[str]]:
         """Measure the chosen units' curve and the controls', on the validation images."""
@@ -315,8 +296,8 @@ class _Work:
             "reversed": report.order[::-1][:count],
         }
         clean = self._clean(report, editor)
-        with self._tail(test) as tail:
-            bench = self._bench(tail, editor, None if clean is None else clean[0])
+        with self.rig.tail(test) as tail:
+            bench = self.rig.bench(tail, editor, None if clean is None else clean[0])
             before, after = bench.correct([]), bench.correct(report.gone)
             rows = {name: bench.correct(units)[None] for name, units in rivals.items()}
             with self.progress.stage("random, test", len(curves["random"].order)) as bar:
@@ -342,9 +323,9 @@ class _Work:
         if clean is None:
             return None
         if not report.gone:
-            base = self._logits(clean)
+            base = self.rig.logits(clean)
             return base, base
-        with self._tail(clean) as tail:
+        with self.rig.tail(clean) as tail:
             return tail.before, tail.logits(editor.edits(report.gone))
 
     def _clean_figures(self, base: torch.Tensor, edited: torch.Tensor) -> dict[str, Figure]:

@@ -18,7 +18,6 @@ from milanx.act.select import Choice
 from milanx.errors import InputError
 
 FORMAT, VERSION = "milanx-prune", 1
-TAIL_STEP = 32  # images of a step through a tail, whose maps are small
 CONTROLS = {
     "all": "all units of the layers, sorted the same way",
     "all_best": "all units sorted the same way, as many as helped most",
@@ -39,8 +38,7 @@ class PruneSettings:
         draws: random sets.
         screened: units that are ablated one by one for the control of all units, at least; of
             layers that hold more, those that a gradient expects to help most.
-        batch_size: images a step; when None, 32 for the tails of networks, and for whole networks
-            what `usual_step` says.
+        batch_size: images a step; when None, what `usual_step` says.
         sample: photos of the table of corruptions, at most; 75 pictures are made of each.
         severities: of that table.
         seed: of the split, the random sets, resampling and the intervals.
@@ -71,11 +69,6 @@ class PruneSettings:
         check_severities(self.severities)
         Edit("", (0,), "zero" if self.kind in ("mean", "resample") else self.kind, self.positions,
              factor=self.factor)  # fmt: skip
-
-    @property
-    def step(self) -> int:
-        """Return how many images a step through a tail has."""
-        return self.batch_size or TAIL_STEP
 
     @property
     def like(self) -> Edit:

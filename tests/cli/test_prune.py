@@ -22,7 +22,7 @@ def test_prune_show_and_undo(work: Path) -> None:
     assert {unit for _, unit in report["gone"]} <= {3, 4, 5}
     assert report["count"] == len(report["gone"]) > 0
     names = {p.name for p in (work / "edited").iterdir()}
-    assert {"edit.json", "prune.json", "model.safetensors", "curve.png"} <= names
+    assert {"edit.json", "prune.json", "model.safetensors", "curve.png", "index.html"} <= names
     code, out, _ = run("edit", "show", "edited")
     assert code == 0 and "rows of conv" in out and "white texts" in out
     code, out, _ = run("edit", "show", "edited", "--json")

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as Names
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -45,9 +46,6 @@ class Piece:
     images: EvalSet
     key: str
 
-    def __str__(self) -> str:
-        return f"{self.name} {self.severity}" if self.severity else self.name
-
 
 def by_label(labels: np.ndarray) -> Reading:
     """Return a reading: ``predicted``, and ``rank`` of the label's logit, 0 for the highest.
@@ -73,7 +71,7 @@ class Options:
     """How it is measured; nothing of it changes an answer but for ties within rounding.
 
     Attributes:
-        progress: told about every piece, with the rate and the time that is left.
+        progress: told about every corruption, with the rate and the time that is left.
         batch_size: images a step.
         workers: threads that make pictures.
     """
@@ -106,7 +104,7 @@ def measure(
         evaluating(subjects),
         options.progress.stage("measure", clock.total) as bar,
     ):
-        for piece in pieces:
+        for piece, following in zip_longest(pieces, pieces[1:]):
             paths = {n: keep / piece.key / f"{s.key}.parquet" for n, s in subjects.items()}
             answers = {name: _kept(path, len(piece.images)) for name, path in paths.items()}
             lacking = {name for name, a in answers.items() if a is None}
@@ -118,7 +116,9 @@ def measure(
                 bar.advance(len(piece.images))
             for name, columns in made.items():
                 write_table(paths[name], pa.table(columns), FORMAT, VERSION)
-            clock.end(piece, len(piece.images), bool(lacking))
+            clock.end(len(piece.images), bool(lacking))
+            if following is None or following.name != piece.name:
+                clock.tell(piece.name)
             for name, kept in answers.items():
                 found[name][piece.name, piece.severity] = made[name] if kept is None else kept
     return found
@@ -173,20 +173,25 @@ class _Clock:
     def __init__(self, total: int, progress: Reporter) -> None:
         self.total, self._progress = total, progress
         self._left, self._measured, self._seconds, self._began = total, 0, 0.0, 0.0
+        self._news = False
 
     def begin(self) -> None:
         self._began = time.monotonic()
 
-    def end(self, piece: Piece, count: int, worked: bool) -> None:
+    def end(self, count: int, worked: bool) -> None:
         self._left -= count
-        if not worked:
-            return
-        self._seconds += time.monotonic() - self._began
-        self._measured += count
-        rate = self._measured / max(self._seconds, 1e-9)
-        self._progress.say(
-            f"{piece!s:24} {rate:8.1f} images/s, about {_duration(self._left / rate)} left"
-        )
+        if worked:
+            self._seconds += time.monotonic() - self._began
+            self._measured += count
+            self._news = True
+
+    def tell(self, name: str) -> None:
+        """Tell of all severities of a corruption, where any was measured and not kept."""
+        if self._news:
+            rate = self._measured / max(self._seconds, 1e-9)
+            left = _duration(self._left / rate)
+            self._progress.say(f"{name:18} {rate:8.1f} images/s, about {left} left")
+        self._news = False
 
 
 def _duration(seconds: float) -> str:
