@@ -37,4 +37,4 @@ def undo(
     """Write the original weights anew from the edited ones."""
     from milanx.act.export import undo as run_undo
 
-    c.say(run_undo(path, out))
+    c.say(str(run_undo(path, out)))

@@ -45,7 +45,6 @@ REASONS = {
     errno.EEXIST: ("a part of the path is a file, not a folder", "choose another --out"),
     errno.EISDIR: ("a folder has that name", "choose another --out"),
     errno.ENAMETOOLONG: ("the name is too long for the file system", "choose a shorter --out"),
-    errno.EFBIG: ("a file would be larger than is allowed there", "write elsewhere with --out"),
     errno.EIO: ("the disk does not answer as it should", "write to another disk with --out"),
     errno.ESTALE: ("the folder has gone from its server", "write to another disk with --out"),
 }

@@ -97,7 +97,8 @@ def make_run(root: Path, target: Target | None = None, texts: Any = TEXTS, **row
     target = target or load_target(Liar())
     info = read_places(target, ["conv"])["conv"]
     rows = [{"layer": "conv", "unit": i, "sign": "+", "status": "described", "description": text,
-             "candidates": [{"text": text}], **{k: v[i] for k, v in row.items()}}
+             "candidates": [{"text": text}], "images": [], "activations": [],
+             **{k: v[i] for k, v in row.items()}}
             for i, text in enumerate(texts)]  # fmt: skip
     root.mkdir(parents=True, exist_ok=True)
     write_settings(root, {

@@ -75,7 +75,7 @@ def test_unknown_model_layer_and_units(photos: Path, tmp_path: Path) -> None:
         (["--sign", "x"], "no sign 'x' there are +, -"),
         (["--quantile", "2"], "the quantile cannot be 2.0"),
         (["--quantile", "nan"], "between 0 and 1"),
-        (["-k", "0"], "cannot be 0 it is a whole number, 1 or more"),
+        (["-k", "0"], "k, the exemplars of a unit, cannot be 0"),
         (["--seed", "-1"], "the seed cannot be -1"),
         (["--batch-size", "0"], "the batch size cannot be 0"),
         (["--workers", "0"], "the number of workers cannot be 0"),

@@ -306,7 +306,7 @@ def test_no_room_on_the_disk_is_said_wherever_it_shows(
             describe(tmp_path / "run", photos)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert caught.value.why == "a file would be larger than is allowed there"
+    assert caught.value.why == "a file may not grow so large there"
     whole = content(describe(tmp_path / "run", photos).root)
     assert whole == content(describe(tmp_path / "other", photos).root)
 
