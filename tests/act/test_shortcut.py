@@ -77,7 +77,7 @@ def test_equal_seeds_give_equal_bytes(made: Experiment, tmp_path: Path) -> None:
     again = make(source, tmp_path / "again", settings=SETTINGS)
     other = make(source, tmp_path / "other", settings=dataclasses.replace(SETTINGS, seed=4))
     names = [p.name for p in sorted(made.root.iterdir())]
-    assert len(names) == 13
+    assert len(names) == 14
     for name in names:
         assert (made.root / name).read_bytes() == (again.root / name).read_bytes()
         assert (made.root / name).read_bytes() != (other.root / name).read_bytes()
@@ -306,7 +306,8 @@ def test_run_resumes_and_writes_table_and_figure(
     (seed,) = share["per_seed"]
     described = milanx.open_run(out / "runs" / "text50-0")
     assert len(described) == 128
-    assert matched(described, LAYER, how.match) == seed["matched"]
+    said = matched(described, LAYER, how.match, how.within)
+    assert list(said) == seed["matched"] and list(said.values()) == seed["because"]
     assert seed["texts"] == [described[LAYER, u].description for u in seed["matched"]]
     written = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
     again = run(made.root, out, settings=dataclasses.replace(how, seeds=1), describer=quick)
