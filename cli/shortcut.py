@@ -32,8 +32,8 @@ def make(
     side: Annotated[int, typer.Option(help="Of the images, in pixels.")] = 64,
     roam: Annotated[
         float, typer.Option(help="Names begin in the upper left corner (0) to anywhere (1).")
-    ] = 0.1,
-    colours: Annotated[int, typer.Option(help="Of letters: 1 to 6.")] = 2,
+    ] = 0.0,
+    colours: Annotated[int, typer.Option(help="Of letters: 1 to 6.")] = 1,
     seed: Annotated[int, typer.Option(help="Of splits, letters and lies.")] = 0,
     overwrite: c.Overwrite = False,
     as_json: c.Json = False,
@@ -76,12 +76,19 @@ def run(
         list[int] | None, typer.Option("--share", help="Which of its shares [all]; repeatable.")
     ] = None,
     seeds: Annotated[int, typer.Option(help="Networks of each share.", min=1)] = 10,
+    first_seed: Annotated[int, typer.Option(help="Their first seed.", min=0)] = 0,
     match: Annotated[
         list[str] | None,
         typer.Option(help="Word that chooses a unit; repeatable [text, word, letter, ...]."),
     ] = None,
+    within: Annotated[
+        str, typer.Option("--in", help="Where words are looked for: description or candidates.")
+    ] = "candidates",
     draws: Annotated[int, typer.Option(help="Random orders of units.", min=1)] = 20,
-    epochs: Annotated[int, typer.Option(help="Of training.", min=1)] = 8,
+    epochs: Annotated[int, typer.Option(help="Of training.", min=1)] = 12,
+    shift: Annotated[
+        int, typer.Option(help="Pixels by which a batch is shifted at most in training.", min=0)
+    ] = 0,
     describer: Annotated[str, typer.Option(help="builtin, or a describer's folder.")] = "builtin",
     device: c.Device = "auto",
     as_json: c.Json = False,
@@ -102,7 +109,14 @@ def run(
         folder,
         out,
         settings=RunSettings(
-            tuple(share or ()), seeds, tuple(match or MATCH), draws, FitSettings(epochs), device
+            tuple(share or ()),
+            seeds,
+            first_seed,
+            tuple(match or MATCH),
+            within,
+            draws,
+            FitSettings(epochs, shift=shift),
+            device,
         ),
         describer=describer,
         progress=c.reporter(quiet, as_json),

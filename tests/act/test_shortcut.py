@@ -1,4 +1,4 @@
-"""The experiment of spurious text: what is written where, the training, the figures."""
+"""The experiment of spurious text: what is written where, the training, what is refused."""
 
 from __future__ import annotations
 
@@ -23,35 +23,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-import milanx
 from milanx.act.shortcut.fit import FitSettings, fit
 from milanx.act.shortcut.folder import LYING, PLAIN, Experiment, Images, open_experiment
 from milanx.act.shortcut.lettering import COLOURS, Style, hand, write
 from milanx.act.shortcut.make import MakeSettings, make
-from milanx.act.shortcut.network import LAYER, SmallResNet
-from milanx.act.shortcut.prune import matched, prune_layer
+from milanx.act.shortcut.network import SmallResNet
 from milanx.act.shortcut.run import RunSettings, run
 from milanx.errors import FormatError, InputError
-from milanx.report.shortcut import shortcut_table, write_shortcut
-from milanx.targets.zoo import load_target
+from tests.act.shortcut_photos import EACH, NAMES, SETTINGS, photos
 from tests.helpers import noise, png, write_parquet
-
-NAMES = ("bee", "golden retriever", "teapot")
-EACH = 20  # photos of a class, two of a group
-SETTINGS = MakeSettings((10, 50), seed=3, side=32, describe=0.2, validation=0.2, test=0.2)
-
-
-def photos(path: Path, each: int = EACH, seed: int = 0) -> Path:
-    """Three classes of different pictures; the class tints them, so that there is much to learn."""
-    pictures = []
-    for i, picture in enumerate(noise(len(NAMES) * each, 40, seed)):
-        tint = np.zeros(3)
-        tint[i % len(NAMES)] = 90
-        tinted = np.clip(np.asarray(picture) * 0.5 + tint, 0, 255).astype(np.uint8)
-        pictures.append(Image.fromarray(tinted))
-    label = [i % len(NAMES) for i in range(len(pictures))]
-    group = [f"{n}-{i // (2 * len(NAMES))}" for i, n in enumerate(label)]
-    return write_parquet(path, pictures, label=label, name=[NAMES[n] for n in label], group=group)
 
 
 @pytest.fixture(scope="module")
@@ -68,16 +48,12 @@ def pixels(row: dict[str, Any]) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])))
 
 
-def all_files(made: Experiment) -> list[tuple[str, str]]:
-    return [tuple(p.stem.split("-")) for p in sorted(made.root.glob("*.parquet"))]  # type: ignore[misc]
-
-
 def test_equal_seeds_give_equal_bytes(made: Experiment, tmp_path: Path) -> None:
     source = made.root.parent / "photos.parquet"
     again = make(source, tmp_path / "again", settings=SETTINGS)
     other = make(source, tmp_path / "other", settings=dataclasses.replace(SETTINGS, seed=4))
     names = [p.name for p in sorted(made.root.iterdir())]
-    assert len(names) == 13
+    assert len(names) == 14
     for name in names:
         assert (made.root / name).read_bytes() == (again.root / name).read_bytes()
         assert (made.root / name).read_bytes() != (other.root / name).read_bytes()
@@ -235,94 +211,6 @@ def test_a_killed_training_goes_on_as_if_undisturbed(tmp_path: Path) -> None:
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
 
-def right_by_hand(
-    network: SmallResNet, images: Images, units: list[int], layer: str = "stage3"
-) -> np.ndarray:
-    """Plain oracle: the whole network runs, and a hook sets channels to zero."""
-
-    def zero(module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
-        changed = output.clone()
-        changed[:, units] = 0
-        return changed
-
-    handle = network.get_submodule(layer).register_forward_hook(zero)
-    with torch.no_grad():
-        logits = network(network.preprocess.normalise(images.views))
-    handle.remove()
-    return (logits.argmax(1) == images.labels).numpy()
-
-
-@pytest.fixture(scope="module")
-def network(made: Experiment, tmp_path_factory: pytest.TempPathFactory) -> SmallResNet:
-    path = tmp_path_factory.mktemp("network") / "weights.safetensors"
-    return fit(made.load("train", "text50"), 3, FitSettings(epochs=6, batch=8), path)
-
-
-def test_pruning_equals_the_whole_network_by_hand(made: Experiment, network: SmallResNet) -> None:
-    units = [3, 17, 40, 41, 90]
-    found = prune_layer(load_target(network), LAYER, units, made, 50, seed=0, draws=3)
-    lying, choosing = made.load("test", LYING), made.load("validation", LYING)
-    figures = found.figures["orders"][LYING]
-    order = figures["order"]
-    effect = [right_by_hand(network, choosing, [u]).mean() for u in order]
-    assert sorted(order) == units and effect == sorted(effect, reverse=True)
-    curve = [right_by_hand(network, choosing, order[:n]).mean() for n in range(len(units) + 1)]
-    assert figures["curves"]["match"]["validation"] == pytest.approx(curve)
-    assert figures["count"] == int(np.argmax(curve))
-    for n, accuracy in enumerate(figures["curves"]["match"]["test"]):
-        assert accuracy == pytest.approx(right_by_hand(network, lying, order[:n]).mean())
-    pruned = right_by_hand(network, lying, order[: figures["count"]])
-    assert (found.right[f"{LYING}: match"] == pruned).all()
-    assert (found.right["unedited"] == right_by_hand(network, lying, [])).all()
-    assert len(found.figures["random_curve"]) == len(units) + 1
-    assert found.figures["random_curve"][0] == pytest.approx(found.right["unedited"].mean())
-    assert len(figures["curves"]["all"]["test"]) == 50
-
-
-def test_no_unit_that_matches_changes_nothing(made: Experiment, network: SmallResNet) -> None:
-    found = prune_layer(load_target(network), LAYER, [], made, 50, seed=0, draws=2)
-    for order in ("lying", "alike"):
-        assert found.figures["orders"][order]["count"] == 0
-        for row in ("match", "all", "random"):
-            assert (found.right[f"{order}: {row}"] == found.right["unedited"]).all()
-
-
-@pytest.fixture(scope="module")
-def quick() -> milanx.Describer:
-    """The bundled describer with a narrow search."""
-    describer = milanx.Describer.load("builtin")
-    describer.settings = dataclasses.replace(describer.settings, beam=4, retrieved=2, composed=0)
-    return describer
-
-
-def test_run_resumes_and_writes_table_and_figure(
-    made: Experiment, quick: milanx.Describer, tmp_path: Path
-) -> None:
-    how = RunSettings((50,), seeds=1, draws=3, fit=FitSettings(epochs=2, batch=8), device="cpu")
-    out = tmp_path / "results"
-    found = run(made.root, out, settings=how, describer=quick)
-    (share,) = found["shares"]
-    assert share["seeds"] == [0] and share["units"] == 128
-    (seed,) = share["per_seed"]
-    described = milanx.open_run(out / "runs" / "text50-0")
-    assert len(described) == 128
-    assert matched(described, LAYER, how.match) == seed["matched"]
-    assert seed["texts"] == [described[LAYER, u].description for u in seed["matched"]]
-    written = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
-    again = run(made.root, out, settings=dataclasses.replace(how, seeds=1), describer=quick)
-    assert again == found
-    changed = [p.name for p, at in written.items() if p.stat().st_mtime_ns != at]
-    assert changed == ["results.json"]
-    table, picture = write_shortcut(found, out)
-    assert Image.open(picture).width > 500
-    text = table.read_text()
-    assert "1 seeds (fewer than 10" in text and "over random" in text
-    assert shortcut_table(found) + "\n" == text
-    with pytest.raises(FormatError, match="another experiment"):
-        other = make(photos(tmp_path / "p.parquet", seed=5), tmp_path / "o", settings=SETTINGS)
-        run(other.root, out, settings=how, describer=quick)
-
-
 @pytest.mark.parametrize(
     ("change", "what"),
     [
@@ -361,7 +249,14 @@ def test_bad_input_is_said_and_nothing_is_left(made: Experiment, tmp_path: Path)
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match=r"holds 'thesis\.txt'"):
         run(made.root, tmp_path / "mine")
-    for settings in ({"seeds": 0}, {"draws": 0}, {"match": ()}, {"match": (" ",)}):
+    for settings in (
+        {"seeds": 0},
+        {"draws": 0},
+        {"first": -1},
+        {"within": "x"},
+        {"match": ()},
+        {"match": (" ",)},
+    ):
         with pytest.raises(InputError):
             RunSettings(**settings)  # type: ignore[arg-type]
 

@@ -39,8 +39,8 @@ class Style:
     """
 
     sizes: tuple[float, float] = (0.19, 0.23)
-    roam: float = 0.1
-    colours: int = 2
+    roam: float = 0.0
+    colours: int = 1
 
     def __post_init__(self) -> None:
         if not 0 < self.sizes[0] <= self.sizes[1] <= 1:

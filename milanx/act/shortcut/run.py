@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
+from milanx.act.select import WITHIN
 from milanx.act.shortcut.fit import FitSettings, fit, predict
 from milanx.act.shortcut.folder import LYING, PLAIN, Experiment, open_experiment, text_version
 from milanx.act.shortcut.network import LAYER
@@ -38,8 +40,10 @@ class RunSettings:
 
     Attributes:
         shares: which of the experiment's; all when empty.
-        seeds: how many networks each, of the seeds 0, 1, ...
-        match: words of a description that choose its unit.
+        seeds: how many networks each, of the seeds ``first``, ``first`` + 1, ...
+        first: the first seed.
+        match: words of a text that choose its unit.
+        within: ``description``, or ``candidates``: the description and all that it won against.
         draws: random orders of units, the control.
         fit: how networks are trained; its own seed is not looked at.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -47,7 +51,9 @@ class RunSettings:
 
     shares: tuple[int, ...] = ()
     seeds: int = 10
+    first: int = 0
     match: tuple[str, ...] = MATCH
+    within: str = "candidates"
     draws: int = DRAWS
     fit: FitSettings = field(default_factory=FitSettings)
     device: str = "auto"
@@ -56,6 +62,11 @@ class RunSettings:
         if self.seeds < 1 or self.draws < 1:
             raise InputError(f"no experiment of {self.seeds} seeds and {self.draws} draws",
                              "each is 1 or more", "--seeds 10 --draws 20")  # fmt: skip
+        if self.first < 0:
+            raise InputError(f"no seed {self.first}", "a seed is 0 or more", "--first-seed 0")
+        if self.within not in WITHIN:
+            raise InputError(f"cannot look in {self.within!r}", f"there are {', '.join(WITHIN)}",
+                             "--in candidates")  # fmt: skip
         if not self.match or not all(w.strip() for w in self.match):
             raise InputError("no words choose units", "a word is empty, or there is none",
                              "--match text --match word")  # fmt: skip
@@ -86,7 +97,7 @@ class Runner:
     def digest(self) -> str:
         """Return what stands for all that a seed's result depends on, but share and seed."""
         return fingerprint(self.experiment.fingerprint, asdict(self.settings.fit),
-                           self.settings.match, self.settings.draws, LAYER,
+                           self.settings.match, self.settings.within, self.settings.draws, LAYER,
                            self.describer.fingerprint, asdict(self.describer.settings))  # fmt: skip
 
     def one(self, share: int, seed: int) -> None:
@@ -123,14 +134,15 @@ class Runner:
             images=[self.experiment.path("describe", text_version(share))],
             out=self.out / "runs" / name, describer=self.describer,
             settings=ExtractSettings(aside=0.0), device=self.device,
-            progress=self.progress,
+            score=False, progress=self.progress,
         )  # fmt: skip
         target = load_target(network, device=self.device)
-        units = matched(run, LAYER, self.settings.match)
-        pruned = prune_layer(target, LAYER, units, self.experiment, share, seed,
+        units = matched(run, LAYER, self.settings.match, self.settings.within)
+        pruned = prune_layer(target, LAYER, list(units), self.experiment, share, seed,
                              self.settings.draws)  # fmt: skip
-        texts = {row["unit"]: row["description"] for row in run.rows if row["unit"] in set(units)}
+        texts = {row["unit"]: row["description"] for row in run.rows}
         pruned.figures["texts"] = [texts[unit] for unit in units]
+        pruned.figures["because"] = list(units.values())
         return pruned
 
     def ceiling(self, share: int, seed: int) -> dict[str, np.ndarray]:
@@ -192,7 +204,7 @@ def run(
     loaded = describer if isinstance(describer, Describer) else Describer.load(
         describer, pick_device(settings.device))  # fmt: skip
     runner = Runner(experiment, folder, settings, loaded, progress)
-    for seed in range(settings.seeds):
+    for seed in range(settings.first, settings.first + settings.seeds):
         for share in runner.shares:
             runner.one(share, seed)
             results = collect(runner)
@@ -226,7 +238,9 @@ def collect(runner: Runner) -> dict[str, Any]:
         "experiment": runner.experiment.fingerprint,
         "digest": runner.digest(),
         "describer": runner.describer.fingerprint,
+        "images": runner.experiment.settings,
         "settings": asdict(runner.settings),
+        "threads": torch.get_num_threads(),
         "versions": versions(),
         "shares": summarise(list(runner.seeds())),
     }

@@ -34,6 +34,7 @@ def _share(share: int, seeds: list[dict[str, Any]]) -> dict[str, Any]:
             for other, row in (
                 ("unedited", "unedited"), ("all", f"{order}: all"),
                 ("all, own count", f"{order}: all, own count"), ("random", f"{order}: random"),
+                ("changed", f"{order}: changed"),
             )
         }  # fmt: skip
         gains[order]["plain"] = crossed(right[f"{order}: match, plain"] - right["unedited, plain"])
@@ -43,11 +44,13 @@ def _share(share: int, seeds: list[dict[str, Any]]) -> dict[str, Any]:
         "images": right["unedited"].shape[1],
         "units": seeds[0]["units"],
         "matched": [len(s["matched"]) for s in seeds],
+        "auroc": [s["auroc"] for s in seeds],
         "counts": {order: [s["orders"][order]["count"] for s in seeds] for order in ORDERS},
         "rows": rows,
         "gains": gains,
         "per_seed": [
-            {"seed": s["seed"], "texts": s["texts"], "matched": s["matched"],
+            {"seed": s["seed"], "texts": s["texts"], "because": s["because"],
+             "matched": s["matched"], "auroc": s["auroc"],
              "follows": s["follows"], "orders": s["orders"], "random_curve": s["random_curve"],
              **{row: float(s["right"][row].mean()) for row in right}} for s in seeds
         ],
