@@ -34,8 +34,8 @@ def test_prune_show_and_undo(work: Path) -> None:
 def test_the_table_names_every_figure(work: Path) -> None:
     code, out, error = run("prune", "--match", "text", "--images", "photos", "--quiet")
     assert code == 0, error
-    for text in ("units removed", "what the edit is for", "clean", "worst group", "random units of the same",
-                 "reversed order"):  # fmt: skip
+    for text in ("units removed", "what the edit is for", "clean", "worst group",
+                 "random units of the same", "reversed order"):  # fmt: skip
         assert text in out
 
 
