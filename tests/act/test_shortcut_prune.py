@@ -144,6 +144,22 @@ def test_words_are_looked_for_in_descriptions_or_all_that_they_won_against() -> 
     assert matched(run, LAYER, ("zebra",), "candidates") == {}
 
 
+def test_what_pruning_costs_where_no_text_is_is_measured_by_hand(
+    made: Experiment, network: SmallResNet
+) -> None:
+    """Every unit is chosen, so the order of all is the order of those that match."""
+    found = prune_layer(load_target(network), LAYER, range(128), made, 50, seed=0, draws=1)
+    for order in ("lying", "alike"):
+        figures = found.figures["orders"][order]
+        assert figures["count"] == figures["count_all"] == figures["count_changed"]
+        gone = figures["order"][: figures["count"]]
+        for version, test in ((PLAIN, "plain"), ("text50", "alike"), (LYING, "")):
+            images, end = made.load("test", version), f", {test}" if test else ""
+            expected = right_by_hand(network, images, gone)
+            for row in ("match", "all", "all, own count", "changed"):
+                assert (found.right[f"{order}: {row}{end}"] == expected).all(), (row, test)
+
+
 def test_no_unit_that_matches_changes_nothing(made: Experiment, network: SmallResNet) -> None:
     found = prune_layer(load_target(network), LAYER, [], made, 50, seed=0, draws=2)
     assert found.figures["auroc"] is None

@@ -213,6 +213,8 @@ def _order(
         "match, alike": sides.trained.correct(own[:count]),
         "all, plain": sides.plain.correct(everyone[:count]),
         "all, alike": sides.trained.correct(everyone[:count]),
+        "all, own count, plain": sides.plain.correct(everyone[:free]),
+        "all, own count, alike": sides.trained.correct(everyone[:free]),
         "changed, plain": sides.plain.correct(truly[:most]),
         "changed, alike": sides.trained.correct(truly[:most]),
     }
