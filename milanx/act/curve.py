@@ -214,8 +214,7 @@ def screen(bench: Bench, keep: int) -> list[Unit]:
     To first order, each image's margin of what is right over the best other class changes by its
     slope times the change of the unit's value, at all positions. Units go by how many images would
     have a margin above 0, then by the log-probability of what is right, to first order likewise:
-    the order of `Bench.by_effect`, expected and not measured. Of the 1,152 units of a layer of
-    lite0, the 64 so found held better ones than the 256 of a gradient of log p alone.
+    the order of `Bench.by_effect`, expected and not measured.
 
     Returns:
         ``keep`` units, the best first; all units where the layers hold no more.

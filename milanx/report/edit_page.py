@@ -62,7 +62,7 @@ def write_edit_page(report: PruneReport, run: Run, out: Path, command: str = "")
                 ("chosen by words, but kept", [u for u in units if not u["gone"]])),
         notes=report.notes,
         weights=report.weights,
-        credits=builtin_photos(run, shown)[1],
+        credits=builtin_photos(run, shown)[1] if shown else [],
         licences=LICENCES,
         views=script_json(thumbnails(run, shown) if shown else {}),
     )  # fmt: skip

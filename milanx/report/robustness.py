@@ -59,7 +59,8 @@ def _corruptions(found: Robustness) -> list[Grid]:
     if _tells(found):
         row(mean, lambda m: m["normalised_mean"], lambda d: None)
         row(relative, lambda m: m["relative_mean"], lambda d: None)
-    return [grid, *(_severities(found, m) for m in found.models)]
+    several = len(found.figures["severities"]) > 1  # one alone says what the first table says
+    return [grid, *(_severities(found, m) for m in found.models if several)]
 
 
 def _tells(found: Robustness) -> bool:

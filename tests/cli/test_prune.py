@@ -27,8 +27,8 @@ def test_prune_show_and_undo(work: Path) -> None:
     assert code == 0 and "rows of conv" in out and "white texts" in out
     code, out, _ = run("edit", "show", "edited", "--json")
     assert json.loads(out)["format"] == "milanx-edit"
-    code, out, _ = run("edit", "undo", "edited", "--out", "restored.safetensors")
-    assert code == 0 and (work / "restored.safetensors").is_file()
+    code, out, error = run("edit", "undo", "edited", "--out", "restored.safetensors")
+    assert code == 0 and (work / "restored.safetensors").is_file(), error
 
 
 def test_the_table_names_every_figure(work: Path) -> None:
