@@ -62,7 +62,10 @@ def prune(
     classes: Annotated[Path | None, typer.Option(help="The model's classes, one a line.")] = None,
     limit: c.Limit = None,
     weights: c.Weights = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the edit.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder of the edit [milanx-edits/MODEL/NAME]."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the units and stop.")] = False,
     device: c.Device = "auto",
     batch_size: c.BatchSize = None,
@@ -76,9 +79,11 @@ def prune(
     c.starting(quiet, as_json, "milanx prune")
     from milanx.act.prune import PruneSettings
     from milanx.act.prune import prune as run_prune
+    from milanx.act.pruned import default_out
     from milanx.runs import newest_run, open_run
 
     opened = newest_run() if run is None else open_run(run)
+    out = out or default_out(opened.target, [*match, *like, *rule, *unit])
     command = shlex.join(["milanx", *sys.argv[1:]])
     report = run_prune(
         opened,
@@ -99,12 +104,12 @@ def prune(
         c.print_json(report.to_dict())
     else:
         _print(report)
-    if out is not None and report.count is not None:  # last: what was measured is told by now
+    if not dry_run:  # last: what was measured is told by now
         from milanx.report.edit_page import write_edit_page
 
         page = write_edit_page(report, opened, out, command)
         if not as_json:
-            c.say(f"page  {page}")
+            c.say(f"edit  {out}\npage  {page}")
 
 
 def _print(report: PruneReport) -> None:

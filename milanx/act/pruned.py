@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,14 @@ CONTROLS = {
     "random": "random units of the same layers",
     "reversed": "the chosen units in reversed order",
 }
+
+
+def default_out(target: str, looked_for: Sequence[str]) -> Path:
+    """Return the first free ``milanx-edits/MODEL/NAME[-N]``, named by what was looked for."""
+    name = re.sub(r"[^\w.+@-]+", "-", "+".join(looked_for))[:60].strip("-.") or "units"
+    folder = Path("milanx-edits") / re.sub(r"[^\w.@-]+", "-", target).strip("-.")
+    names = itertools.chain([name], (f"{name}-{n}" for n in itertools.count(2)))
+    return next(folder / n for n in names if not (folder / n).exists())
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,15 @@ def test_prune_show_and_undo(work: Path) -> None:
     assert code == 0 and (work / "restored.safetensors").is_file(), error
 
 
+def test_an_edit_has_a_place_of_its_own(work: Path) -> None:
+    for name in ("text", "text-2"):  # an earlier edit is never replaced unasked
+        code, out, error = run("prune", "--match", "text", "--images", "photos")
+        assert code == 0, error
+        folder = next((work / "milanx-edits").glob(f"*/{name}"))
+        assert (folder / "index.html").is_file() and (folder / "curve.png").is_file()
+        assert f"{name}/index.html" in out.replace("\n", "")
+
+
 def test_the_table_names_every_figure(work: Path) -> None:
     code, out, error = run("prune", "--match", "text", "--images", "photos", "--quiet")
     assert code == 0, error
