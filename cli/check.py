@@ -11,7 +11,9 @@ from milanx.cli import common as c
 
 @c.explained
 def check(
-    folder: Annotated[Path, typer.Argument(help="A run, a describer, a simulator, or builtin.")],
+    folder: Annotated[
+        Path, typer.Argument(help="A run, a describer, a simulator, an edit, or builtin.")
+    ],
     seal: Annotated[
         bool,
         typer.Option(

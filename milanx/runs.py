@@ -70,7 +70,7 @@ def write_settings(root: Path, settings: dict[str, Any]) -> None:
             ``describer``, ``score``, ``settings``, ``versions``, ``seconds`` for each stage, and
             ``files``, which tells the table (`tell_table`).
     """
-    write_json(root / "run.json", RUN, RUN_VERSION, settings, sealed=True)
+    write_json(root / "run.json", RUN, RUN_VERSION, settings)
 
 
 def tell_table(root: Path) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from milanx.files import atomic_path, cache_dir, fingerprint
+from milanx.files import cache_dir, fingerprint
+from milanx.files.arrays import keep_arrays, kept_arrays
 from milanx.language.compare import Embed, Sentences, lemma
 from milanx.language.gpt2 import normalise_text
 
@@ -132,12 +133,12 @@ class Categories:
         if self._own:
             return _Kinds.fit(self.embed(texts), kinds)
         key = fingerprint("kinds-1 of all-MiniLM-L6-v2", texts, kinds, REGULARISATION)
-        path = cache_dir("kinds", f"{key}.npy")
-        if not path.is_file():
-            made = _Kinds.fit(self.embed(texts), kinds)
-            with atomic_path(path) as temporary, temporary.open("wb") as file:
-                np.save(file, made.weights, allow_pickle=False)
-        return _Kinds(tuple(sorted(set(kinds))), np.load(path, allow_pickle=False))
+        path = cache_dir("kinds", f"{key}.safetensors")
+        known = kept_arrays(path)
+        if known is None:
+            known = {"weights": _Kinds.fit(self.embed(texts), kinds).weights}
+            keep_arrays(path, known)
+        return _Kinds(tuple(sorted(set(kinds))), known["weights"])
 
     def __call__(self, texts: Sequence[str]) -> list[tuple[Named, ...]]:
         """Return what each description names, in its order; what follows "without" is left out."""

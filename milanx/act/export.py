@@ -24,7 +24,8 @@ from milanx.act.places import Place, check_units
 from milanx.act.reopen import find_target
 from milanx.act.weights import Written
 from milanx.errors import FormatError, InputError
-from milanx.files import atomic_path, fingerprint_file, read_json
+from milanx.files import atomic_path, read_json, reading, write_json
+from milanx.files.digests import FILES, Listing
 from milanx.files.replacing import EDIT as EDIT_FOLDER
 from milanx.files.replacing import check_place
 from milanx.targets.units import LayerInfo
@@ -66,12 +67,14 @@ class StoredEdit:
         content: all of it.
         edits: what it does.
         infos: how the layers are read.
+        listing: its weights, by which damage is told.
     """
 
     path: Path
     content: dict[str, Any]
     edits: tuple[Edit, ...]
     infos: dict[str, LayerInfo]
+    listing: Listing
 
     @property
     def weights(self) -> Path | None:
@@ -138,22 +141,20 @@ def fill_edit(
         save_file(kept, folder / ORIGINAL, metadata={"format": "pt"})
         stored = {
             "file": MODEL,
-            "fingerprint": fingerprint_file(folder / MODEL),
             "changed": list(written.changed),
             "ways": list(written.ways),
             "largest_difference": written.gap,
             "images": written.images,
         }
-    content = {
-        "format": FORMAT,
-        "version": VERSION,
+    content: dict[str, Any] = {
         "target": _target(target),
         "edits": [_edit(e, infos[e.layer], why) for e in edits],
         "why": _why(why or Why()),
         "weights": stored,
     }
-    text = json.dumps(content, indent=2, ensure_ascii=False, default=str)
-    (folder / EDIT).write_text(text + "\n", encoding="utf-8")
+    weights = [name for name in (MODEL, ORIGINAL) if (folder / name).exists()]
+    content[FILES] = Listing.of(folder, weights).to_dict()
+    write_json(folder / EDIT, FORMAT, VERSION, json.loads(json.dumps(content, default=str)))
 
 
 def _target(target: Target) -> dict[str, Any]:
@@ -213,6 +214,7 @@ def read_edit(path: Path | str) -> StoredEdit:
             f"no edit at {path}", "there is no such file", "name what milanx prune --out wrote"
         )
     content = read_json(path, FORMAT, VERSION)
+    listing = Listing.read(path.parent, content, path)
     try:
         edits, infos = [], {}
         for entry in content["edits"]:
@@ -231,11 +233,11 @@ def read_edit(path: Path | str) -> StoredEdit:
         if not {"fingerprint", "name", "preprocess"} <= content["target"].keys():
             raise KeyError("target")
         content["weights"].get("file")
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise FormatError(
             f"{path} is damaged", f"what it says of {error} cannot be read"
         ) from error
-    return StoredEdit(path, content, tuple(edits), infos)
+    return StoredEdit(path, content, tuple(edits), infos, listing)
 
 
 def load_edited(
@@ -282,7 +284,8 @@ def undo(path: Path | str, out: Path | str | None = None) -> Path:
         The file.
 
     Raises:
-        InputError: an edit without weights, or weights that were changed since.
+        InputError: an edit without weights, or they are no longer there.
+        FormatError: weights that were changed since.
     """
     stored = read_edit(path)
     edited = stored.weights
@@ -298,13 +301,10 @@ def undo(path: Path | str, out: Path | str | None = None) -> Path:
             f"{stored.path} cannot be undone",
             f"{edited.name} or {original.name} is no longer beside it",
         )
-    if fingerprint_file(edited) != stored.content["weights"]["fingerprint"]:
-        raise InputError(
-            f"{edited} is not what was written",
-            "its bytes were changed since",
-            "load the original weights instead",
-        )
-    state = {**load_file(edited), **load_file(original)}
+    for fault in stored.listing.faults():
+        raise FormatError(fault.what, fault.why, "load the original weights instead")
+    with reading(edited):
+        state = {**load_file(edited), **load_file(original)}
     out = Path(out) if out else edited.with_name("restored.safetensors")
     with atomic_path(out) as temporary:
         save_file(state, temporary, metadata={"format": "pt"})

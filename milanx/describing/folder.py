@@ -111,7 +111,7 @@ def write_content(root: Path, content: dict[str, Any]) -> None:
             if name not in (FILES, SEAL, "format", "version")}  # fmt: skip
     told = Listing.of(root, part_names(root)).to_dict()
     version = content.get("version", VERSION)
-    write_json(root / INDEX, FORMAT, version, {**rest, FILES: told}, sealed=True)
+    write_json(root / INDEX, FORMAT, version, {**rest, FILES: told})
 
 
 def from_folder(model: str, root: Path) -> str:

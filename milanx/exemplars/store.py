@@ -355,7 +355,7 @@ def write_index(
     listing = Listing.of(root, [name for name in names if (root / name).is_file()])
     content = {"fingerprint": fingerprint, "view_size": list(view_size),
                "layers": [asdict(r) for r in records], FILES: listing.to_dict()}  # fmt: skip
-    write_json(root / "exemplars" / "index.json", FORMAT, VERSION, content, sealed=True)
+    write_json(root / "exemplars" / "index.json", FORMAT, VERSION, content)
 
 
 def read_fingerprint(root: Path) -> str | None:

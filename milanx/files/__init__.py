@@ -1,7 +1,7 @@
 """Atomic writes, fingerprints, the folders of caches.
 
 ``replacing`` says what may be replaced, ``digests`` what files are told by, ``lock`` keeps two
-processes from making one, ``yamls`` reads what people write.
+processes from making one, ``yamls`` reads what people write, ``arrays`` keeps arrays of a cache.
 """
 
 from __future__ import annotations
@@ -251,16 +251,13 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def write_json(
-    path: Path, name: str, version: int, content: dict[str, Any], *, sealed: bool = False
-) -> None:
-    """Write ``content`` as json with its format's name and version, atomically.
+def write_json(path: Path, name: str, version: int, content: dict[str, Any]) -> None:
+    """Write ``content`` as json with its format's name, version and seal, atomically.
 
-    With ``sealed`` it says what it is told by (`milanx.files.digests`).
+    The seal tells damage (`milanx.files.digests`); one that ``content`` has is made anew.
     """
     document = {"format": name, "version": version, **content}
-    if sealed:
-        document[SEAL] = seal_of(document)
+    document[SEAL] = seal_of(document)
     write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -307,12 +304,17 @@ def check_format(
 
 
 def write_table(path: Path, table: pa.Table, name: str, version: int) -> None:
-    """Write a parquet file (zstd) with its format's name and version, atomically."""
+    """Write a parquet file (zstd, checksums) with its format's name and version, atomically."""
     import pyarrow.parquet as pq
 
     meta = {**(table.schema.metadata or {}), b"format": name.encode(), b"version": b"%d" % version}
     with atomic_path(path) as temporary:
-        pq.write_table(table.replace_schema_metadata(meta), temporary, compression="zstd")
+        pq.write_table(
+            table.replace_schema_metadata(meta),
+            temporary,
+            compression="zstd",
+            write_page_checksum=True,
+        )
 
 
 def read_table(path: Path, name: str, version: int, older: Sequence[int] = ()) -> pa.Table:
@@ -325,7 +327,7 @@ def read_table(path: Path, name: str, version: int, older: Sequence[int] = ()) -
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, page_checksum_verification=True)
     except FileNotFoundError as error:
         raise FormatError(f"{path} does not exist", f"a {name} has this file") from error
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:

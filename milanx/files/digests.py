@@ -202,3 +202,27 @@ def check_seal(path: Path, content: Mapping[str, Any]) -> None:
             "its text is not that which was written (its seal is another's)",
             [AGAIN, f"if you changed it on purpose, take the entry {SEAL!r} out of it"],
         )
+
+
+def is_whole(root: Path, index: Path) -> bool:
+    """Whether a folder of a cache is what was written, by what its index tells of all its files.
+
+    Args:
+        root: the folder.
+        index: its json file, of `milanx.files.write_json`, with `FILES`.
+    """
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+        check_seal(index, content)
+        listing = Listing.read(root, content, index)
+        for name in listing.files or ():
+            listing.check(name)
+    except (FormatError, OSError, ValueError, AttributeError, RecursionError):
+        return False
+    return listing.files is not None
+
+
+def told(root: Path) -> dict[str, dict[str, Any]]:
+    """Return what the index of a folder says of all files that lie in it."""
+    names = [str(p.relative_to(root)) for p in root.rglob("*") if p.is_file()]
+    return Listing.of(root, names).to_dict()

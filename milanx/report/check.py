@@ -1,4 +1,4 @@
-"""`milanx check`: every file of a run, a describer or a simulator, read whole."""
+"""`milanx check`: every file of a run, a describer, a simulator or an edit, read whole."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def check(root: Path | str, progress: Reporter | None = None) -> Checked:
     """Read every file of a folder and compare it with what it is told by.
 
     Args:
-        root: a run, a describer or a simulator; ``builtin`` is the bundled describer.
+        root: a run, a describer, a simulator or an edit; ``builtin`` is the bundled describer.
         progress: told about the files.
 
     Raises:
@@ -72,6 +72,10 @@ def check(root: Path | str, progress: Reporter | None = None) -> Checked:
         return _listed("a describer", listing, "all but describer.json", progress)
     if (folder / "simulator.json").exists():
         return _listed("a simulator", read_simulator(folder)[1], "encoder.safetensors", progress)
+    if (folder / "edit.json").exists():
+        from milanx.act.export import read_edit
+
+        return _listed("an edit", read_edit(folder).listing, "its weights", progress)
     if (folder / "run.json").exists():
         return _run(open_run(folder), progress)
     if (folder / "exemplars" / "index.json").exists():
@@ -80,8 +84,10 @@ def check(root: Path | str, progress: Reporter | None = None) -> Checked:
         return _run(Run(folder, {}), progress)
     raise InputError(
         f"{root} cannot be checked",
-        "it is no run, describer or simulator" if folder.is_dir() else "there is no such folder",
-        "name a folder that milanx describe or train wrote, or builtin",
+        "it is no run, describer, simulator or edit"
+        if folder.is_dir()
+        else "there is no such folder",
+        "name a folder that milanx describe, train or prune wrote, or builtin",
     )
 
 

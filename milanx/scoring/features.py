@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from milanx.errors import FormatError
-from milanx.files import atomic_path, cache_dir, fingerprint, reading
+from milanx.files import cache_dir, fingerprint
+from milanx.files.arrays import keep_arrays, kept_arrays
 from milanx.scoring.simulator import Simulator
 
 if TYPE_CHECKING:
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from milanx.images.probe import ProbeImages
 
 BATCH = 32
+FEATURES = "features"  # of the kept file
 Places = tuple["ProbeImages", Sequence[int]]
 
 
@@ -41,20 +41,16 @@ def image_features(
     """
     key = fingerprint(simulator.features_key, [preprocess.size, preprocess.resize,
                                                preprocess.interpolation], wanted)  # fmt: skip
-    path = cache_dir("simulator", f"{key}.npy")
-    with contextlib.suppress(FormatError):  # of a cache: it is made again
-        if path.is_file():
-            with reading(path):
-                known: np.ndarray = np.load(path, allow_pickle=False)
-                if known.ndim == 2 and len(known) == len(wanted) and np.isfinite(known).all():
-                    advance(len(wanted))
-                    return known
+    path = cache_dir("simulator", f"{key}.safetensors")
+    known = kept_arrays(path)
+    if known is not None:
+        advance(len(wanted))
+        return known[FEATURES]
     images, places = find()
     parts = []
     for views, indices in images.iterate(places, preprocess, BATCH):
         parts.append(simulator.features(views).numpy().astype(np.float16))
         advance(len(indices))
     made = np.concatenate(parts)
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.save(file, made, allow_pickle=False)
+    keep_arrays(path, {FEATURES: made})
     return made

@@ -114,7 +114,7 @@ def write_simulator(root: Path, content: dict[str, Any]) -> None:
     rest = {name: value for name, value in content.items()
             if name not in (FILES, SEAL, "format", "version")}  # fmt: skip
     told = Listing.of(root, [WEIGHTS]).to_dict()
-    write_json(root / "simulator.json", FORMAT, VERSION, {**rest, FILES: told}, sealed=True)
+    write_json(root / "simulator.json", FORMAT, VERSION, {**rest, FILES: told})
 
 
 class SmallClip(Simulator):

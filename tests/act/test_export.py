@@ -319,7 +319,7 @@ def test_undo_gives_the_original_weights(tmp_path: Path) -> None:
     assert restored.keys() == before.keys()
     assert all(torch.equal(restored[k], before[k]) for k in before)
     (folder / MODEL).write_bytes(b"other")
-    with pytest.raises(InputError, match="is not what was written"):
+    with pytest.raises(FormatError, match=r"model\.safetensors is damaged"):
         undo(folder)
     with pytest.raises(InputError, match="is there already"):
         store(folder)

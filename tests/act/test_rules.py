@@ -136,7 +136,7 @@ rules:
 
 
 @pytest.mark.parametrize(("text", "says"), [
-    ("a: [", "is no yaml"), ("- 1\n", "holds no rules"), ("format: milanx-rules\nversion: 9", "9"),
+    ("a: [", "is not yaml"), ("- 1\n", "holds no rules"), ("format: milanx-rules\nversion: 9", "9"),
     ("format: milanx-rules\nversion: 1\n", "a mistake"),
 ])  # fmt: skip
 def test_what_is_no_file_of_rules(tmp_path: Path, text: str, says: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from milanx.describing.folder import (
 from milanx.describing.parts import fingerprint_weights
 from milanx.describing.set_encoder import SetEncoder, SetEncoderSpec
 from milanx.describing.settings import SearchSettings
-from milanx.errors import FormatError, InputError, MilanxError
+from milanx.errors import FormatError, InputError
 from milanx.files import write_json
 from milanx.files.digests import FILES, SEAL
 from milanx.language.gpt2 import build_gpt2, train_tokenizer
@@ -39,40 +39,14 @@ from milanx.pipeline import extract
 from milanx.report.check import check, seal
 from milanx.runs import open_run, tell_table, write_settings, write_units
 from milanx.train.recipe import load_recipe
+from tests.files.damaging import EACH, outcomes
 from tests.helpers import noise, write_parquet
 
 ASSETS = Path(milanx.assets.__path__[0])
 RECIPES = Path(milanx.recipes.__path__[0])
-EACH = 20  # truncations, and as many flips
 SPEC = SetEncoderSpec(features=6, joint=4, width=16, prefix=2, layers=1, heads=2, words=1,
                       vocabulary=1, pixels=1, components=2, critic=8)  # fmt: skip
 runner = CliRunner()
-
-
-def damages(content: bytes, seed: int) -> Iterator[bytes]:
-    """Yield truncations of a file, and copies in which one bit is another."""
-    rng = np.random.default_rng(seed)
-    for end in rng.integers(0, len(content), EACH):
-        yield content[:end]
-    for place, bit in zip(rng.integers(0, len(content), EACH), rng.integers(0, 8, EACH),
-                          strict=True):  # fmt: skip
-        changed = bytearray(content)
-        changed[place] ^= 1 << int(bit)
-        yield bytes(changed)
-
-
-def outcomes(path: Path, result: Callable[[], object]) -> list[str]:
-    """Say of each damage of a file what came: ``error``, ``same`` or ``other``."""
-    whole, content, found = result(), path.read_bytes(), []
-    for changed in damages(content, len(content)):
-        path.write_bytes(changed)
-        try:
-            found.append("same" if result() == whole else "other")
-        except MilanxError as error:
-            assert error.what and error.why
-            found.append("error")
-    path.write_bytes(content)
-    return found
 
 
 @pytest.fixture(scope="module")

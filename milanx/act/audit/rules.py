@@ -10,6 +10,7 @@ from typing import Any
 
 from milanx.errors import InputError, did_you_mean
 from milanx.files import fingerprint
+from milanx.files.yamls import parse_yaml
 
 FORMAT, VERSION = "milanx-rules", 1
 SHIPPED = Path(__file__).with_name("rules.yaml")
@@ -128,16 +129,15 @@ def rules_fingerprint(rules: Sequence[Rule]) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    import yaml
-
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot read the rules {path}", error.strerror or str(error),
                          "--rules takes a yaml file") from error  # fmt: skip
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        why = " ".join(str(error).split())
-        raise InputError(f"{path} is no yaml", why, "see the rules in docs/audit.md") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no yaml", str(error),
+                         "see the rules in docs/audit.md") from error  # fmt: skip
+    content = parse_yaml(text, str(path))
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path} holds no rules", f"it does not begin with format: {FORMAT}",
                          "see the rules in docs/audit.md")  # fmt: skip
@@ -153,8 +153,12 @@ def _checked(path: Path, content: dict[str, Any], shipped: Sequence[str]) -> tup
              for name in map(str, content) if name not in TOP]  # fmt: skip
     if not isinstance(content.get("shipped", True), bool):
         wrong.append("shipped is true or false")
+    dropped = content.get("drop")
+    if dropped is not None and not isinstance(dropped, str) and not _is_texts(dropped):
+        wrong.append("drop is neither a list of names nor names with commas")
+        dropped = None
     wrong += [f"drop: there is no rule {name!r} ({did_you_mean(name, shipped) or 'none like it'})"
-              for name in _words(content.get("drop")) if name not in shipped]  # fmt: skip
+              for name in _words(dropped) if name not in shipped]  # fmt: skip
     entries = content.get("rules") or []
     if not isinstance(entries, list):
         wrong.append("rules is no list")

@@ -6,7 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from milanx.errors import FormatError
 from milanx.files import read_json, write_json
+from milanx.files.digests import AGAIN, SEAL
 
 FORMAT, VERSION = "milanx-robustness", 1
 
@@ -55,7 +57,11 @@ def read_robustness(path: Path) -> Robustness:
         FormatError: no such file, or of another format or version.
     """
     content = read_json(path, FORMAT, VERSION)
-    for frame in ("format", "version"):
-        content.pop(frame)
-    lists = {name: tuple(content[name]) for name in ("models", "notes")}
-    return Robustness(**{**content, **lists})
+    for frame in ("format", "version", SEAL):
+        content.pop(frame, None)
+    try:
+        lists = {name: tuple(content[name]) for name in ("models", "notes")}
+        return Robustness(**{**content, **lists})
+    except (KeyError, TypeError) as error:
+        raise FormatError(f"{path} is damaged", f"what it says of {error} cannot be read",
+                          AGAIN) from error  # fmt: skip

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from milanx.files import atomic_path, cache_dir, fingerprint
+from milanx.files import cache_dir, fingerprint
+from milanx.files.arrays import keep_arrays, kept_arrays
 from milanx.progress import Reporter, Silent
 
 if TYPE_CHECKING:
@@ -71,17 +72,18 @@ def unit_features(
 
         encoder = Describer.load().encoder
     store, encoding = run.store, encoder.fingerprint()
-    paths = {layer: cache_dir("study", f"{fingerprint(store.fingerprint, encoding, layer)}.npy")
-             for layer in layers}  # fmt: skip
-    new = [layer for layer, path in paths.items() if not path.is_file()]
+    paths = {layer: cache_dir("study", f"{fingerprint(store.fingerprint, encoding, layer)}"
+                                       ".safetensors") for layer in layers}  # fmt: skip
+    found = {layer: kept[layer] for layer, path in paths.items()
+             if (kept := kept_arrays(path)) is not None}  # fmt: skip
+    new = [layer for layer in layers if layer not in found]
     if new:
         with (progress or Silent()).stage("encode", len(store.view_indices())) as bar:
             features = encode_views(encoder, store, advance=bar.advance)
         for layer in new:
-            paths[layer].parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(paths[layer]) as temporary, temporary.open("wb") as file:
-                np.save(file, _pooled(store, layer, encoder, features), allow_pickle=False)
-    return {layer: np.load(path, allow_pickle=False) for layer, path in paths.items()}
+            found[layer] = _pooled(store, layer, encoder, features)
+            keep_arrays(paths[layer], {layer: found[layer]})
+    return {layer: found[layer] for layer in layers}
 
 
 def _pooled(

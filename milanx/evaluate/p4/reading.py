@@ -14,7 +14,7 @@ from milanx.evaluate.common.rows import ahead
 from milanx.evaluate.p4.questions import KINDS
 from milanx.evaluate.p4.sheets import LETTERS
 from milanx.evaluate.p4.study import DESCRIPTION, EXEMPLARS, KEY, VERSION
-from milanx.files import fingerprint_file, read_json
+from milanx.files import fingerprint_file, read_json, reading
 from milanx.measures.intervals import DRAWS, wilson
 
 CHANCE = 0.2
@@ -43,7 +43,7 @@ def read_choices(path: Path, key: dict[str, dict[str, Any]]) -> dict[str, str]:
         if question not in key:
             raise InputError(f"{path} answers {question!r}", "this study has no such question",
                              "give the choices of this study")  # fmt: skip
-        if str(letter).upper() not in LETTERS and letter not in ABSTAINED:
+        if str(letter).upper() not in tuple(LETTERS) and letter not in ABSTAINED:
             raise InputError(f"{path} answers {question} with {letter!r}", "sheets are A to E",
                              'an empty answer "" abstains')  # fmt: skip
     return {question: str(letter).upper() for question, letter in choices.items()}
@@ -62,7 +62,14 @@ def score(study: Path, choices: Sequence[Path]) -> dict[str, Any]:
     Returns:
         A report: rows by list and layer with Wilson intervals, shares of the way, agreement.
     """
-    content = read_json(study / "key" / "key.json", KEY, VERSION)
+    path = study / "key" / "key.json"
+    content = read_json(path, KEY, VERSION)
+    with reading(path):
+        return _score(content, choices)
+
+
+def _score(content: dict[str, Any], choices: Sequence[Path]) -> dict[str, Any]:
+    """Score choices by what a key says."""
     key: dict[str, dict[str, Any]] = content["questions"]
     first: dict[str, str] = {}
     agree: dict[str, list[bool]] = {}

@@ -22,6 +22,7 @@ from PIL import Image
 from milanx.errors import InputError
 from milanx.features.encoder import Encoder
 from milanx.files import atomic_path, cache_dir, fingerprint, read_json, write_json
+from milanx.files.digests import FILES, is_whole, told
 from milanx.files.lock import held
 from milanx.images.splits import photo_group
 from milanx.train.code_key import code_key
@@ -230,10 +231,11 @@ def photo_features(
     settings = [[fingerprint_source(s.path), s.per_class, s.views, s.text] for s in sources]
     key = fingerprint(encoder.fingerprint(), settings, seed, code_key(__name__))
     root = cache_dir("photos", key)
-    if not (root / "photos.json").exists():
+    index = root / "photos.json"
+    if not is_whole(root, index):
         with held(root, say):
-            if not (root / "photos.json").exists():  # made by the last holder
-                if root.exists():  # an earlier milanx began it and was ended
+            if not is_whole(root, index):  # not made by the last holder
+                if root.exists():  # damaged, or an earlier milanx wrote it
                     shutil.rmtree(root)
                 with atomic_path(root) as temporary:
                     temporary.mkdir()
@@ -272,5 +274,5 @@ def _encode_all(
     np.save(root / "dense.npy", raw, allow_pickle=False)
     del raw
     (root / "dense.raw").unlink()
-    content = {"photos": [asdict(p) for p in photos], "count": len(photos)}
+    content = {"photos": [asdict(p) for p in photos], "count": len(photos), FILES: told(root)}
     write_json(root / "photos.json", "milanx photo features", 1, json.loads(json.dumps(content)))

@@ -95,7 +95,7 @@ def fingerprint_source(path: Path) -> str:
         else:
             found[name] = [*state, fingerprint_file(file)]
     if found != known:
-        write_json(memo, *DIGESTS, {"files": found}, sealed=True)
+        write_json(memo, *DIGESTS, {"files": found})
     return fingerprint(os.path.relpath(path, root), [[n, e[-1]] for n, e in found.items()])
 
 

@@ -20,6 +20,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 
 from milanx.files import atomic_path, cache_dir, fingerprint, read_json, write_json
+from milanx.files.digests import FILES, is_whole, told
 from milanx.files.replacing import lasting_name
 from milanx.train.code_key import code_key
 from milanx.train.recipe import Recipe
@@ -86,7 +87,10 @@ def _made(stage: Stage, course: Course) -> Made:
     folder = cache_dir("train", f"{stage.name}-{stage_key(stage, course)}")
     with course.alone(folder, f"the stage {stage.name}"):
         # One process looks: another training might finish the stage between two looks.
-        (missing,) = broadcast_object_list([not (folder / "stage.json").exists()])
+        main = course.accelerator.is_main_process
+        (missing,) = broadcast_object_list([main and not is_whole(folder, folder / "stage.json")])
+        if missing and main and folder.exists():  # damaged, or of an earlier milanx
+            shutil.rmtree(folder)
         if missing:
             _make(stage, course, folder)
         course.accelerator.wait_for_everyone()
@@ -112,7 +116,8 @@ def _make(stage: Stage, course: Course, folder: Path) -> None:
         facts["seconds"] = round(time.monotonic() - started, 1)
         if device.type == "cuda":
             facts["gpu_memory_mib"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
-        write_json(temporary / "stage.json", FORMAT, VERSION, {"facts": facts})
+        write_json(temporary / "stage.json", FORMAT, VERSION,
+                   {"facts": facts, FILES: told(temporary)})  # fmt: skip
     if main:
         for checkpoint in folder.parent.glob(f"{folder.name}.*.checkpoint"):
             checkpoint.unlink()
