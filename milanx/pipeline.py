@@ -16,7 +16,14 @@ from milanx.errors import FormatError, InputError, MilanxError
 from milanx.files import explained, fingerprint
 from milanx.files.digests import FILES
 from milanx.files.lock import check_free, held
-from milanx.files.replacing import EVALUATION, RUN, check_place, discard, format_of
+from milanx.files.replacing import (
+    EVALUATION,
+    RUN,
+    check_place,
+    discard,
+    format_of,
+    remove_leftovers,
+)
 from milanx.progress import Reporter, Silent, Timed
 
 if TYPE_CHECKING:
@@ -36,6 +43,10 @@ T = TypeVar("T")
 DEFAULT_MODEL = "tf_efficientnet_lite0"
 DEFAULT_LAYER = "blocks.5.3.bn1"
 DEFAULT_IMAGES = "builtin:probe"
+
+
+# What a description writes into its run: a kill may leave each of them under a temporary name.
+MADE = (".extract", "exemplars", "views.parquet", "images.parquet", "units.parquet", "run.json")
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,6 +178,7 @@ def _extract(
     if process.is_main_process:
         check_place(folder, RUN, overwrite=overwrite, resumes=True)
         alone.enter_context(held(folder, timed.say, f"the run {folder}"))
+        remove_leftovers(folder, *(folder / part for part in MADE))
         if overwrite and folder.exists():
             discard(folder, RUN)
     process.wait_for_everyone()

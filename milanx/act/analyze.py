@@ -188,6 +188,8 @@ def _importance(
                              ) from error  # fmt: skip
     with progress.stage("open images", None):
         probe = open_images(sources, limit=sample)
+    for note in probe.notes:
+        progress.say(f"note: {note}")
     shown = image_set(probe, target, model_classes(_outputs(target), classes))
     if shown.labels is None:
         raise InputError(f"the images of {shown.name} have no labels",

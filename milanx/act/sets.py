@@ -71,11 +71,10 @@ def make_sets(asked: Asked, run: Run, target: Target, seed: int) -> Sets:
     corrupts = asked.evaluate == IMAGENET_C
     given = [asked.images or own or run_images(run), asked.adversarial,
              () if corrupts else asked.evaluate]  # fmt: skip
-    clean, adversarial, evaluate = _open(given, target, classes, asked.limit)
+    (clean, adversarial, evaluate), notes = _open(given, target, classes, asked.limit)
     assert clean is not None
     if corrupts:
         evaluate = mixed(clean, seed)
-    notes = []
     whole = evaluate if evaluate is not None else clean
     if adversarial is None:
         validation, test = whole.split(seed=seed)
@@ -126,8 +125,12 @@ def run_images(run: Run) -> list[str]:
 
 def _open(
     given: Sequence[Given], target: Target, classes: Classes, limit: int | None
-) -> list[EvalSet | None]:
-    """Open several sets together, so that a photograph in two of them has one group."""
+) -> tuple[list[EvalSet | None], list[str]]:
+    """Open several sets together, so that a photograph in two of them has one group.
+
+    Returns:
+        The sets, and what must be known of the images that were opened.
+    """
     from milanx.images.probe import open_images
 
     specs = [_specs(g) for g in given]
@@ -148,7 +151,7 @@ def _open(
             part = image_set(opened, target, None, called).subset(places)
             labels = match_labels(records, classes, called)
             made.append(EvalSet(called, part.read, part.groups, labels))
-    return made
+    return made, list(opened.notes) if opened else []
 
 
 def _specs(given: Given) -> list[str | Path]:

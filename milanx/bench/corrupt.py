@@ -42,6 +42,8 @@ def bench_corrupt(
         raise InputError(f"{list(workers)} workers", "one is the least", "--workers 1,2,4")
     progress = progress or Silent()
     opened, preprocess = open_images([images], limit=count), Preprocess()
+    for note in opened.notes:
+        progress.say(f"note: {note}")
     views = [preprocess.view(opened.read(i)) for i in range(len(opened))]
     seconds: dict[int, dict[str, float]] = {}
     with progress.stage("corrupt", len(workers) * len(CORRUPTIONS)) as bar:

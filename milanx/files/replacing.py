@@ -8,6 +8,7 @@ told; there they replace its parts alone, and those only where they are what the
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -271,6 +272,20 @@ def discard(path: Path, kind: Kind) -> None:
     old = beside(path, "old")
     path.rename(old)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_leftovers(*paths: Path) -> None:
+    """Remove what killed processes left beside paths under temporary names.
+
+    For whoever alone makes these paths (`milanx.files.lock.held`).
+    """
+    for path in paths:
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+            if TEMPORARY.fullmatch(left.name) and lasting_name(left.name) == path.name:
+                if left.is_dir() and not left.is_symlink():
+                    shutil.rmtree(left, ignore_errors=True)
+                else:
+                    left.unlink(missing_ok=True)
 
 
 def _check_path(path: Path, kind: Kind) -> None:

@@ -103,3 +103,13 @@ def test_the_newest_run(work: Path, tmp_path: Path) -> None:
     assert newest_run().root.name == "conv"
     with pytest.raises(InputError, match="no run with descriptions"):
         newest_run(tmp_path / "nowhere")
+
+
+def test_what_must_be_known_of_the_images_is_told(work: Path) -> None:
+    (work / "photos" / "notes.pages").write_text("no image")
+    (work / "photos" / "broken.png").write_bytes(b"no png")
+    for command in (("prune", "--match", "text", "--out", "told"), ("robustness", LIAR)):
+        code, out, error = run(*command, "--images", "photos", "--json")
+        assert code == 0, error
+        notes = " ".join(json.loads(out)["notes"])
+        assert "broken.png" in notes and ".pages" in notes, notes

@@ -33,6 +33,7 @@ from milanx.exemplars.store import ExemplarStore
 from milanx.features.encoder import EncoderSpec, on_grid, read_pixels, read_width
 from milanx.files.digests import FILES
 from milanx.files.lock import check_free, held
+from milanx.files.replacing import beside
 from milanx.language.gpt2 import build_gpt2, train_tokenizer
 from milanx.language.prior import Prior
 from milanx.progress import Silent
@@ -153,6 +154,22 @@ def test_thirty_kills_anywhere_in_describing_change_no_byte(photos: Path, tmp_pa
     assert int(done.stdout.split()[0]) >= KILLS / 2
 
 
+def test_what_kills_left_under_temporary_names_goes(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    whole = content(describe(out, photos).root)
+    mine = [beside(out / ".extract", "old"), beside(out / "exemplars", "tmp"),
+            beside(out / "units.parquet", "tmp"), beside(out, "old")]  # fmt: skip
+    others = [tmp_path / ".run.txt", tmp_path / ".runs.0123abcd.old"]
+    for path in mine[:2]:
+        (path / "inner").mkdir(parents=True)
+    for path in (mine[0] / "inner" / "a", mine[2], mine[3] / "b", *others):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x")
+    assert content(describe(out, photos).root) == whole
+    assert not any(path.exists() for path in mine)
+    assert all(path.exists() for path in others)
+
+
 def test_a_kill_between_the_table_and_run_json_serves_no_other_texts(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,7 +209,8 @@ def test_a_second_process_is_told_who_makes_the_run(photos: Path, tmp_path: Path
     first = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     try:
         until = time.monotonic() + 240
-        while not (tmp_path / ".run.holder").exists() or not (out / ".extract").exists():
+        arrays = out / ".extract" / "exemplars" / "conv2"
+        while not all((arrays / name).exists() for name in ("max.npy", "mean.npy")):
             assert time.monotonic() < until and first.poll() is None
             time.sleep(0.05)
         before = sorted(str(p) for p in tmp_path.rglob("*"))

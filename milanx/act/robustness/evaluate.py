@@ -182,6 +182,7 @@ class _Work:
     options: Options
     keep: Path
     versions: str = field(default_factory=versions_key)
+    notes: list[str] = field(default_factory=list)  # on the images that were opened
 
     @property
     def reference(self) -> str:
@@ -201,7 +202,9 @@ class _Work:
         """Open images as the models see them, or a sample of them."""
         if not isinstance(images, EvalSet):
             specs = [images] if isinstance(images, str | Path) else list(images)
-            images = image_set(open_images(specs), self.target, self.classes)
+            opened = open_images(specs)
+            self.notes.extend(opened.notes)
+            images = image_set(opened, self.target, self.classes)
         outputs, labels = self.classes.count, images.labels
         if labels is not None and not 0 <= labels.min() <= labels.max() < outputs:
             raise InputError(
@@ -231,7 +234,7 @@ class _Work:
              "frost": None if asked.frost is None else str(asked.frost),
              "fingerprints": {n: s.key for n, s in self.subjects.items()}},
             {k: v for k, v in figures.items() if k != "notes"},
-            (*notes, *figures["notes"]),
+            (*self.notes, *notes, *figures["notes"]),
         )  # fmt: skip
 
 

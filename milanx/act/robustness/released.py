@@ -130,7 +130,7 @@ def find_folders(
             f"{root} lacks {len(missing)} of {len(wanted)} folders of ImageNet-C",
             f"there is no {', '.join(missing[:SHOWN])}{more}",
             ("unpack all of blur.tar, digital.tar, noise.tar and weather.tar there",
-             "ask only for what is there, with --corruption and --severities"),
+             "ask only for what is there: --severities, and of milanx robustness --corruption"),
         )  # fmt: skip
     return {cell: path for cell, path in found.items() if path is not None}
 

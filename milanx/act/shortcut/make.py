@@ -128,6 +128,8 @@ def make(
     check_place(out, KIND, overwrite=overwrite)
     with progress.stage("open images", None):
         images = open_images([str(data), *([str(test)] if test else [])])
+    for note in images.notes:
+        progress.say(f"note: {note}")
     classes, photos = plan(images, settings, has_test=test is not None)
     files = [(s, v) for s in SPLITS for v in versions_of(s, settings.shares)]
     total = sum(sum(p.split == s for p in photos) for s, _ in files)

@@ -25,7 +25,6 @@ from torch import nn
 
 from milanx.errors import FormatError, InputError
 from milanx.files import atomic_path, check_format
-from milanx.files.replacing import lasting_name
 
 FORMAT = "milanx training checkpoint"
 VERSION = 1
@@ -170,13 +169,6 @@ def read_checkpoint(
         best=_under("best.", tensors),
     )
     return history, state["scaler"]
-
-
-def remove_leftovers(path: Path) -> None:
-    """Remove the half-written files that killed trainings left beside ``path``."""
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-        if lasting_name(leftover.name) == path.name:
-            leftover.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -16,11 +16,11 @@ from accelerate import Accelerator
 from torch import nn
 
 from milanx.errors import InputError
+from milanx.files.replacing import remove_leftovers
 from milanx.train.engine.checkpoint import (
     History,
     digest,
     read_checkpoint,
-    remove_leftovers,
     restore,
     snapshot,
     uninterrupted,

@@ -21,7 +21,7 @@ from accelerate.utils import broadcast_object_list
 
 from milanx.files import atomic_path, cache_dir, fingerprint, read_json, write_json
 from milanx.files.digests import FILES, is_whole, told
-from milanx.files.replacing import lasting_name
+from milanx.files.replacing import remove_leftovers
 from milanx.train.code_key import code_key
 from milanx.train.recipe import Recipe
 from milanx.train.stages.desk import Course, Desk, Made
@@ -102,9 +102,7 @@ def _make(stage: Stage, course: Course, folder: Path) -> None:
     started, device = time.monotonic(), course.accelerator.device
     main = course.accelerator.is_main_process
     if main:  # what was left by a process that was killed; this one holds the lock
-        for leftover in folder.parent.glob(f".{folder.name}.*.tmp"):
-            if lasting_name(leftover.name) == folder.name:
-                shutil.rmtree(leftover, ignore_errors=True)
+        remove_leftovers(folder)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with (
