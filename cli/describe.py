@@ -25,7 +25,8 @@ def describe(
     method: Annotated[
         str,
         typer.Option(
-            help="describer; or over a list, without language models: concepts (softWPMI), nearest."
+            help="describer; over a list, without language models: concepts (softWPMI), nearest; "
+            "by overlap with the images' regions: netdissect, compexp."
         ),
     ] = "describer",
     concepts: Annotated[

@@ -234,7 +234,8 @@ def describe(
         describer: ``builtin``, a describer's folder, or one that is loaded.
         method: ``describer``, or without its language models, over a list of concepts with its
             encoder (`milanx.describing.concepts`): ``concepts``, by softWPMI, or ``nearest``, the
-            four words nearest to the exemplars.
+            four words nearest to the exemplars; or by overlap with the regions that the images
+            bring (`milanx.describing.dissect`): ``netdissect`` or ``compexp``.
         concepts: a file of concepts, one a line; the bundled list when None.
         weights: a checkpoint of the target's.
         random_weights: use random weights.
@@ -303,7 +304,7 @@ def _describe(made: Extracted, way: Way, score: bool, timed: Timed) -> None:
                 write_scores(known, scores.units)
             _write_run(made, timed, facts, scores.facts)
         return
-    found = way.describe(made.store, timed)
+    found = way.describe(made.store, made.inputs, timed)
     texts = {(d.layer, d.unit, d.sign): d.text for d in found}
     scores = _score(made, texts, timed) if score else Scores.none(texts, NOT_ASKED)
     if process.is_main_process:

@@ -1,4 +1,4 @@
-"""How exemplars are put into words: by a describer, or by its encoder over a list of concepts."""
+"""How exemplars are put into words: by a describer, its encoder over a list, or by regions."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from milanx.describing.candidates import Description
     from milanx.describing.describer import Describer
     from milanx.describing.settings import SearchSettings
+    from milanx.exemplars.inputs import Inputs
     from milanx.exemplars.store import ExemplarStore
 
 CONCEPT_WAYS = {"concepts": "softwpmi", "nearest": "nearest"}
-METHODS = ("describer", *CONCEPT_WAYS)
+REGION_WAYS = ("netdissect", "compexp")  # the target runs again over images with regions
+METHODS = ("describer", *CONCEPT_WAYS, *REGION_WAYS)
 
 
 def words_of(method: str, concepts: Path | str | None) -> tuple[str, ...]:
@@ -46,6 +48,8 @@ class Way:
     def facts(self) -> dict[str, Any]:
         """What ``run.json`` says of it; another description is made when anything differs."""
         made: dict[str, Any] = {"method": self.method}
+        if self.method in REGION_WAYS:  # no describer takes part
+            return made | {"name": self.method}
         if self.method in CONCEPT_WAYS:
             made["concepts"] = fingerprint(self.words)
         return made | {
@@ -55,10 +59,15 @@ class Way:
             "held_out_wnids": self.describer.training.get("held_out_wnids", []),
         }
 
-    def describe(self, store: ExemplarStore, progress: Reporter) -> list[Description]:
-        """Describe every unit of a store."""
+    def describe(
+        self, store: ExemplarStore, inputs: Inputs, progress: Reporter
+    ) -> list[Description]:
+        """Describe every unit of a store; ``inputs`` is what it was made of."""
         from milanx.describing.concepts import ConceptSettings, describe_concepts
+        from milanx.describing.dissect.describe import dissect
 
+        if self.method in REGION_WAYS:
+            return dissect(inputs, store, self.method, progress)
         if self.method not in CONCEPT_WAYS:
             return self.describer.describe(store, settings=self.search, progress=progress)
         return describe_concepts(

@@ -61,6 +61,37 @@ def make_masks(
     return torch.where(empty[..., None, None], peak, masks)
 
 
+def active_cells(
+    maps: torch.Tensor,
+    stats: dict[str, np.ndarray],
+    signs: Sequence[str],
+    record: LayerRecord,
+    size: tuple[int, int],
+) -> torch.Tensor:
+    """Say where maps lie above their units' thresholds, on a grid over the view.
+
+    As `make_masks`, but for any image: what excites a unit nowhere has no cell.
+
+    Args:
+        maps: float32 [r, k, h, w].
+        stats: as of `make_masks`, and so the next two.
+        signs: of the rows.
+        record: the layer.
+        size: (h, w) of the grid.
+
+    Returns:
+        bool [r, k, h, w] of the grid.
+    """
+    turned, threshold, saturated = _above(maps, stats, signs, record)
+    if turned.shape[-1] > size[1] or turned.shape[-2] > size[0]:
+        up = F.adaptive_avg_pool2d(turned, size)
+    else:
+        up = F.interpolate(turned, size, mode="bilinear", align_corners=False)
+    limit = threshold[:, None, None, None]
+    reached = saturated[:, None, None, None] & (up > 0) & (up >= limit * (1 - SATURATED))
+    return (up > limit) | reached
+
+
 def _above(
     maps: torch.Tensor, stats: dict[str, np.ndarray], signs: Sequence[str], record: LayerRecord
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -5,5 +5,5 @@ are kept aside. ``sources`` opens what a user names: a ``folder``, a parquet ``t
 ``builtin`` ones, made of ``photos`` (each with its credit) and ``composed`` views; ``item`` says
 what all of them give. ``decoding`` makes RGB of bytes, ``resizing`` and ``preprocess`` make views.
 ``scan`` looks at every image once, ``near`` brings near-duplicates together, ``probe`` opens all
-as one sequence, ``splits`` holds groups out.
+as one sequence, ``splits`` holds groups out, ``regions`` says what is where.
 """

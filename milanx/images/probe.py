@@ -100,6 +100,12 @@ class ProbeImages:
                 why(error), "run the same command again: what cannot be read is skipped",
             ) from error  # fmt: skip
 
+    def regions(self, index: int) -> list[dict[str, Any]]:
+        """Return what a source says of the regions of an image; nothing where it says nothing."""
+        source, row = self._places[index]
+        read = getattr(source, "regions", None)
+        return read(row) if read else []
+
     def split(self, aside: float = 0.2, seed: int = 0) -> np.ndarray:
         """Split by group; True: may become an exemplar, False: kept aside.
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import threading
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 IMAGE = "image"  # the usual name of the column
 KNOWN = ("label", "name", "wnid", "group")
+REGIONS = "regions"  # a list of struct(name, mask)
 ROWS_AT_ONCE = 64  # rows of a parquet file that are read at a time
 TAKEN = "struct(bytes, path), bytes, or paths from the file's own folder"
 MAGIC = b"PAR1"  # with which a parquet file begins and ends
@@ -64,6 +65,7 @@ class Table:
         counts = [self.file.metadata.row_group(i).num_rows for i in groups]
         self.starts = np.cumsum([0, *counts])
         self._group = lru_cache(maxsize=2)(self._read_group)
+        self._regions = lru_cache(maxsize=2)(partial(self._read_group, column=REGIONS))
         self._lock = threading.Lock()  # a ParquetFile is no place for two threads at once
 
     def _explained(self) -> _Explained:
@@ -124,8 +126,17 @@ class Table:
         """Return its images, by row; none is decoded."""
         return self._items
 
-    def _read_group(self, group: int) -> pa.ChunkedArray:
-        return self.file.read_row_group(group, columns=[self.column]).column(0)
+    def _read_group(self, group: int, column: str | None = None) -> pa.ChunkedArray:
+        return self.file.read_row_group(group, columns=[column or self.column]).column(0)
+
+    def regions(self, row: int) -> list[dict[str, Any]]:
+        """Return the regions of an image: of each its ``name`` and an encoded ``mask``."""
+        if REGIONS not in self.file.schema_arrow.names:
+            return []
+        group = int(np.searchsorted(self.starts, row, side="right")) - 1
+        with self._explained(), self._lock:
+            found = self._regions(group)[row - int(self.starts[group])].as_py()
+        return [r for r in found or () if isinstance(r, dict)]
 
     def read(self, row: int) -> Image.Image:
         """Decode one image, RGB."""

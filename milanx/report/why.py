@@ -15,6 +15,7 @@ TERMS: dict[str, tuple[str, str]] = {
     "without": ("says what is missing", ""),
     "length": ("length", "{:.0f} tokens"),
     "likelihood": ("log p(d|E)", ""),
+    "iou": ("overlap with regions (IoU)", ""),
 }
 
 
