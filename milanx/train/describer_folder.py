@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from milanx.describing.folder import from_folder, write_content
 from milanx.describing.settings import SearchSettings
+from milanx.describing.trained import write_trained
 from milanx.files import atomic_path, write_json, write_text
 from milanx.files.replacing import DESCRIBER
 from milanx.language.gpt2 import normalise_text
@@ -44,6 +45,9 @@ def write_describer(course: Course, out: Path, *, overwrite: bool = False) -> No
             _copy_half(made["projection"] / WEIGHTS, temporary / WEIGHTS)
         content = _content(course, out)
         _write_words(course, temporary / "words.json")
+        shown = course.units.trained()
+        if shown is not None:
+            write_trained(temporary, shown)
         write_text(temporary / "README.md", card(content))
         write_content(temporary, content)
 
