@@ -189,7 +189,7 @@ def test_what_the_folder_tells_as_trained_on_is_left_out_whatever_the_file(
     pictures = noise(60, side=64)
     path = write_parquet(tmp_path / f"{name}.parquet", pictures, name=["Tabby"] * 60,
                          wnid=["n02123045"] * 60)  # fmt: skip
-    groups = [group_of(None, png(picture)) for picture in pictures]
+    groups = [group_of("0.png", png(picture)) for picture in pictures]
     by_bytes = [TrainedPhoto(groups[i], f"{2**i:016x}") for i in range(20)]
     smaller = [picture.resize((40, 52)) for picture in pictures[20:35]]
     by_look = [TrainedPhoto("another file's", picture_hash(picture)) for picture in smaller]
@@ -209,6 +209,17 @@ def test_what_the_folder_tells_as_trained_on_is_left_out_whatever_the_file(
     assert {p.group for p in lettered} <= set(groups)  # one photograph, with and without
     with pytest.raises(InputError, match="were trained on"):
         read_photos([path], Trained(tuple(TrainedPhoto(g, "0" * 16) for g in groups)))
+
+
+def test_one_photograph_in_several_files_is_one_group(tmp_path: Path) -> None:
+    pictures = noise(12, side=64)
+    again = [picture.resize((50, 44)) for picture in reversed(pictures[:5])]
+    first = write_parquet(tmp_path / "a.parquet", pictures, name=["Tabby"] * 12)
+    second = write_parquet(tmp_path / "b.parquet", [*again, *noise(4, seed=5)], name=["Cat"] * 9)
+    found = [p for p in read_photos([first, second], None) if p.text is None]
+    groups = [p.group for p in found]
+    assert len(set(groups)) == 16
+    assert groups[12:17] == groups[:5][::-1]
 
 
 def test_a_describer_that_tells_nothing_is_refused_in_words(

@@ -25,7 +25,7 @@ from milanx.errors import InputError
 from milanx.evaluate.common.names import accepted_names
 from milanx.evaluate.p2.atoms import KIND_OF, TEXT, Lettering, lettering, pixel_atoms
 from milanx.exemplars.planted import MAP
-from milanx.images.near import picture_hash
+from milanx.images.near import clusters, picture_hash, united
 from milanx.images.preprocess import Preprocess
 
 SIDE = 224
@@ -96,23 +96,56 @@ def read_photos(
         InputError: a file without either, or all of whose photos were trained on.
     """
     rng = np.random.default_rng(seed)
+    rows = [row for path in paths for row in _unseen(path, trained, per_file)
+            if not apart(row.group)]  # fmt: skip
     found: list[PlantedPhoto] = []
-    for path in paths:
-        rows = _rows(path, per_file)
-        groups = [group_of(row["image"]["path"], row["image"]["bytes"]) for row in rows]
-        seen = np.zeros(len(rows), bool)
-        if trained is not None:
-            seen = trained.seen(groups, [picture_hash(_image(row)) for row in rows])
-        if seen.all():
-            raise InputError(f"all photos of {path} were trained on",
-                             "the describer's folder tells so", "give other photos")  # fmt: skip
-        for row, group, known in zip(rows, groups, seen, strict=True):
-            photo = None if known or apart(group) else _photo(row, path.stem, group)
-            if photo is not None:
-                found.append(photo)
-                if rng.random() < LETTERED:
-                    found.append(_lettered(photo, rng))
+    for row, group in zip(rows, _united(rows), strict=True):
+        photo = _photo(row.content, row.source, group)
+        if photo is not None:
+            found.append(photo)
+            if rng.random() < LETTERED:
+                found.append(_lettered(photo, rng))
     return found
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of a file: its columns, the file, the photo's group and difference hash."""
+
+    content: dict[str, Any]
+    source: str
+    group: str
+    picture: str
+
+
+def _unseen(path: Path, trained: Trained | None, count: int) -> list[_Row]:
+    """Return rows of a file whose photos no training saw.
+
+    Raises:
+        InputError: there are none.
+    """
+    rows = [
+        _Row(row, path.stem, group_of(row["image"]["path"], row["image"]["bytes"]),
+             picture_hash(_image(row)))
+        for row in _rows(path, count)
+    ]  # fmt: skip
+    if trained is None:
+        return rows
+    seen = trained.seen([row.group for row in rows], [row.picture for row in rows])
+    if seen.all():
+        raise InputError(f"all photos of {path} were trained on",
+                         "the describer's folder tells so", "give other photos")  # fmt: skip
+    return [row for row, known in zip(rows, seen, strict=True) if not known]
+
+
+def _united(rows: Sequence[_Row]) -> list[str]:
+    """Return the photos' groups, those of near-duplicates made one, in whichever file they lie."""
+    groups = [row.group for row in rows]
+    # Groups of bytes are no source's word that two photographs are apart.
+    own = [group if ":" in group else None for group in groups]
+    labels = united(clusters([row.picture for row in rows]), own, [row.source for row in rows])
+    first = np.unique(labels, return_index=True)[1]
+    return [groups[int(first[label])] for label in labels]
 
 
 def _rows(path: Path, count: int) -> list[dict[str, Any]]:
