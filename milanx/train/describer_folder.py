@@ -21,8 +21,8 @@ from milanx.train.card import card
 from milanx.train.stages.desk import Course
 from milanx.train.stages.projection import WEIGHTS
 
-# How a describer searches unless told otherwise. The weights of agreement and response were chosen
-# on hidden layers (P3, readers), planted units (P2) and a model's logits that are not reported.
+# How a describer searches unless told otherwise. On what these weights were chosen, and what the
+# choice on `milanx.evaluate.weights.lists` says beside them, stands in docs/believe.md.
 SEARCH = SearchSettings(agreement=1.5, response=300.0, retrieved=12, composed=4, joined=2.0,
                         without=3.0)  # fmt: skip
 MIN_WORD_COUNT = 3  # rarer words of captions are misspelled more often than not
