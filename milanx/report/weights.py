@@ -15,10 +15,11 @@ def print_weights(report: dict[str, Any]) -> None:
     for name, value in report["has"].items():
         table.add_row(name, f"{value:g}", f"{report['chosen'][name]:g}")
     console.print(table)
-    table = Table("development units", "n", "has", "chosen", "best text", title="mean worth")
+    table = Table("development units", "worth", "n", "has", "chosen", "best text",
+                  title="mean worth")  # fmt: skip
     for name, row in report["sets"].items():
         figures = (row["has"], row["chosen"], row["best text"])
-        table.add_row(name, str(row["n"]), *(f"{value:.3f}" for value in figures))
+        table.add_row(name, row["measure"], str(row["n"]), *(f"{value:.3f}" for value in figures))
     console.print(table)
     share, gain = report["share"], report["gain on other units"]
     low, high = gain["interval"]

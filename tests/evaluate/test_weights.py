@@ -17,7 +17,9 @@ import milanx
 from milanx.describing.candidates import Candidate, Term
 from milanx.describing.settings import RankSettings
 from milanx.errors import InputError
+from milanx.evaluate.p2.photos import PlantedPhoto
 from milanx.evaluate.weights.choose import GRID, choose_weights, climb, gained, share
+from milanx.evaluate.weights.gather import class_units
 from milanx.evaluate.weights.lists import (
     DEVELOPMENT,
     REPORTED,
@@ -26,6 +28,7 @@ from milanx.evaluate.weights.lists import (
     for_development,
 )
 from milanx.evaluate.weights.pools import EVERY, Pool, PoolSet
+from milanx.features.encoder import encode_views
 from tests.helpers import write_parquet
 
 BELIEVE = (Path(milanx.__file__).parents[1] / "docs" / "believe.md").read_text("utf-8")
@@ -87,7 +90,8 @@ def test_stored_terms_rank_as_the_describer_does(
     """Describing anew under other weights gives the texts that the pools give without a model."""
     units = {"units": [(u, "+") for u in (0, 3, 5, 9, 12)]}
     wide = replace(describer.settings, candidates=EVERY)
-    found = describer.describe(planted.store, units=units, settings=wide)
+    features = encode_views(describer.encoder, planted.store)
+    found = describer.describe(planted.store, units=units, settings=wide, features=features)
     pools = [Pool.of(d.candidates, dict.fromkeys((c.text for c in d.candidates), 0.0), [])
              for d in found]  # fmt: skip
     assert all(len(d.candidates) > 30 for d in found)
@@ -97,7 +101,7 @@ def test_stored_terms_rank_as_the_describer_does(
                     {"joined": -8.0, "without": -8.0, "length_penalty": -1.0},
                     {"dim": 0.3, "unsure": 8.0, "least": 0.0}):  # fmt: skip
         how = replace(describer.settings, **changes)
-        again = describer.describe(planted.store, units=units, settings=how)
+        again = describer.describe(planted.store, units=units, settings=how, features=features)
         assert [p.text(how) for p in pools] == [d.text for d in again]
         changed += sum(a.text != d.text for a, d in zip(again, found, strict=True))
     assert changed > 2
@@ -121,7 +125,7 @@ SMALL = {"lam": (0.0, 0.2, 0.4, 0.6), "agreement": (0.0, 1.0), "response": (0.0,
 @pytest.mark.parametrize("lam", [0.0, 0.4, 0.6])
 def test_the_search_finds_the_weights_that_worth_was_made_of(lam: float) -> None:
     rng = np.random.default_rng(0)
-    sets = [PoolSet(str(n), tuple(toy(rng, lam) for _ in range(25))) for n in range(2)]
+    sets = [PoolSet(str(n), "pmi", tuple(toy(rng, lam) for _ in range(25))) for n in range(2)]
     start = RankSettings(lam=0.2, agreement=1.0, response=60.0)
     found = climb(sets, start, SMALL)
     assert (found.lam, found.agreement, found.response) == (lam, 0.0, 0.0)
@@ -135,12 +139,37 @@ def test_the_search_finds_the_weights_that_worth_was_made_of(lam: float) -> None
     assert gain["interval"][0] > 0
 
 
+def test_every_measure_counts_the_same_however_many_sets_it_has() -> None:
+    rng = np.random.default_rng(0)
+    many = [PoolSet(str(n), "one", tuple(toy(rng, 0.4) for _ in range(20))) for n in range(4)]
+    few = PoolSet("few", "other", tuple(toy(rng, 0, noise=1) for _ in range(9)))
+    how = RankSettings(lam=0.1)
+    one = np.mean([s.worth(how).mean() / s.best for s in many])
+    other = few.worth(how).mean() / few.best
+    assert share([*many, few], how) == pytest.approx((one + other) / 2)
+
+
+def test_units_of_classes_are_impure_sets_of_whole_views() -> None:
+    whole = np.ones((14, 14), np.float32)
+    picture = np.zeros((20, 20, 3), np.uint8)
+    names = ["goldfish", "tench"]
+    photos = [PlantedPhoto(picture, {names[i % 2]: whole, "red": whole * (i % 3 == 0)}, "ten",
+                           "class", group=str(i)) for i in range(60)]  # fmt: skip
+    photos += [PlantedPhoto(picture, {"sky": whole}, "r", "region") for _ in range(20)]
+    units = class_units(photos, 3, 0)
+    assert [u.meaning.atoms for u in units] == [("goldfish",)] * 3 + [("tench",)] * 3
+    for unit in units:
+        own = [unit.meaning.atoms[0] in photos[i].atoms for i in unit.images if i >= 0]
+        assert (unit.maps == 1).all()
+        assert 0.65 <= np.mean(own) <= 1
+
+
 def test_what_is_gained_by_chance_is_not_counted() -> None:
     """Where worth is noise, weights that are chosen seem better on the very units, and are not."""
     gains, seeming = [], []
     for seed in range(8):
         rng = np.random.default_rng(seed)
-        sets = [PoolSet("noise", tuple(toy(rng, 0, noise=1) for _ in range(30)))]
+        sets = [PoolSet("noise", "noise", tuple(toy(rng, 0, noise=1) for _ in range(30)))]
         start = RankSettings(lam=0.2, agreement=1.0)
         gains.append(gained(sets, start, SMALL, seed)["estimate"])
         seeming.append(share(sets, climb(sets, start, SMALL)) - share(sets, start))
@@ -174,16 +203,12 @@ def shapes(count: int, seed: int) -> tuple[list[Image.Image], list[str]]:
 def test_weights_are_chosen_from_photos_to_a_file(
     describer: milanx.Describer, tmp_path: Path
 ) -> None:
-    paths = []
-    for seed, file in enumerate(("parts", "attributes")):
-        pictures, names = shapes(120, seed)
-        paths.append(write_parquet(tmp_path / f"{file}.parquet", pictures, name=names))
-    asked = WeightsAsked(tuple(paths), tmp_path / "out", count=20, units=20)
-    report = choose_weights(describer, asked)
+    pictures, names = shapes(120, 0)
+    path = write_parquet(tmp_path / "attributes.parquet", pictures, name=names)
+    report = choose_weights(describer, WeightsAsked((path,), tmp_path / "out", count=20, units=20))
     assert json.loads((tmp_path / "out" / "weights.json").read_text())["chosen"] == report["chosen"]
-    assert len(report["sets"]) == len(DEVELOPMENT.seeds) + sum(
-        map(len, DEVELOPMENT.layers.values())
-    )
+    layers = sum(map(len, DEVELOPMENT.layers.values()))
+    assert len(report["sets"]) == len(DEVELOPMENT.seeds) + layers
     for row in report["sets"].values():
         assert row["n"] >= 10
         assert row["has"] <= row["best text"] and row["chosen"] <= row["best text"]

@@ -1,12 +1,14 @@
 """Search of a small grid of weights, and what is gained on units that took no part in the search.
 
-A coordinate at a time, the value that gives the largest mean over the sets of how far the ranking
-goes to the best text of each unit; until no value of any coordinate gives more.
+A coordinate at a time, the value that gives the largest `share`: how far the ranking goes to the
+best text of each unit, the mean over the measures (those of P1, P2 and P3) of their sets' means;
+until no value of any coordinate gives more.
 """
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -43,8 +45,15 @@ GAIN = 1e-9  # shares that are nearer than this are the same
 
 
 def share(sets: Sequence[PoolSet], how: RankSettings) -> float:
-    """Mean over sets of what the ranking reaches, as a share of the best texts' worth."""
-    return float(np.mean([s.worth(how).mean() / s.best for s in sets]))
+    """What the ranking reaches, as a share of the best texts' worth: mean over measures' sets."""
+    return float(sum(weight * s.worth(how).mean() / s.best
+                     for weight, s in zip(_counted(sets), sets, strict=True)))  # fmt: skip
+
+
+def _counted(sets: Sequence[PoolSet]) -> list[float]:
+    """How much each set counts: every measure the same, and every set of one measure."""
+    counts = Counter(s.measure for s in sets)
+    return [1 / (len(counts) * counts[s.measure]) for s in sets]
 
 
 def climb(
@@ -57,7 +66,8 @@ def climb(
         moved = False
         for name, values in grid.items():
             for value in values:
-                trial = replace(best, **{name: value})
+                changes: dict[str, Any] = {name: value}
+                trial = replace(best, **changes)
                 found = share(sets, trial) if trial != best else known
                 if found > known + GAIN:
                     best, known, moved = trial, found, True
@@ -85,8 +95,8 @@ def gained(
             other = s.part(half != side)
             value[half != side] = other.worth(learned) - other.worth(start)
     total = sum(len(s.pools) for s in sets)
-    scaled = [v / s.best * total / (len(s.pools) * len(sets))
-              for v, s in zip(values, sets, strict=True)]  # fmt: skip
+    scaled = [v / s.best * total * weight / len(s.pools)
+              for v, s, weight in zip(values, sets, _counted(sets), strict=True)]  # fmt: skip
     shown = [pool.shown for s in sets for pool in s.pools]
     return Crossing(shown, seed).interval(np.concatenate(scaled))
 
@@ -111,7 +121,7 @@ def choose_weights(
         InputError: photos that cannot be used, or a describer that does not tell its training.
     """
     started, progress = time.monotonic(), progress or Silent()
-    sets = [planted(describer, asked, seed, progress) for seed in DEVELOPMENT.seeds]
+    sets = [one for seed in DEVELOPMENT.seeds for one in planted(describer, asked, seed, progress)]
     sets += hidden(describer, asked, progress)
     small = [s for s in sets if len(s.pools) < LEAST]
     if small:
@@ -128,14 +138,18 @@ def choose_weights(
         "chosen": _weights(best),
         "share": {"has": share(sets, own), "chosen": share(sets, best)},
         "gain on other units": gain,
-        "sets": {s.name: {"n": len(s.pools), "has": float(s.worth(own).mean()),
-                          "chosen": float(s.worth(best).mean()), "best text": s.best}
-                 for s in sets},
+        "sets": {s.name: _measured(s, own, best) for s in sets},
         "development": asdict(DEVELOPMENT),
         "seconds": round(time.monotonic() - started, 1),
     }  # fmt: skip
     write_json(asked.out / "weights.json", FORMAT, VERSION, report)
     return report
+
+
+def _measured(units: PoolSet, own: RankSettings, best: RankSettings) -> dict[str, Any]:
+    return {"measure": units.measure, "n": len(units.pools),
+            "has": float(units.worth(own).mean()), "chosen": float(units.worth(best).mean()),
+            "best text": units.best}  # fmt: skip
 
 
 def _weights(how: RankSettings) -> dict[str, float]:

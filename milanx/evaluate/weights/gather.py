@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from milanx.describing.candidates import Candidate
-from milanx.evaluate.p2.photos import read_photos
-from milanx.evaluate.p2.planted import generate
+from milanx.evaluate.common.names import ClassNamer, accepted_names
+from milanx.evaluate.p2.photos import PlantedPhoto, read_photos
+from milanx.evaluate.p2.planted import PlantedUnit, SourcePool, build, generate
 from milanx.evaluate.p2.protocol import plant_units
-from milanx.evaluate.p2.texts import attribute_f1, committed_phrases, find_atoms, phrase_table
+from milanx.evaluate.p2.texts import attribute_f1, committed_phrases, phrase_table
 from milanx.evaluate.p3.aside import read_probe
 from milanx.evaluate.p3.protocol import layer_scores
 from milanx.evaluate.weights.lists import DEVELOPMENT, WeightsAsked, for_development
@@ -22,26 +27,70 @@ if TYPE_CHECKING:
     from milanx.runs import Run
 
 
-def planted(describer: Describer, asked: WeightsAsked, seed: int, progress: Reporter) -> PoolSet:
-    """Plant units as P2 does, and say of every text that is found its attribute F1."""
+def planted(
+    describer: Describer, asked: WeightsAsked, seed: int, progress: Reporter
+) -> list[PoolSet]:
+    """Plant units as P2 does, and sets of classes as logits have them.
+
+    Returns:
+        P2's units, each text worth its attribute F1; and those of classes, each text worth 1 where
+        it names the class as P1 counts it.
+    """
     photos = read_photos(
         asked.images, describer.trained, per_file=asked.per_file, seed=seed,
         apart=lambda group: not for_development(group),
     )  # fmt: skip
     units = generate(photos, asked.count, seed)
-    store = plant_units(asked.out / f"planted-{seed}", units, photos, seed)
-    how = replace(describer.settings, candidates=EVERY)
-    found = describer.describe(store, settings=how, progress=progress)
     table = phrase_table({a for u in units for c in u.choices for a in c.atoms}
                          | committed_phrases().keys())  # fmt: skip
-    named = {t: find_atoms(t, table) for t in {c.text for d in found for c in d.candidates}}
-    pools = []
-    for unit, description in zip(units, found, strict=True):
-        worth = {c.text: attribute_f1(c.text, unit.meaning, table, named[c.text])
-                 for c in description.candidates}  # fmt: skip
-        shown = [photos[i].group for i in unit.images if i >= 0]
-        pools.append(Pool.of(description.candidates, worth, shown))
-    return PoolSet(f"planted units, seed {seed}: attribute F1", tuple(pools))
+    place = asked.out / f"planted-{seed}"
+    mixed = _described(describer, place, (units, photos), seed, progress,
+                       lambda u, text: attribute_f1(text, u.meaning, table))  # fmt: skip
+    made = [PoolSet(f"planted units, seed {seed}", "attribute F1", mixed)]
+    logits = class_units(photos, asked.sets, seed)
+    if logits:
+        known = {names[0].lower(): wnid for wnid, names in accepted_names().items()}
+        namer = ClassNamer(list(accepted_names()))
+        named = _described(
+            describer, asked.out / f"classes-{seed}", (logits, photos), seed, progress,
+            lambda u, text: float(namer.right(text, known[u.meaning.atoms[0]])),
+        )  # fmt: skip
+        able = tuple(pool for pool in named if pool.best() > 0)  # others tell no weights apart
+        made.append(PoolSet(f"sets of classes, seed {seed}", "class named", able))
+    return [one for one in made if one.pools]
+
+
+def class_units(photos: Sequence[PlantedPhoto], sets: int, seed: int) -> list[PlantedUnit]:
+    """Plant ``sets`` units of each class that has photos: impure, their masks whole views."""
+    rng = np.random.default_rng([seed, 1])
+    made = []
+    for source in sorted({photo.source for photo in photos if photo.kind == "class"}):
+        pool = SourcePool(photos, source, seed)
+        for meaning in pool.meanings["single"]:
+            if pool.group(meaning) == ("class",):
+                units = [build(pool, meaning, len(photos), rng) for _ in range(sets)]
+                made += [replace(unit, maps=np.ones_like(unit.maps)) for unit in units]
+    return made
+
+
+def _described(
+    describer: Describer,
+    place: Path,
+    made: tuple[Sequence[PlantedUnit], Sequence[PlantedPhoto]],
+    seed: int,
+    progress: Reporter,
+    worth: Callable[[PlantedUnit, str], float],
+) -> tuple[Pool, ...]:
+    """Describe planted units, keeping every text, and say what each is worth."""
+    units, photos = made
+    store = plant_units(place, units, photos, seed)
+    how = replace(describer.settings, candidates=EVERY)
+    found = describer.describe(store, settings=how, progress=progress)
+    return tuple(
+        Pool.of(d.candidates, {c.text: worth(unit, c.text) for c in d.candidates},
+                [photos[i].group for i in unit.images if i >= 0])
+        for unit, d in zip(units, found, strict=True)
+    )  # fmt: skip
 
 
 def hidden(describer: Describer, asked: WeightsAsked, progress: Reporter) -> list[PoolSet]:
@@ -75,5 +124,5 @@ def _foretelling(run: Run, target: str, seed: int, progress: Reporter) -> list[P
         for row, candidates, scores in zip(rows, found, table.tolist(), strict=True):
             worth = {c.text: scores[column[c.text]] for c in candidates}
             pools.append(Pool.of(candidates, worth, [groups[i] for i in row["images"]]))
-        sets.append(PoolSet(f"{target} {layer}: correlation on images kept aside", tuple(pools)))
+        sets.append(PoolSet(f"{target} {layer}", "correlation on images kept aside", tuple(pools)))
     return sets

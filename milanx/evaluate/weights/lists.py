@@ -79,6 +79,7 @@ class WeightsAsked:
         images: files for development.
         out: new folder for runs and ``weights.json``.
         count: planted units of each seed.
+        sets: exemplar sets of each class and seed, as logits have them.
         units: the first units of each layer that are described.
         limit: images that the target is shown.
         per_file: photos of a file that units are planted on.
@@ -91,6 +92,7 @@ class WeightsAsked:
     images: tuple[Path, ...]
     out: Path
     count: int = 150
+    sets: int = 4
     units: int = 96
     limit: int = 1200
     per_file: int = 1200

@@ -1,18 +1,19 @@
 """The texts that were found for a unit, each with the value of every term and with its worth.
 
-Ranking them under other weights needs no model: `milanx.describing.ranker.Ranker` is asked again,
-and what it asks of the unit stands in the pool.
+Ranking them under other weights needs no model: the terms of `milanx.describing.ranker` are asked
+again, and what they ask of the unit stands in the pool.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from milanx.describing.candidates import Candidate
-from milanx.describing.ranker import Hypothesis, Ranker
+from milanx.describing.ranker import TERMS, Hypothesis, Texts
 from milanx.describing.settings import RankSettings
 
 EVERY = 10**6  # candidates that a describer is told to keep: all
@@ -65,9 +66,19 @@ class Pool:
         """Return the worth of the best text that was found."""
         return max(self.worth.values())
 
+    @cached_property
+    def _unit(self) -> Texts:
+        return Texts.merge(self.found, self)
+
     def text(self, how: RankSettings) -> str:
-        """Return the text that ranks first."""
-        return Ranker().rank(self.found, replace(how, candidates=1), self)[0].text
+        """Return the text that ranks first, as `milanx.describing.ranker.Ranker` ranks by PMI.
+
+        What it merges is the same under all weights, and is merged once.
+        """
+        unit = self._unit
+        terms = zip(*(term.of(unit, how) for term in TERMS), strict=True)
+        totals = [sum(term.added for term in row) for row in terms]
+        return min(zip(totals, unit.texts, strict=True), key=lambda pair: (-pair[0], pair[1]))[1]
 
     def chosen(self, how: RankSettings) -> float:
         """Return the worth of the text that ranks first."""
@@ -79,11 +90,13 @@ class PoolSet:
     """Units whose texts are measured in one way.
 
     Attributes:
-        name: of the set, with its measure.
+        name: of the set.
+        measure: of its texts' worth; the sets of each measure count as much as those of another.
         pools: of its units.
     """
 
     name: str
+    measure: str
     pools: tuple[Pool, ...]
 
     @property
@@ -97,4 +110,5 @@ class PoolSet:
 
     def part(self, inside: np.ndarray) -> PoolSet:
         """Return some of the units, bool [n]."""
-        return PoolSet(self.name, tuple(p for p, i in zip(self.pools, inside, strict=True) if i))
+        pools = tuple(p for p, i in zip(self.pools, inside, strict=True) if i)
+        return PoolSet(self.name, self.measure, pools)
