@@ -157,7 +157,7 @@ def weights(
         typer.Option(help="Photos for development, .parquet; repeatable."),
     ] = None,
     describer: Annotated[str, typer.Option(help="builtin, or a folder.")] = "builtin",
-    count: Annotated[int, typer.Option(help="Planted units of each seed.")] = 150,
+    count: Annotated[int, typer.Option(help="Planted units of each seed.")] = 100,
     units: Annotated[int, typer.Option(help="Units of each layer.")] = 96,
     limit: Annotated[int, typer.Option(help="Images that the target is shown.")] = 1200,
     as_json: c.Json = False,
@@ -173,7 +173,7 @@ def weights(
     from milanx.evaluate.weights.choose import choose_weights
     from milanx.evaluate.weights.lists import WeightsAsked
 
-    asked = WeightsAsked(tuple(images or ()), out, count, units, limit)
+    asked = WeightsAsked(tuple(images or ()), out, count=count, units=units, limit=limit)
     found = choose_weights(Describer.load(describer), asked, c.reporter(quiet, as_json))
     if as_json:
         c.print_json(found)

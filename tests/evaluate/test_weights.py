@@ -58,7 +58,8 @@ def test_the_lists_have_all_that_the_page_of_reports_names() -> None:
     assert set(re.findall(r"(\w+)\.parquet", BELIEVE.replace(about, ""))) <= set(REPORTED.photos)
     assert said["layers"] <= reported | development
     assert said["targets"] <= {*REPORTED.layers, *DEVELOPMENT.layers}
-    for name in (*development, *DEVELOPMENT.layers, *DEVELOPMENT.photos):
+    files = [f"{name}.parquet" for name in DEVELOPMENT.photos]
+    for name in (*development, *DEVELOPMENT.layers, *files):
         assert name in about  # the page says it, and nowhere but there
         assert name not in BELIEVE.replace(about, "")
 

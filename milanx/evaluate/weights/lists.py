@@ -91,7 +91,7 @@ class WeightsAsked:
 
     images: tuple[Path, ...]
     out: Path
-    count: int = 150
+    count: int = 100
     sets: int = 4
     units: int = 96
     limit: int = 1200
