@@ -146,3 +146,38 @@ def models(
         c.print_json(rows)
         return
     typer.echo(markdown(rows))
+
+
+@app.command("weights")
+@c.explained
+def weights(
+    out: Annotated[Path, typer.Argument(help="New folder for runs and weights.json.")],
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(help="Photos for development, .parquet; repeatable."),
+    ] = None,
+    describer: Annotated[str, typer.Option(help="builtin, or a folder.")] = "builtin",
+    count: Annotated[int, typer.Option(help="Planted units of each seed.")] = 100,
+    units: Annotated[int, typer.Option(help="Units of each layer.")] = 96,
+    limit: Annotated[int, typer.Option(help="Images that the target is shown.")] = 1200,
+    as_json: c.Json = False,
+    quiet: c.Quiet = False,
+    debug: c.Debug = False,
+) -> None:
+    """Which weights of the ranking are best on layers, units and photos that no report uses?
+
+    The lists of what is for development stand in milanx/evaluate/weights/lists.py.
+    """
+    c.starting(quiet, as_json, f"milanx bench weights {out}")
+    from milanx.describing.describer import Describer
+    from milanx.evaluate.weights.choose import choose_weights
+    from milanx.evaluate.weights.lists import WeightsAsked
+
+    asked = WeightsAsked(tuple(images or ()), out, count=count, units=units, limit=limit)
+    found = choose_weights(Describer.load(describer), asked, c.reporter(quiet, as_json))
+    if as_json:
+        c.print_json(found)
+        return
+    from milanx.report.weights import print_weights
+
+    print_weights(found)

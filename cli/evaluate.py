@@ -32,7 +32,11 @@ def evaluate(
     ] = None,
     unseen: Annotated[
         list[str] | None,
-        typer.Option("--held-out-all", help="For p2: one of its files that no training read."),
+        typer.Option(
+            "--held-out-all",
+            help="For p2, where the describer's "
+            "folder does not tell its photos: a file that no training read.",
+        ),
     ] = None,
     vocabulary: Annotated[
         Path | None, typer.Option(help="For p3: texts, one a line, for the upper row.")
@@ -47,7 +51,8 @@ def evaluate(
 
     p1: do the descriptions of a classifier's logits name their classes? Needs a run whose probe
     images carry labels.
-    p2: planted units whose meaning is known, on photos with labels or regions.
+    p2: planted units whose meaning is known, on photos with labels or regions that the describer
+    was not trained on, as its folder tells.
     kin: planted units of classes that no description named: is close kin named?
     p3: do the texts foretell what the units do on images that were kept aside?
     """

@@ -4,5 +4,6 @@ In come exemplar sets; out go `Description`s. ``set_encoder`` makes prefixes, ``
 far texts and sets agree, ``response`` how well texts foretell activations, ``units`` asks both of
 ``texts``; ``search`` finds texts, ``ranker`` ranks them as ``candidates`` by ``settings``;
 ``describer`` is all of it as one object, made of ``parts``, which ``folder`` reads and
-``checks`` looks at; ``concepts`` and ``dissect`` do without language models, ``ways`` chooses.
+``checks`` looks at; ``trained`` is what its folder tells of its training; ``concepts`` and
+``dissect`` do without language models, ``ways`` chooses.
 """

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
     from milanx.describing.set_encoder import SetEncoder
+    from milanx.describing.trained import Trained
     from milanx.exemplars.store import ExemplarStore
     from milanx.features.encoder import Encoder
     from milanx.features.evidence import LayerGatherer
@@ -105,6 +106,23 @@ class Describer:
     def training(self) -> Mapping[str, Any]:
         """What is known of its training."""
         return self.about.training
+
+    @cached_property
+    def trained(self) -> Trained:
+        """The photos and classes that it was trained on, as its folder tells.
+
+        Raises:
+            InputError: it tells nothing of photos, or there is no folder.
+            FormatError: what it tells is damaged.
+        """
+        from milanx.describing.folder import read_content
+        from milanx.describing.trained import read_trained
+
+        if self.root is None:
+            raise InputError(f"the describer {self.name} does not tell what it was trained on",
+                             "it was made of parts, without a folder",
+                             "load one from its folder")  # fmt: skip
+        return read_trained(read_content(self.root)[1], self.training)
 
     @property
     def root(self) -> Path | None:

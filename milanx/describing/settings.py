@@ -1,8 +1,9 @@
 """A describer's settings: how texts are found, what is read of a layer, and what ranks.
 
 All of them stand in ``describer.json`` and in a describer's fingerprint. "Development layers" are
-hidden layers, planted units and one model's logits on which numbers were chosen, and of which no
-figure is reported.
+hidden layers, planted units and one model's logits on which numbers were chosen before there was a
+list of what is for development: docs/believe.md says what that means for its figures. By the list,
+`milanx bench weights` chooses.
 """
 
 from __future__ import annotations

@@ -228,6 +228,12 @@ class ExemplarStore:
         """Return what is known of every probe image, in order of its index."""
         return read_images(self.listing)
 
+    @cached_property
+    def searched(self) -> np.ndarray:
+        """The indices of the images that were not kept aside, int64 [n], ascending."""
+        return np.array([i for i, row in enumerate(self.image_table())
+                         if row.get("split") != "aside"], np.int64)  # fmt: skip
+
     def masks(self, layer: str, rows: Sequence[int]) -> torch.Tensor:
         """Make the masks of some rows, bool [rows, k, H, W]."""
         content, record = self._layer(layer), self._records[layer]

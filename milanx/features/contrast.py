@@ -21,7 +21,8 @@ def contrast_views(
     """Find views that are near a unit's exemplars and leave the unit below its median.
 
     Only views that the store holds can be found: those that are exemplars of some unit. Near is
-    by the cosine of whole-view features, averaged over the exemplars.
+    by the cosine of whole-view features, averaged over the exemplars. The median is that over the
+    images that were searched: those kept aside take no part in any text.
 
     Returns:
         int64 [rows, count], nearest first; -1 where there are fewer.
@@ -39,7 +40,7 @@ def contrast_views(
         unit, sign = units[row]
         values = np.asarray(maxima[:, store.column(layer, unit)], np.float32)
         values = -values if sign == "-" else values
-        low = values[shown] < np.median(values)
+        low = values[shown] < np.median(values[store.searched])
         own = [place[int(i)] for i in store.images(layer)[row] if i >= 0]
         if not own:
             continue

@@ -105,6 +105,7 @@ DESCRIBER = Kind(
         "set_encoder.safetensors": None,
         "encoder.safetensors": None,
         "probe.safetensors": None,
+        "trained.parquet": "milanx trained photos",
         "decoder/adapter_*": None,
         "prior/adapter_*": None,
         "base/config.json": None,

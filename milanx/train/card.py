@@ -137,7 +137,9 @@ No photo is part of this folder. Several sources allow research use alone: so do
 {training["photos_trained_on"]} of {training["photos"]} encoded views were trained on. Held out
 from everything, text included: classes {", ".join(training["held_out_classes"])} of Caltech 101
 and the Tiny ImageNet classes {", ".join(training["held_out_wnids"])}; a tenth of the captioned
-photos and a fifth of the photos with regions or textures, by group."""
+photos and a fifth of the photos with regions or textures, by group. `trained.parquet` tells every
+photo that was trained or checked on by its group and by a hash of what it looks like, so that
+whoever measures can leave it out."""
 
 
 def _annotated(training: dict[str, Any]) -> str:

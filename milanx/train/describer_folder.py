@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from milanx.describing.folder import from_folder, write_content
 from milanx.describing.settings import SearchSettings
+from milanx.describing.trained import write_trained
 from milanx.files import atomic_path, write_json, write_text
 from milanx.files.replacing import DESCRIBER
 from milanx.language.gpt2 import normalise_text
@@ -20,8 +21,8 @@ from milanx.train.card import card
 from milanx.train.stages.desk import Course
 from milanx.train.stages.projection import WEIGHTS
 
-# How a describer searches unless told otherwise. The weights of agreement and response were chosen
-# on hidden layers (P3, readers), planted units (P2) and a model's logits that are not reported.
+# How a describer searches unless told otherwise. On what these weights were chosen, and what the
+# choice on `milanx.evaluate.weights.lists` says beside them, stands in docs/believe.md.
 SEARCH = SearchSettings(agreement=1.5, response=300.0, retrieved=12, composed=4, joined=2.0,
                         without=3.0)  # fmt: skip
 MIN_WORD_COUNT = 3  # rarer words of captions are misspelled more often than not
@@ -44,6 +45,9 @@ def write_describer(course: Course, out: Path, *, overwrite: bool = False) -> No
             _copy_half(made["projection"] / WEIGHTS, temporary / WEIGHTS)
         content = _content(course, out)
         _write_words(course, temporary / "words.json")
+        shown = course.units.trained()
+        if shown is not None:
+            write_trained(temporary, shown)
         write_text(temporary / "README.md", card(content))
         write_content(temporary, content)
 

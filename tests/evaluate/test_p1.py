@@ -12,12 +12,15 @@ from safetensors.torch import save_file
 
 from milanx.describing.describer import Describer, Description
 from milanx.describing.ranker import Candidate
+from milanx.describing.trained import FILE, Trained, TrainedPhoto, write_trained
 from milanx.errors import InputError
 from milanx.evaluate.common.names import ClassNamer, accepted_kin, accepted_names, wnid_of
 from milanx.evaluate.p1 import kin, upper
 from milanx.evaluate.p1 import protocol as p1
+from milanx.images.splits import photo_group
 from milanx.language.compare import lemma, lemmas
 from milanx.pipeline import extract
+from milanx.report.check import seal
 from milanx.runs import Run, open_run, write_units
 from tests.helpers import noise, write_parquet
 
@@ -96,18 +99,65 @@ def test_rows(run: Run, tmp_path: Path) -> None:
     rival = [Description("head", i, "+", "described", t, candidates=(Candidate(t, 0.0, 0.0, 0.0),))
              for i, t in enumerate(texts)]  # fmt: skip
     write_units(other, rival, run.store)
-    held = {**run.settings, "describer": {"name": "d", "held_out_wnids": [CLASSES[1]]}}
-    report = p1.evaluate(Run(run.root, held), against=[open_run(other)])
+    report = p1.evaluate(run, against=[open_run(other)])
     rows = report["rows"]
     assert rows["description"]["top-1"]["estimate"] == 1
     assert rows["other method (other)"]["top-1"]["estimate"] == pytest.approx(0.2)
     assert rows["argmax p(d|E)"]["top-1"]["estimate"] == 0
     assert rows["shuffled"]["top-1"]["estimate"] == pytest.approx(0.2, abs=0.1)
-    assert rows["  never named classes (n = 1)"]["close kin"]["estimate"] == 1
-    # Of the five texts goldfish alone is its kin: "tench" is listed as kin too.
-    assert rows["    shuffled, never named"]["close kin"]["estimate"] == pytest.approx(2 / 5)
-    assert rows["  seen classes (n = 4)"]["top-1"]["estimate"] == 1
+    assert not any("classes" in name for name in rows)
     assert any("linear probe: no row" in line for line in report["notes"])
+    assert any(line.startswith("seen and never named classes: no rows") for line in report["notes"])
+
+
+def test_what_training_saw_is_told_by_the_describer_s_folder(
+    run: Run, describer: Describer, tmp_path: Path
+) -> None:
+    """Not by the run, nor by names of files: of the same run another folder tells another thing."""
+    assert describer.root is not None
+    settings = {**run.settings, "describer": {"fingerprint": describer.fingerprint,
+                                              "held_out_wnids": [CLASSES[0]]}}  # fmt: skip
+    made = Run(run.root, settings)
+    table = run.store.image_table()
+    shown = sorted({i for row in run.rows for i in row["images"]})
+    groups = [photo_group(table[i]["path"], table[i]["fingerprint"]) for i in shown]
+    for name, photos in {
+        "wnids": [TrainedPhoto("x", "0" * 16, "anything", CLASSES[2])],
+        "names": [TrainedPhoto(groups[0], "0" * 16, "hammerhead"), TrainedPhoto("y", "1" * 16)],
+    }.items():
+        folder = tmp_path / name
+        shutil.copytree(describer.root, folder)
+        write_trained(folder, photos)
+        seal(folder)
+        report = p1.evaluate(made, describer=folder)
+        rows = report["rows"]
+        assert rows["  seen classes (n = 1)"]["top-1"]["estimate"] == 1
+        assert rows["  other classes (n = 3)"]["top-1"]["estimate"] == 1
+        assert rows["  never named classes (n = 1)"]["close kin"]["estimate"] == 1
+        # Of the five texts goldfish alone is its kin: "tench" is listed as kin too.
+        assert rows["    shuffled, never named"]["close kin"]["estimate"] == pytest.approx(2 / 5)
+        known = int(name == "names")
+        assert (
+            f"{known} of the {len(shown)} photos that are exemplars were trained on"
+            in (report["notes"])
+        )
+    (folder / FILE).unlink()
+    seal(folder)
+    report = p1.evaluate(made, describer=folder)
+    assert not any("classes" in name for name in report["rows"])
+    assert any("does not tell which photos" in line for line in report["notes"])
+
+
+def test_classes_are_parted_by_what_training_knew_of_them() -> None:
+    trained = Trained(
+        (TrainedPhoto("a", "0" * 16, "crane"), TrainedPhoto("b", "0" * 16, "okapi"),
+         TrainedPhoto("c", "0" * 16, "x", CLASSES[3]), TrainedPhoto("d", "0" * 16, "tench")),
+        frozenset({CLASSES[1], CLASSES[3]}),
+    )  # fmt: skip
+    parts = p1.classes_by_training(CLASSES, trained)
+    assert parts["seen classes"].tolist() == [True, False, False, False, False]
+    assert parts["never named classes"].tolist() == [False, True, False, True, False]
+    assert parts["other classes"].tolist() == [False, False, True, False, True]
 
 
 def test_runs_that_are_compared_describe_the_same_units(run: Run, tmp_path: Path) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import io
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
+from milanx.describing.describer import Describer
+from milanx.describing.trained import FILE, Trained, TrainedPhoto, group_of
 from milanx.errors import InputError
+from milanx.evaluate.p2 import protocol
 from milanx.evaluate.p2.atoms import KIND_OF, Lettering, lettering, pixel_atoms
 from milanx.evaluate.p2.photos import PlantedPhoto, kinds_above, read_photos
 from milanx.evaluate.p2.planted import PlantedUnit, SourcePool, generate
@@ -19,6 +20,10 @@ from milanx.evaluate.p2.protocol import _parts, plant_units
 from milanx.evaluate.p2.texts import attribute_f1, committed_phrases, find_atoms, phrase_table
 from milanx.exemplars.planted import Meaning, combine
 from milanx.files.replacing import RUN, check_content
+from milanx.images.near import picture_hash
+from milanx.measures.crossing import Crossing
+from milanx.report.check import seal
+from tests.helpers import noise, png, write_parquet
 
 
 def flat(*colours: tuple[int, int, int]) -> np.ndarray:
@@ -177,26 +182,74 @@ def test_store_has_activations_and_views_for_contrast(
     assert [p.name for p in tmp_path.iterdir()] == ["planted"]
 
 
-def test_files_that_no_training_reads_are_used_whole(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize("name", ["other", "tiny_imagenet_val", "regions"])
+def test_what_the_folder_tells_as_trained_on_is_left_out_whatever_the_file(
+    name: str, tmp_path: Path
+) -> None:
+    pictures = noise(60, side=64)
+    path = write_parquet(tmp_path / f"{name}.parquet", pictures, name=["Tabby"] * 60,
+                         wnid=["n02123045"] * 60)  # fmt: skip
+    groups = [group_of("0.png", png(picture)) for picture in pictures]
+    by_bytes = [TrainedPhoto(groups[i], f"{2**i:016x}") for i in range(20)]
+    smaller = [picture.resize((40, 52)) for picture in pictures[20:35]]
+    by_look = [TrainedPhoto("another file's", picture_hash(picture)) for picture in smaller]
 
-    def content(i: int) -> dict:
-        buffer = io.BytesIO()
-        Image.fromarray(rng.integers(0, 255, (20, 20, 3), dtype=np.uint8)).save(buffer, "PNG")
-        return {"bytes": buffer.getvalue(), "path": f"{i}.png"}
+    def left(trained: Trained | None, **more: Any) -> list[PlantedPhoto]:
+        return [p for p in read_photos([path], trained, **more) if p.text is None]
 
-    table = pa.table({"image": [content(i) for i in range(60)], "name": ["Tabby"] * 60,
-                      "wnid": ["n02123045"] * 60})  # fmt: skip
-    for name in ("other", "tiny_imagenet_val"):
-        pq.write_table(table, tmp_path / f"{name}.parquet")
-    path = tmp_path / "other.parquet"
-    part = [p for p in read_photos([path], 0.2) if p.text is None]
-    assert 3 <= len(part) <= 25
-    assert {"tabby", "cats"} <= part[0].atoms.keys()
-    assert len([p for p in read_photos([path], 0.2, whole=[path]) if p.text is None]) == 60
-    measured = read_photos([tmp_path / "tiny_imagenet_val.parquet"], 0.2)
-    assert len([p for p in measured if p.text is None]) == 60
-    assert 10 < len([p for p in measured if "text" in p.atoms]) < 40
+    found = left(Trained((*by_bytes, *by_look)))
+    assert [p.group for p in found] == groups[35:]
+    assert {"tabby", "cats"} <= found[0].atoms.keys()
+    assert len(left(None)) == len(left(Trained(()))) == 60
+    assert [p.group for p in left(None, apart=lambda g: g in groups[:50])] == groups[50:]
+    assert len(left(None, per_file=12)) == 12
+    every = read_photos([path], None)
+    lettered = [p for p in every if "text" in p.atoms]
+    assert 10 < len(lettered) < 40
+    assert {p.group for p in lettered} <= set(groups)  # one photograph, with and without
+    with pytest.raises(InputError, match="were trained on"):
+        read_photos([path], Trained(tuple(TrainedPhoto(g, "0" * 16) for g in groups)))
+
+
+def test_one_photograph_in_several_files_is_one_group(tmp_path: Path) -> None:
+    pictures = noise(12, side=64)
+    again = [picture.resize((50, 44)) for picture in reversed(pictures[:5])]
+    first = write_parquet(tmp_path / "a.parquet", pictures, name=["Tabby"] * 12)
+    second = write_parquet(tmp_path / "b.parquet", [*again, *noise(4, seed=5)], name=["Cat"] * 9)
+    found = [p for p in read_photos([first, second], None) if p.text is None]
+    groups = [p.group for p in found]
+    assert len(set(groups)) == 16
+    assert groups[12:17] == groups[:5][::-1]
+
+
+def test_a_describer_that_tells_nothing_is_refused_in_words(
+    describer: Describer, tmp_path: Path
+) -> None:
+    """Unless the user says of every file that no training read it."""
+    assert describer.root is not None
+    shutil.copytree(describer.root, tmp_path / "older")
+    (tmp_path / "older" / FILE).unlink()
+    seal(tmp_path / "older")
+    older = Describer.load(tmp_path / "older")
+    path = write_parquet(tmp_path / "p.parquet", noise(20, side=64), name=["Tabby"] * 20)
+    with pytest.raises(InputError, match="does not tell which photos"):
+        protocol.evaluate(older, protocol.Planting((path,), count=5))
+    with pytest.raises(InputError, match="too few photos"):  # these are read
+        protocol.evaluate(older, protocol.Planting((path,), (path,), count=5))
+
+
+def test_intervals_are_over_units_and_the_photographs_that_they_share(
+    photos: list[PlantedPhoto], units: list[PlantedUnit]
+) -> None:
+    texts = [u.meaning.atoms[0] for u in units]
+    alike = [[u.meaning.connective] for u in units]  # units of one connective show one photograph
+    own = [[str(number)] for number in range(len(units))]
+    reports = [protocol._report(units, (texts, texts), set(), Crossing(shown), 0)
+               for shown in (alike, own)]  # fmt: skip
+    shared, apart = (r["rows"]["description"]["attribute F1"] for r in reports)
+    assert shared["estimate"] == apart["estimate"]
+    assert np.diff(shared["interval"])[0] > 1.5 * np.diff(apart["interval"])[0]
+    assert reports[0]["notes"][0] != reports[1]["notes"][0]
 
 
 def test_parts_are_reported_apart(units: list[PlantedUnit]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -199,6 +201,81 @@ def test_a_photo_of_one_source_is_on_the_side_of_its_likeness_in_another(tmp_pat
             sides: dict[str, bool] = {}
             for record, kept in zip(images.records, chosen.tolist(), strict=True):
                 assert sides.setdefault(record.group, kept) == kept
+
+
+def a_source(
+    root: Path, pictures: dict[int, Image.Image], rng: np.random.Generator
+) -> tuple[Path, dict[str, int]]:
+    """Write some photos as one data set may hold them, and say which file shows which photo.
+
+    A folder or a parquet file, with groups of its own or without, in any order; every photo at
+    another size, often squashed, as PNG or JPEG.
+    """
+    root.mkdir()
+    files, shows = [], {}
+    for number in rng.permutation(list(pictures)).tolist():
+        size = tuple(int(v) for v in rng.integers(60, 130, 2))
+        small = pictures[number].resize(size, Image.Resampling.BICUBIC)
+        kind = ("PNG", "JPEG")[int(rng.integers(2))]
+        files.append((f"{len(files)}.{kind.lower()}", png(small, kind), number))
+        shows[files[-1][0]] = number
+    if rng.random() < 0.5:
+        for name, content, _ in files:
+            (root / name).write_bytes(content)
+        return root, shows
+    rows = {"image": [{"bytes": content, "path": name} for name, content, _ in files]}
+    if rng.random() < 0.5:  # clips of three photos
+        rows["group"] = [f"{root.name}-{n // 3}" for _, _, n in files]
+    path = root / f"{root.name}.parquet"
+    pq.write_table(pa.table(rows), path, row_group_size=5)
+    return path, shows
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_no_photo_of_several_sources_is_ever_on_both_sides(seed: int, tmp_path: Path) -> None:
+    """Two to four sources that share photos, named in any order, all of them or a sample."""
+    rng = np.random.default_rng(seed)
+    pictures = dict(enumerate(noise(40, side=110, seed=seed)))
+    shows: dict[tuple[str, str], int] = {}
+    specs = []
+    for number in range(int(rng.integers(2, 5))):
+        some = rng.permutation(40)[: int(rng.integers(12, 30))].tolist()
+        path, files = a_source(tmp_path / f"s{number}", {i: pictures[i] for i in some}, rng)
+        specs.append(path)
+        shows |= {(f"s{number}", name): photo for name, photo in files.items()}
+    order = [specs[i] for i in rng.permutation(len(specs))]
+    for limit in (None, 45):
+        images = open_images(order, limit=limit)
+        shown = [shows[record.source, record.path] for record in images.records]
+        group: dict[int, str] = {}
+        for record, number in zip(images.records, shown, strict=True):
+            assert group.setdefault(number, record.group) == record.group
+        assert images.distinct == len(group)
+        for split in range(15):
+            kept = images.split(0.3, split)
+            sides = [{n for n, k in zip(shown, kept, strict=True) if k == side}
+                     for side in (True, False)]  # fmt: skip
+            assert not sides[0] & sides[1]
+            assert sides[0]
+
+
+@pytest.mark.parametrize("specs", [("mine", "mine"), ("mine", "copy"), ("mine", "mine.parquet")])
+def test_a_source_that_is_named_twice_is_one_photo_each(
+    specs: tuple[str, str], tmp_path: Path
+) -> None:
+    pictures = noise(20, side=80, seed=4)
+    for name in ("mine", "copy"):
+        (tmp_path / name).mkdir()
+        for i, picture in enumerate(pictures):
+            picture.save(tmp_path / name / f"{'x' * (name == 'copy')}{i}.png")
+    write_parquet(tmp_path / "mine.parquet", pictures, group=[f"g{i}" for i in range(20)])
+    images = open_images([tmp_path / spec for spec in specs])
+    assert (len(images), images.distinct) == (40, 20)
+    assert len({r.group for r in images.records}) == 20
+    for seed in range(10):
+        sides: dict[str, bool] = {}
+        for record, kept in zip(images.records, images.split(0.3, seed).tolist(), strict=True):
+            assert sides.setdefault(record.fingerprint, kept) == kept
 
 
 def test_a_built_in_photo_among_ones_own_is_on_its_side(tmp_path: Path) -> None:

@@ -16,11 +16,16 @@ from PIL import Image, ImageDraw
 
 import milanx
 from milanx.describing.describer import Describer
-from milanx.errors import InputError, MissingWeights
+from milanx.describing.trained import FILE, group_of
+from milanx.errors import FormatError, InputError, MissingWeights
+from milanx.files import fingerprint
 from milanx.files.replacing import DESCRIBER, check_content
+from milanx.images.splits import held_out
 from milanx.language.gpt2 import load_gpt2
+from milanx.report.check import check, seal
 from milanx.train.data.milannotations import Milannotations
 from milanx.train.loop import train
+from milanx.train.tell import tell_photos
 from milanx.train.units.annotated import AnnotatedCorpus, build_annotated_table, near_views
 from milanx.train.units.table import Table
 from tests.helpers import PREPROCESS, noise, png, tiny
@@ -44,11 +49,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [f"encoder.model={clip}", f"base.model={gpt2}"]
 
 
-def write_photos(root: Path) -> Path:
+def write_photos(root: Path, count: int = 48) -> Path:
     """Write a folder of class folders, and a parquet file with captions and regions."""
     rng = np.random.default_rng(0)
     rows = []
-    for i in range(48):
+    for i in range(count):
         name = list(COLOURS)[i % 3]
         image = Image.fromarray(rng.integers(90, 160, (48, 60, 3), np.uint8))
         ImageDraw.Draw(image).ellipse((10, 5, 40, 35), COLOURS[name])
@@ -107,6 +112,34 @@ def test_planted_units(models: list[str], tmp_path: Path) -> None:
     describer = Describer.load(out)
     assert {"apple", "leaf", "lake"} <= set(describer.vocabulary)
     describes(describer, tmp_path)
+    tells_its_photos(out, root, tmp_path)
+
+
+def tells_its_photos(out: Path, data: Path, tmp_path: Path) -> None:
+    """The folder tells the photos that were not held out; an older one is told the same."""
+    rows = pq.read_table(data / "captions.parquet").to_pylist()
+    files = [(None, p.read_bytes(), p.parent.name) for p in (data / "classes").rglob("*.png")]
+    files += [(row["image"]["path"], row["image"]["bytes"], "") for row in rows]
+    photos = [(group_of(path, content), fingerprint(content.hex()), name)
+              for path, content, name in files]  # fmt: skip
+    trained = Describer.load(out).trained
+    expected = {(g, held_out(f"checked:{f}", 0.08)) for g, f, name in photos
+                if name or not held_out(f, 0.1)}  # fmt: skip
+    assert {(p.group, p.checked) for p in trained.photos} == expected
+    assert 48 < len(expected) < 96 and any(checked for _, checked in expected)
+    assert trained.classes == set(COLOURS)
+    written = (out / FILE).read_bytes(), (out / "describer.json").read_bytes()
+    (out / FILE).unlink()
+    with pytest.raises(FormatError, match=f"{FILE} does not exist"):
+        check(out).require()
+    seal(out)
+    with pytest.raises(InputError, match="does not tell which photos"):
+        _ = Describer.load(out).trained
+    with pytest.raises(InputError, match="are not those that"):
+        tell_photos(out, write_photos(tmp_path / "fewer", 30))
+    assert tell_photos(out, data) == len(expected)
+    assert ((out / FILE).read_bytes(), (out / "describer.json").read_bytes()) == written
+    check(out).require()
 
 
 def test_units_that_people_described(models: list[str], tmp_path: Path) -> None:
@@ -135,6 +168,10 @@ def test_units_that_people_described(models: list[str], tmp_path: Path) -> None:
     describer = Describer.load(out)
     assert held and describer.vocabulary and not held & set(describer.vocabulary)
     assert len(describer.vocabulary) == 3 * (training["units"] - table["checked_units"])
+    with pytest.raises(InputError, match="does not tell which photos"):
+        _ = describer.trained
+    with pytest.raises(InputError, match="was not trained on photos"):
+        tell_photos(out, root)
     describes(describer, tmp_path)
 
 

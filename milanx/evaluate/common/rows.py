@@ -78,6 +78,11 @@ def signed(found: dict[str, Any]) -> str:
     return f"{found['estimate']:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
-def ahead(name: str, mine: np.ndarray, other: str, theirs: np.ndarray) -> str:
+Paired = Callable[[np.ndarray, np.ndarray], dict[str, Any]]  # a difference with its interval
+
+
+def ahead(
+    name: str, mine: np.ndarray, other: str, theirs: np.ndarray, differ: Paired = paired
+) -> str:
     """Say how far one method is ahead of another on the same units, float [n] each."""
-    return f"{name} - {other}: {signed(paired(mine, theirs))}"
+    return f"{name} - {other}: {signed(differ(mine, theirs))}"

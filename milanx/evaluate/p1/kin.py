@@ -11,19 +11,24 @@ import io
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from milanx.describing.trained import Trained, group_of, held_out
 from milanx.errors import InputError
 from milanx.evaluate.common.names import ClassNamer, accepted_kin, accepted_names, wnid_of
-from milanx.evaluate.common.rows import constant_choice, signed
+from milanx.evaluate.common.rows import Paired, constant_choice, signed
 from milanx.exemplars.planted import MAP, plant
 from milanx.files.replacing import RUN, check_place
+from milanx.images.near import picture_hash
 from milanx.images.preprocess import Preprocess
-from milanx.measures.intervals import bootstrap, paired
+from milanx.measures.crossing import Crossing
+from milanx.measures.intervals import paired
 from milanx.progress import Reporter, Silent
 
 if TYPE_CHECKING:
@@ -87,20 +92,24 @@ def evaluate(
         progress: told about encoding and describing.
 
     Returns:
-        A report; intervals are over classes, since sets of one class are no independent units.
+        A report; intervals are over classes, since sets of one class are no independent units,
+        crossed with the photographs that they show.
 
     Raises:
-        InputError: photos without held-out classes, or ``out`` holds what must not be replaced.
+        InputError: photos without held-out classes, a describer that does not tell what it was
+            trained on, or ``out`` holds what must not be replaced.
     """
     started = time.monotonic()
     if out:
         check_place(out, RUN, overwrite=overwrite)
-    sources = [_read(path) for path in images]
-    views, classes, sets = _draw(sources, each, seed)
+    held = held_out(describer.training) or frozenset()
+    sources = [_unseen(_read(path), describer.trained) for path in images]
+    views, classes, sets = _draw(sources, held & accepted_kin().keys(), each, seed)
     if not sets:
         raise InputError(
             "no held-out class has photos here",
-            f"none of {len(accepted_kin())} has {MIN_PHOTOS} in these files",
+            f"of the {len(held)} classes that the describer's folder tells as held out none has a "
+            f"list of kin and {MIN_PHOTOS} photos in these files that it was not trained on",
             "give the files whose classes were held out of training",
         )
     maps = [np.ones((K, MAP, MAP), np.float32)] * len(sets)
@@ -118,7 +127,9 @@ def evaluate(
         return float(namer.kin(text, classes[unit]))
 
     figures = kin_figures(score, texts, texts, seed)
-    rows, notes = _by_group(figures, classes)
+    groups = [photo.group for source in sources for photo in source]
+    rows, notes = _by_group(figures, classes, [[groups[i] for i in chosen] for chosen in sets],
+                            seed)  # fmt: skip
     return {
         "protocol": "P1 close kin of held-out classes, planted",
         "n": len(sets),
@@ -133,9 +144,16 @@ def evaluate(
 
 
 def _by_group(
-    figures: dict[str, np.ndarray], classes: Sequence[str]
+    figures: dict[str, np.ndarray], classes: Sequence[str], shown: Sequence[list[str]], seed: int
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Rows over classes that the encoder was once trained to tell apart, and over the others."""
+    """Rows over classes that the encoder was once trained to tell apart, and over the others.
+
+    Args:
+        figures: of each set.
+        classes: of each set.
+        shown: the photographs of each set.
+        seed: of the draws.
+    """
     rows: dict[str, dict[str, Any]] = {}
     notes: list[str] = []
     for group, seen in (("never named, but a label of the encoder's", True),
@@ -143,17 +161,20 @@ def _by_group(
         names = sorted({c for c in classes if in_imagenet(c) == seen})
         inside = {n: _by_class(v, classes, names) for n, v in figures.items()}
         if names:
+            photos = [[p for c, s in zip(classes, shown, strict=True) if c == n for p in s]
+                      for n in names]  # fmt: skip
+            drawn = Crossing(photos, seed)
             for name, values in inside.items():
-                rows[f"{name}: {group} (n = {len(names)})"] = {"close kin": bootstrap(values)}
-            notes += differences(inside, group)
+                rows[f"{name}: {group} (n = {len(names)})"] = {"close kin": drawn.interval(values)}
+            notes += differences(inside, group, drawn.paired)
     return rows, notes
 
 
-def differences(figures: dict[str, np.ndarray], group: str) -> list[str]:
+def differences(figures: dict[str, np.ndarray], group: str, differ: Paired = paired) -> list[str]:
     """Say how far the description is ahead of the rows beside it."""
     lines = []
     for other in ("shuffled", "constant"):
-        found = paired(figures["description"], figures[other])
+        found = differ(figures["description"], figures[other])
         lines.append(f"close kin, {group}: description - {other} {signed(found)}")
     return lines
 
@@ -164,8 +185,27 @@ def _by_class(values: np.ndarray, classes: Sequence[str], names: Sequence[str]) 
     return np.array([values[labels == name].mean() for name in names])
 
 
-def _read(path: Path) -> list[tuple[str, bytes]]:
-    """Read a file's photos: the class (WordNet id where there is one) and the encoded image."""
+@dataclass(frozen=True)
+class _Labelled:
+    """A photo: its class (WordNet id where there is one), its group, the encoded image."""
+
+    name: str
+    group: str
+    content: bytes
+
+    def read(self) -> Image.Image:
+        """Decode it, RGB."""
+        return Image.open(io.BytesIO(self.content)).convert("RGB")
+
+
+def _unseen(photos: list[_Labelled], trained: Trained) -> list[_Labelled]:
+    """Return the photos that no training saw."""
+    seen = trained.seen([p.group for p in photos], [picture_hash(p.read()) for p in photos])
+    return [photo for photo, known in zip(photos, seen, strict=True) if not known]
+
+
+def _read(path: Path) -> list[_Labelled]:
+    """Read a file's photos."""
     import pyarrow.parquet as pq
 
     if not path.is_file():
@@ -175,15 +215,23 @@ def _read(path: Path) -> list[tuple[str, bytes]]:
     if column not in table.column_names:
         raise InputError(f"{path} names no classes", "it has neither a column wnid nor name",
                          "give labelled photos")  # fmt: skip
-    return [(str(name or ""), image["bytes"]) for name, image in
+    return [_Labelled(str(name or ""), group_of(image["path"], image["bytes"]), image["bytes"])
+            for name, image in
             zip(table.column(column).to_pylist(), table.column("image").to_pylist(),
                 strict=True)]  # fmt: skip
 
 
 def _draw(
-    sources: Sequence[list[tuple[str, bytes]]], each: int, seed: int
+    sources: Sequence[list[_Labelled]], held: AbstractSet[str], each: int, seed: int
 ) -> tuple[dict[int, np.ndarray], list[str], list[np.ndarray]]:
-    """Draw impure exemplar sets: views by index, class of each set, indices int64 [k] of each."""
+    """Draw impure exemplar sets: views by index, class of each set, indices int64 [k] of each.
+
+    Args:
+        sources: photos; the others of a set come from its own source.
+        held: the classes that sets are drawn of.
+        each: sets of a class.
+        seed: of what is drawn.
+    """
     rng = np.random.default_rng(seed)
     crop = Preprocess((SIDE, SIDE), SIDE, "bilinear")
     views: dict[int, np.ndarray] = {}
@@ -191,8 +239,8 @@ def _draw(
     sets: list[np.ndarray] = []
     first = 0
     for source in sources:
-        labels = np.array([name for name, _ in source])
-        for name in sorted(set(labels) & set(accepted_kin())):
+        labels = np.array([photo.name for photo in source])
+        for name in sorted(set(labels) & held):
             own, others = np.flatnonzero(labels == name), np.flatnonzero(labels != name)
             if len(own) < MIN_PHOTOS:
                 continue
@@ -201,8 +249,7 @@ def _draw(
                 chosen = [rng.choice(own, pure, False), rng.choice(others, K - pure, False)]
                 places = np.concatenate(chosen)
                 for place in places.tolist():
-                    image = Image.open(io.BytesIO(source[place][1])).convert("RGB")
-                    views.setdefault(first + place, crop.view(image))
+                    views.setdefault(first + place, crop.view(source[place].read()))
                 classes.append(str(name))
                 sets.append((first + places).astype(np.int64))
         first += len(source)

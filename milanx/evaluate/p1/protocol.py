@@ -11,18 +11,24 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from milanx.evaluate.common.names import accepted_kin, accepted_names
+from milanx.errors import InputError
+from milanx.evaluate.common.names import accepted_kin, accepted_names, wnid_of
 from milanx.evaluate.common.rows import ahead, constant, shuffled
 from milanx.evaluate.p1.kin import differences, kin_figures
 from milanx.evaluate.p1.logits import Logits, read_logits
-from milanx.evaluate.p1.upper import encoder_head, linear_probe, majority
+from milanx.evaluate.p1.upper import encoder_head, linear_probe, made_by, majority
+from milanx.images.splits import photo_group
 from milanx.language.compare import Sentences
 from milanx.measures.intervals import DRAWS, bootstrap, paired
 from milanx.runs import Run, likeliest
+
+if TYPE_CHECKING:
+    from milanx.describing.describer import Describer
+    from milanx.describing.trained import Trained
 
 Rows = dict[str, dict[str, Any]]
 
@@ -53,7 +59,8 @@ def evaluate(
 
     Args:
         run: its probe images carry WordNet ids, or names that mean one ImageNet class.
-        describer: the one that the run was made with, for its linear probe.
+        describer: the one that the run was made with, for its linear probe and for what it was
+            trained on.
         against: runs of the same units, described by other methods.
         seed: of the shuffled and constant rows.
 
@@ -65,7 +72,10 @@ def evaluate(
     """
     started = time.monotonic()
     logits = read_logits(run)
-    probe, why = linear_probe(run, describer, logits)
+    made, why = made_by(run, describer)
+    probe = None
+    if made is not None:
+        probe, why = linear_probe(run, made, logits)
     scores = Scores(logits.top1(logits.texts), logits.top5(logits.rows), probe)
     rows, others = _rows(logits, scores, against, seed)
     rows["majority label"] = {"top-1": bootstrap(majority(logits))}
@@ -80,8 +90,10 @@ def evaluate(
         notes.append(f"description / linear probe: "
                      f"{scores.top1.mean() / max(probe.mean(), 1e-9):.3f} "
                      f"[{low:.3f}, {high:.3f}]")  # fmt: skip
-    held = set((run.settings.get("describer") or {}).get("held_out_wnids", []))
-    parts, lines = _by_training(logits, scores, held, seed)
+    trained, unknown = _trained(made, why)
+    parts, lines = _by_training(logits, scores, trained, seed)
+    lines.append(_trained_images(run, logits, trained) if trained is not None
+                 else f"seen and never named classes: no rows, {unknown}")  # fmt: skip
     return {
         "protocol": "P1 named outputs",
         "n": len(logits.rows),
@@ -135,30 +147,62 @@ def _ratio(mine: np.ndarray, theirs: np.ndarray, draws: int = DRAWS) -> list[flo
     return [float(v) for v in np.percentile(ratios, [2.5, 97.5])] if len(ratios) else [0.0, 0.0]
 
 
+def _trained(made: Describer | None, why: str) -> tuple[Trained | None, str]:
+    """What the run's describer was trained on, or None and why it is not known."""
+    if made is None:
+        return None, why
+    try:
+        return made.trained, ""
+    except InputError as error:
+        return None, error.what
+
+
+def _trained_images(run: Run, logits: Logits, trained: Trained) -> str:
+    """Say how many of the exemplars were trained on, by the bytes and numbers of their photos."""
+    table = run.store.image_table()
+    shown = sorted({i for row in logits.rows for i in row["images"]})
+    groups = [photo_group(str(table[i]["path"]), str(table[i]["fingerprint"])) for i in shown]
+    return (f"{int(trained.has(groups).sum())} of the {len(shown)} photos that are exemplars were "
+            "trained on")  # fmt: skip
+
+
+def classes_by_training(wnids: Sequence[str], trained: Trained) -> dict[str, np.ndarray]:
+    """Part classes by what a describer's training knew of them: bool [n] each.
+
+    ``seen``: photos of it were trained on, under its WordNet id or a name that means it alone;
+    ``never named``: held out from everything; ``other``: neither, though texts may name it.
+    """
+    known = trained.classes
+    shown = {*known, *(wnid_of(name) for name in known)}
+    held = trained.held_out or frozenset()
+    seen = np.array([w in shown and w not in held for w in wnids], bool)
+    never = np.array([w in held for w in wnids], bool)
+    return {"seen classes": seen, "never named classes": never, "other classes": ~seen & ~never}
+
+
 def _by_training(
-    logits: Logits, scores: Scores, held: set[str], seed: int
+    logits: Logits, scores: Scores, trained: Trained | None, seed: int
 ) -> tuple[Rows, list[str]]:
-    """Rows of the classes that training named and of those that it never did, with their kin.
+    """Rows of the classes that training saw and of those that it never named, with their kin.
 
     Args:
         logits: the units.
         scores: theirs.
-        held: the classes that training never named; no rows where there are none.
+        trained: what the describer was trained on; no rows where it is not known.
         seed: of the constant row's folds.
     """
     made: Rows = {}
     lines: list[str] = []
-    for name, chosen in (("seen classes", False), ("never named classes", True)):
-        inside = np.array([(w in held) == chosen for w in logits.wnids])
-        if not held or not inside.any():
+    for name, inside in (classes_by_training(logits.wnids, trained) if trained else {}).items():
+        if not inside.any():
             continue
         title = f"  {name} (n = {int(inside.sum())})"
         top1, top5 = scores.top1[inside], scores.top5[inside]
         made[title] = {"top-1": bootstrap(top1), "top-5": bootstrap(top5)}
-        if scores.probe is not None and not chosen:
+        if scores.probe is not None and name == "seen classes":
             made["  linear probe, seen classes"] = {"top-1": bootstrap(scores.probe[inside])}
         places = [i for i in np.flatnonzero(inside).tolist() if logits.wnids[i] in accepted_kin()]
-        if not chosen or not places:
+        if name != "never named classes" or not places:
             continue
         figures = _kin_of(logits, places, seed)
         made[title]["close kin"] = bootstrap(figures["description"])

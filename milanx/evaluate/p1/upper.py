@@ -16,6 +16,8 @@ from milanx.runs import Run
 if TYPE_CHECKING:
     import torch
 
+    from milanx.describing.describer import Describer
+
 PROBE = "probe.safetensors"
 
 
@@ -59,7 +61,20 @@ def encoder_head(run: Run, units: Logits) -> np.ndarray:
     return np.array(right)
 
 
-def linear_probe(run: Run, spec: str | Path, logits: Logits) -> tuple[np.ndarray | None, str]:
+def made_by(run: Run, spec: str | Path) -> tuple[Describer | None, str]:
+    """Return the describer that a run was made with, or None and why it is not known."""
+    from milanx.describing.describer import Describer
+
+    known = (run.settings.get("describer") or {}).get("fingerprint")
+    if known is None:
+        return None, "the run's settings name no describer"
+    describer = Describer.load(spec)
+    if describer.fingerprint != known:
+        return None, "the run was described by another describer than the one given"
+    return describer, ""
+
+
+def linear_probe(run: Run, describer: Describer, logits: Logits) -> tuple[np.ndarray | None, str]:
     """Whether a linear probe on the describer's own pooled features names each unit's class.
 
     ``probe.safetensors`` of the describer's folder holds ``weight`` [c, 2 d], ``bias`` [c],
@@ -71,15 +86,8 @@ def linear_probe(run: Run, spec: str | Path, logits: Logits) -> tuple[np.ndarray
     Returns:
         float [units] and "", or None and why there is none.
     """
-    from milanx.describing.describer import Describer
     from milanx.features.encoder import encode_views, exemplar_features, tells_shown, view_maps
 
-    known = (run.settings.get("describer") or {}).get("fingerprint")
-    if known is None:
-        return None, "the run's settings name no describer"
-    describer = Describer.load(spec)
-    if describer.fingerprint != known:
-        return None, "the run was described by another describer than the one given"
     if describer.root is None or not (describer.root / PROBE).is_file():
         return None, "the describer's folder holds none"
     tensors, classes = read_probe(describer.root / PROBE)

@@ -1,6 +1,8 @@
 """P2's photos: seen by no training, with the atoms that annotations and pixels show.
 
-Each may have a copy with lettering drawn over it, so that text is an atom like any other.
+Which a training saw the describer's own folder tells (`milanx.describing.trained`), whatever their
+files are called. Each may have a copy with lettering drawn over it, so that text is an atom like
+any other.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import resources
@@ -18,18 +20,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from milanx.describing.trained import Trained, group_of
 from milanx.errors import InputError
 from milanx.evaluate.common.names import accepted_names
 from milanx.evaluate.p2.atoms import KIND_OF, TEXT, Lettering, lettering, pixel_atoms
 from milanx.exemplars.planted import MAP
-from milanx.files import fingerprint
+from milanx.images.near import clusters, picture_hash, united
 from milanx.images.preprocess import Preprocess
-from milanx.images.splits import held_out, photo_group
 
 SIDE = 224
 PER_FILE = 5000  # photos that are read of a file, spread evenly over it
 LETTERED = 0.4  # share of the photos of which a copy with lettering is made
-MEASURED = frozenset({"tiny_imagenet_val", "imagenet_sample"})  # files that no training reads
 _SUFFIX = re.compile(r"-(other-merged|merged|other|stuff)$")
 _CROP = Preprocess((SIDE, SIDE), SIDE, "bilinear")
 
@@ -44,6 +45,7 @@ class PlantedPhoto:
         source: the file that it came from.
         kind: of the atoms that its annotation names: ``class``, ``region`` or ``texture``.
         text: lettering that is drawn over it.
+        group: what stands for the photograph, with lettering or without.
     """
 
     picture: np.ndarray
@@ -51,6 +53,7 @@ class PlantedPhoto:
     source: str = ""
     kind: str = "region"
     text: Lettering | None = None
+    group: str = ""
 
     @property
     def view(self) -> np.ndarray:
@@ -72,37 +75,80 @@ def kind_of(atom: str, fallback: str) -> str:
 
 
 def read_photos(
-    paths: Sequence[Path], share: float, *, whole: Sequence[Path] = (), seed: int = 0
+    paths: Sequence[Path],
+    trained: Trained | None,
+    *,
+    per_file: int = PER_FILE,
+    apart: Callable[[str], bool] = lambda group: False,
+    seed: int = 0,
 ) -> list[PlantedPhoto]:
     """Read photos that no training saw, of parquet files that have regions or names.
 
     Args:
         paths: files with the columns image and regions, or image and name.
-        share: of a file's photos that no training saw, by group.
-        whole: files of which no training saw any photo; `MEASURED` are always such.
+        trained: what the describer was trained on; its photos and their near-duplicates are left
+            out. None where no training saw any photo of these files.
+        per_file: photos that are read of a file, spread evenly over it.
+        apart: whether a group is for other uses.
         seed: of the lettering.
 
     Raises:
-        InputError: a file without either.
+        InputError: a file without either, or all of whose photos were trained on.
     """
     rng = np.random.default_rng(seed)
-    found = []
-    for path in paths:
-        every = path in whole or path.stem in MEASURED
-        for row in _rows(path):
-            content = row["image"]["bytes"]
-            group = photo_group(row["image"]["path"], fingerprint(content.hex()))
-            if not every and not held_out(group, share):
-                continue
-            photo = _photo(row, content, path.stem)
-            if photo is not None:
-                found.append(photo)
-                if rng.random() < LETTERED:
-                    found.append(_lettered(photo, rng))
+    rows = [row for path in paths for row in _unseen(path, trained, per_file)
+            if not apart(row.group)]  # fmt: skip
+    found: list[PlantedPhoto] = []
+    for row, group in zip(rows, _united(rows), strict=True):
+        photo = _photo(row.content, row.source, group)
+        if photo is not None:
+            found.append(photo)
+            if rng.random() < LETTERED:
+                found.append(_lettered(photo, rng))
     return found
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class _Row:
+    """A row of a file: its columns, the file, the photo's group and difference hash."""
+
+    content: dict[str, Any]
+    source: str
+    group: str
+    picture: str
+
+
+def _unseen(path: Path, trained: Trained | None, count: int) -> list[_Row]:
+    """Return rows of a file whose photos no training saw.
+
+    Raises:
+        InputError: there are none.
+    """
+    rows = [
+        _Row(row, path.stem, group_of(row["image"]["path"], row["image"]["bytes"]),
+             picture_hash(_image(row)))
+        for row in _rows(path, count)
+    ]  # fmt: skip
+    if trained is None:
+        return rows
+    seen = trained.seen([row.group for row in rows], [row.picture for row in rows])
+    if seen.all():
+        raise InputError(f"all photos of {path} were trained on",
+                         "the describer's folder tells so", "give other photos")  # fmt: skip
+    return [row for row, known in zip(rows, seen, strict=True) if not known]
+
+
+def _united(rows: Sequence[_Row]) -> list[str]:
+    """Return the photos' groups, those of near-duplicates made one, in whichever file they lie."""
+    groups = [row.group for row in rows]
+    # Groups of bytes are no source's word that two photographs are apart.
+    own = [group if ":" in group else None for group in groups]
+    labels = united(clusters([row.picture for row in rows]), own, [row.source for row in rows])
+    first = np.unique(labels, return_index=True)[1]
+    return [groups[int(first[label])] for label in labels]
+
+
+def _rows(path: Path, count: int) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     if not path.is_file():
@@ -114,19 +160,23 @@ def _rows(path: Path) -> list[dict[str, Any]]:
                          "give segmented or labelled photos")  # fmt: skip
     columns = [c for c in ("image", "regions", "name", "wnid") if c in names]
     table = pq.read_table(path, columns=columns)
-    chosen = np.unique(np.linspace(0, len(table) - 1, min(PER_FILE, len(table))).astype(int))
+    chosen = np.unique(np.linspace(0, len(table) - 1, min(count, len(table))).astype(int))
     rows: list[dict[str, Any]] = table.take(chosen).to_pylist()
     return rows
 
 
-def _photo(row: dict[str, Any], content: bytes, source: str) -> PlantedPhoto | None:
-    image = Image.open(io.BytesIO(content)).convert("RGB")
+def _image(row: dict[str, Any]) -> Image.Image:
+    return Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")
+
+
+def _photo(row: dict[str, Any], source: str, group: str) -> PlantedPhoto | None:
     atoms = _atoms(row)
     if not atoms:
         return None
+    image = _image(row)
     kind = "region" if "regions" in row else "class" if "wnid" in row else "texture"
     atoms |= {n: m for n, m in pixel_atoms(_CROP.view(image)).items() if n not in atoms}
-    return PlantedPhoto(np.asarray(image), atoms, source, kind)
+    return PlantedPhoto(np.asarray(image), atoms, source, kind, group=group)
 
 
 def _lettered(photo: PlantedPhoto, rng: np.random.Generator) -> PlantedPhoto:

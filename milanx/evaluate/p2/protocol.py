@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from milanx.describing.trained import Trained, held_out
+from milanx.errors import InputError
 from milanx.evaluate.common.names import accepted_names
 from milanx.evaluate.common.rows import ahead, constant, shuffled
 from milanx.evaluate.p2.photos import PlantedPhoto, read_photos
@@ -25,14 +27,13 @@ from milanx.evaluate.p2.texts import (
 from milanx.exemplars.planted import plant
 from milanx.files.replacing import RUN, check_place
 from milanx.language.compare import Sentences
-from milanx.measures.intervals import bootstrap
+from milanx.measures.crossing import Crossing
 from milanx.progress import Reporter, Silent
 
 if TYPE_CHECKING:
     from milanx.describing.describer import Describer
     from milanx.exemplars.store import ExemplarStore
 
-HELD_OUT = 0.2  # share of the photos that no training of a describer sees, by group
 FURTHER = 400  # views beside the exemplars, in which contrast can be found
 CONNECTIVES = ("single", "and", "or", "and-not")
 
@@ -42,8 +43,10 @@ class Planting:
     """What is planted, on which photos.
 
     Attributes:
-        images: parquet files with regions or names; their held-out fifth is used.
-        whole: those of them that no training read at all, of which every photo is used.
+        images: parquet files with regions or names; photos that the describer's folder tells as
+            trained on, and their near-duplicates, are left out.
+        whole: those of them of which the user says that no training read any photo; this is needed
+            where the folder tells nothing.
         count: units.
         seed: of everything that is drawn.
     """
@@ -75,12 +78,13 @@ def evaluate(
         A report with rows, 95 % intervals and notes.
 
     Raises:
-        InputError: photos that cannot be used, or ``out`` holds what must not be replaced.
+        InputError: photos that cannot be used, a describer that does not tell which it was trained
+            on, or ``out`` holds what must not be replaced.
     """
     started = time.monotonic()
     if out:
         check_place(out, RUN, overwrite=overwrite)
-    photos = read_photos(asked.images, HELD_OUT, whole=asked.whole, seed=asked.seed)
+    photos = read_photos(asked.images, _trained(describer, asked), seed=asked.seed)
     units = generate(photos, asked.count, asked.seed)
     with tempfile.TemporaryDirectory() as folder:
         place = out or Path(folder) / "planted"
@@ -88,9 +92,13 @@ def evaluate(
         found = describer.describe(store, progress=progress or Silent())
     texts = [d.text for d in found]
     argmax = [d.likeliest for d in found]
-    held = {accepted_names()[w][0] for w in describer.training.get("held_out_wnids", [])
-            if w in accepted_names()}  # fmt: skip
-    report = _report(units, texts, argmax, held, asked.seed)
+    shown = Crossing([[photos[i].group for i in u.images if i >= 0] for u in units], asked.seed)
+    never = held_out(describer.training)
+    held = {accepted_names()[w][0] for w in never or () if w in accepted_names()}
+    report = _report(units, (texts, argmax), held, shown, asked.seed)
+    if never is None:
+        report["notes"].append("classes that training never named: no row, the describer's folder "
+                               "does not tell them")  # fmt: skip
     report |= {
         "describer": describer.name,
         "photos": len(photos),
@@ -103,6 +111,20 @@ def evaluate(
         ],
     }  # fmt: skip
     return report
+
+
+def _trained(describer: Describer, asked: Planting) -> Trained | None:
+    """What was trained on; None where it is not told, and the user says of all files that none was.
+
+    Raises:
+        InputError: it is not told, and the user does not say so.
+    """
+    try:
+        return describer.trained
+    except InputError:
+        if set(asked.images) <= set(asked.whole):
+            return None
+        raise
 
 
 def plant_units(
@@ -134,15 +156,33 @@ def plant_units(
         [u.images for u in units],
         [u.maps for u in units],
         ((i, photos[i].view) for i in sorted({*shown, *more})),
-        [{"index": i, "split": "exemplars", "source": p.source} for i, p in enumerate(photos)],
+        [
+            {"index": i, "split": "exemplars", "source": p.source, "group": p.group or None}
+            for i, p in enumerate(photos)
+        ],
         activations=activations,
         overwrite=overwrite,
     )
 
 
 def _report(
-    units: list[PlantedUnit], texts: list[str], argmax: list[str], held: set[str], seed: int
+    units: list[PlantedUnit],
+    said: tuple[list[str], list[str]],
+    held: set[str],
+    shown: Crossing,
+    seed: int,
 ) -> dict[str, Any]:
+    """Score descriptions.
+
+    Args:
+        units: what is described.
+        said: the descriptions, and the likeliest texts of p(d|E).
+        held: classes that training never named.
+        shown: draws of the units and of the photographs of their exemplars.
+        seed: of folds and permutations.
+    """
+    texts, argmax = said
+    bootstrap = shown.interval
     atoms = {a for u in units for c in u.choices for a in c.atoms}
     table = phrase_table(atoms | committed_phrases().keys())
     choose = _Chooser(units, texts)
@@ -186,11 +226,12 @@ def _report(
     for name, inside in _parts(units, held):
         if inside.any():
             rows[f"  {name} (n = {int(inside.sum())})"] = {
-                "attribute F1": bootstrap(own[inside]),
-                "forced choice": bootstrap(right[inside]),
-                "connective": bootstrap(connective[inside]),
+                "attribute F1": bootstrap(own, inside),
+                "forced choice": bootstrap(right, inside),
+                "connective": bootstrap(connective, inside),
             }
-    notes = [ahead("description", own, name, other) for name, other in others.items()]
+    notes = [ahead("description", own, name, other, shown.paired)
+             for name, other in others.items()]  # fmt: skip
     notes.append("and-not: a describer that looks at no contrast views cannot know of absence")
     return {"protocol": "P2 planted units", "n": len(units), "rows": rows, "notes": notes}
 

@@ -63,6 +63,11 @@ class LayerScores:
                                      self.search_sources, sigmoids, self.fold)  # fmt: skip
         return [vocabulary[i] for i in table.argmax(1)]
 
+    def table(self, texts: Sequence[str], sigmoids: list[co.Sigmoid]) -> np.ndarray:
+        """Score every unit under every text on the images kept aside: [u, t]."""
+        return rs.correlation_table(self.similar_aside(texts), self.aside, self.sources,
+                                    sigmoids, self.fold)  # fmt: skip
+
     def row(self, predictions: np.ndarray) -> Row:
         """Measure predictions [u, n]."""
         sources, draws = self.sources, self.resampling
@@ -90,7 +95,7 @@ class LayerScores:
         """Measure the best single text of other units, and the texts dealt out at random."""
         distinct, columns = _distinct(texts)
         similarity = self.similar_aside(distinct)
-        table = rs.correlation_table(similarity, self.aside, self.sources, sigmoids, self.fold)
+        table = self.table(distinct, sigmoids)
         single = [distinct[i] for i in constant_choice(table, self.seed)]
         mean = shuffled_mean(table, columns, self.seed)
         everything = [np.nan_to_num(sigmoid(similarity)) for sigmoid in sigmoids]

@@ -11,7 +11,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from milanx.describing.trained import group_of
 from milanx.errors import InputError
 from milanx.features.encoder import Encoder
 from milanx.files import atomic_path, cache_dir, fingerprint, read_json, write_json
 from milanx.files.digests import FILES, is_whole, told
 from milanx.files.lock import held
+from milanx.images.near import picture_hash
 from milanx.images.splits import photo_group
 from milanx.train.code_key import code_key
 from milanx.train.data.sources import fingerprint_source, photo_rows
@@ -48,6 +50,8 @@ class Photo:
         wnid: WordNet id of the class, if it has one.
         captions: sentences about it.
         regions: (name, share of each grid cell in 0..255 as [g * g]) of its regions.
+        told: its group as a describer's folder tells it (`milanx.describing.trained.group_of`).
+        picture: difference hash of the whole photo.
     """
 
     source: str
@@ -56,6 +60,8 @@ class Photo:
     wnid: str | None
     captions: tuple[str, ...]
     regions: tuple[tuple[str, tuple[int, ...]], ...]
+    told: str = ""
+    picture: str = ""
 
 
 @dataclass(frozen=True)
@@ -175,9 +181,8 @@ def _views(
     """Yield each view uint8 [size, size, 3] with what is known of it."""
     rng = np.random.default_rng([seed, int(fingerprint(source.path.name)[:8], 16)])
     for number, row in enumerate(_rows(source)):
-        content = row["image"]
-        image = Image.open(io.BytesIO(content)).convert("RGB")
-        group = photo_group(row["path"], fingerprint(content.hex()))
+        image = Image.open(io.BytesIO(row["image"])).convert("RGB")
+        known = _known(source, row, image)
         written = number < source.text
         for view_number in range(source.views + written):
             box = _crop_box(*image.size, rng)
@@ -196,15 +201,24 @@ def _views(
             for name, mask in marks:
                 cells = np.asarray(mask.resize((grid, grid), Image.Resampling.BOX))
                 regions.append((name, tuple(int(v) for v in cells.ravel())))
-            photo = Photo(
-                source.path.stem,
-                group,
-                row["name"],
-                row["wnid"],
-                tuple(row["captions"]),
-                tuple(regions),
-            )
-            yield photo, np.asarray(view)
+            yield replace(known, regions=tuple(regions)), np.asarray(view)
+
+
+def _known(source: PhotoSource, row: dict[str, Any], image: Image.Image) -> Photo:
+    """Return what is known of a photo without its regions."""
+    content = row["image"]
+    return Photo(
+        source.path.stem, photo_group(row["path"], fingerprint(content.hex())), row["name"],
+        row["wnid"], tuple(row["captions"]), (), group_of(row["path"], content),
+        picture_hash(image),
+    )  # fmt: skip
+
+
+def list_photos(source: PhotoSource) -> Iterator[tuple[Photo, int]]:
+    """Yield what is known of each photo, without its regions, and how many views it has."""
+    for number, row in enumerate(_rows(source)):
+        image = Image.open(io.BytesIO(row["image"])).convert("RGB")
+        yield _known(source, row, image), source.views + (number < source.text)
 
 
 def photo_features(

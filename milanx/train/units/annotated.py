@@ -248,6 +248,10 @@ class AnnotatedUnits:
         """Return nothing: what people wrote are the units' own texts."""
         return []
 
+    def trained(self) -> None:
+        """Return nothing: the views come without the photos that they were cut from."""
+        return None
+
     def facts(self) -> dict[str, Any]:
         """Return what a describer's folder says of what was trained on and held out."""
         return {"split": self.data.split, "units": len(self.units)}

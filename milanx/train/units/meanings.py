@@ -7,12 +7,14 @@ and real channels come from `milanx.train.units.grounded`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from milanx.describing.trained import TrainedPhoto
 from milanx.images.splits import held_out
-from milanx.train.data.photos import PhotoFeatures
+from milanx.train.data.photos import Photo, PhotoFeatures
 from milanx.train.data.splits import HELD_OUT_CALTECH, HELD_OUT_TINY
 from milanx.train.units.phrases import (
     ALSO_CALLED,
@@ -70,16 +72,16 @@ class Views:
 
 
 def training_photos(
-    photos: PhotoFeatures, held_out_captions: float, held_out_photos: float
+    photos: Sequence[Photo], held_out_captions: float, held_out_photos: float
 ) -> np.ndarray:
-    """Return which views may be trained on, bool [n].
+    """Return which views, or photos, may be trained on, bool [n].
 
     Held out are a share of the captioned photos, a share of the photos with regions or textures,
     all photos of held-out classes, and captioned photos of which every caption names one.
     """
     words = whole_words(held_out_names())
     keep = np.ones(len(photos), bool)
-    for i, photo in enumerate(photos.photos):
+    for i, photo in enumerate(photos):
         share = held_out_captions if photo.source == "captions" else held_out_photos
         if photo.wnid in HELD_OUT_TINY or photo.name in HELD_OUT_CALTECH:
             keep[i] = False
@@ -87,14 +89,31 @@ def training_photos(
             keep[i] = not held_out(photo.group, share)
         if photo.captions and any(mentions(c, words) for c in photo.captions):
             keep[i] = False
-    held_groups = {photos.photos[i].group for i in np.flatnonzero(~keep)}
+    held_groups = {photos[i].group for i in np.flatnonzero(~keep)}
     return np.array([k and p.group not in held_groups
-                     for k, p in zip(keep, photos.photos, strict=True)])  # fmt: skip
+                     for k, p in zip(keep, photos, strict=True)])  # fmt: skip
 
 
-def checked_photos(photos: PhotoFeatures, share: float) -> np.ndarray:
+def checked_photos(photos: Sequence[Photo], share: float) -> np.ndarray:
     """Return which views the trainings are checked on, bool [n]: whole groups of photos."""
-    return np.array([held_out(f"checked:{p.group}", share) for p in photos.photos])
+    return np.array([held_out(f"checked:{p.group}", share) for p in photos])
+
+
+def trained_photos(
+    photos: Sequence[Photo], keep: np.ndarray, checked: np.ndarray
+) -> list[TrainedPhoto]:
+    """Return the photos that a training reads, as a describer's folder tells them.
+
+    Args:
+        photos: n views, or photos.
+        keep: bool [n], of `training_photos`.
+        checked: bool [n], of `checked_photos`.
+    """
+    return [
+        TrainedPhoto(photos[i].told, photos[i].picture, photos[i].name or "", photos[i].wnid or "",
+                     bool(checked[i]))
+        for i in np.flatnonzero(keep).tolist()
+    ]  # fmt: skip
 
 
 def halves(photos: PhotoFeatures) -> np.ndarray:

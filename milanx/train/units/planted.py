@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from milanx.describing.trained import TrainedPhoto
 from milanx.features.encoder import Encoder
 from milanx.files import fingerprint_file
 from milanx.train.data.photos import PhotoFeatures, PhotoSource, photo_features
@@ -22,6 +23,7 @@ from milanx.train.units.meanings import (
     checked_photos,
     named_meanings,
     region_meanings,
+    trained_photos,
     training_photos,
 )
 from milanx.train.units.phrases import clean_name, held_out_names, mentions, whole_words
@@ -47,8 +49,8 @@ def encode_photos(
         PhotoSource(Path(data.root) / p.file, p.per_class, p.views, p.text) for p in data.photos
     ]
     photos = photo_features(encoder, sources, seed=seed, advance=advance, say=say)
-    keep = training_photos(photos, data.held_out_captions, data.held_out_photos)
-    return Views(photos, keep, checked_photos(photos, data.checked))
+    keep = training_photos(photos.photos, data.held_out_captions, data.held_out_photos)
+    return Views(photos, keep, checked_photos(photos.photos, data.checked))
 
 
 class PlantedUnits:
@@ -132,6 +134,10 @@ class PlantedUnits:
             *phrases,
             *channel_meanings(space, vocabulary),
         ]
+
+    def trained(self) -> list[TrainedPhoto]:
+        """Return the photos that the training reads."""
+        return trained_photos(self.photos.photos, self.views.keep, self.views.checked)
 
     def facts(self) -> dict[str, Any]:
         """Return what a describer's folder says of what was trained on and held out."""

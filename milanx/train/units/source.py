@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from milanx.describing.trained import TrainedPhoto
 from milanx.features.encoder import Encoder
 from milanx.train.units.corpus import Corpus
 from milanx.train.units.table import Joint
@@ -42,6 +43,9 @@ class UnitSource(Protocol):
 
     def people(self) -> list[str]:
         """Return people's descriptions of units elsewhere, without those held out."""
+
+    def trained(self) -> list[TrainedPhoto] | None:
+        """Return the photos that a training reads; None where they are not known as such."""
 
     def facts(self) -> dict[str, Any]:
         """Return what a describer's folder says of what was trained on and held out."""
