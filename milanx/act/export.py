@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from milanx.act.reopen import find_target
 from milanx.act.weights import Written
 from milanx.errors import FormatError, InputError
 from milanx.files import atomic_path, fingerprint_file, read_json
+from milanx.files.jsons import json_text
 from milanx.files.replacing import EDIT as EDIT_FOLDER
 from milanx.files.replacing import check_place
 from milanx.targets.units import LayerInfo
@@ -152,7 +152,7 @@ def fill_edit(
         "why": _why(why or Why()),
         "weights": stored,
     }
-    text = json.dumps(content, indent=2, ensure_ascii=False, default=str)
+    text = json_text(content, indent=2, default=str)
     (folder / EDIT).write_text(text + "\n", encoding="utf-8")
 
 

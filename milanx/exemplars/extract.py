@@ -151,7 +151,8 @@ def _finished(out: Path, key: str) -> bool:
     if found is not None and found != key:
         raise InputError(
             f"{out} holds another run",
-            "its model, images, layers or settings are not those asked for",
+            "its model, images, layers or settings are not those asked for, or an older milanx "
+            "found its exemplars",
             ["choose another --out", "--overwrite replaces it"],
         )
     return found == key

@@ -72,7 +72,7 @@ class Pass:
         k, signs = self.settings.k, self.plan.signs
         return {
             i.name: LayerStatistics(
-                len(self.chosen[i.name]), i.map_size, k, signs, self.device, i.rectified
+                len(self.chosen[i.name]), i.map_size, k, signs, self.device, i.rectified, i.off
             )
             for i in self.plan.layers
         }
@@ -219,8 +219,8 @@ class Pass:
         write_index(self.work, self._records(), view_size, self.key)
 
     def _records(self) -> list[LayerRecord]:
-        return [LayerRecord(info.name, info.kind, info.map_size, info.rectified, info.upper)
-                for info in self.plan.layers]  # fmt: skip
+        return [LayerRecord(i.name, i.kind, i.map_size, i.rectified, i.upper, i.off)
+                for i in self.plan.layers]  # fmt: skip
 
     def _write_layer(self, record: LayerRecord) -> np.ndarray:
         statistics = self.statistics[record.name]
@@ -232,10 +232,15 @@ class Pass:
             best = state[f"{sign}.values"]
             there = best > -torch.inf
             value = best if sign == "+" else stats["median"][:, None] + best
+            kept, scale = state[f"{sign}.maps"], state[f"{sign}.scales"]
+            if sign == "-" and record.off is not None:  # an image on which it is but off, as ever
+                there &= value > 0
+                kept = kept.masked_fill(~there[..., None, None], 0)
+                scale = scale.masked_fill(~there, 0)
             images.append(torch.where(there, state[f"{sign}.images"], -1))
             activations.append(torch.where(there, value, torch.nan))
-            maps.append(state[f"{sign}.maps"])
-            scales.append(state[f"{sign}.scales"])
+            maps.append(kept)
+            scales.append(scale)
         together = torch.cat(images).numpy()
         repeated = {k: v.repeat(len(statistics.top)).numpy() for k, v in stats.items()}
         write_layer(

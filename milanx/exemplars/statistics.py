@@ -6,6 +6,7 @@ estimates (`milanx.exemplars.histogram`). Layers without positions have every va
 need no bins: theirs are exact.
 
 Maps with NaN count for nothing but their number; infinite values rank first or last, as they are.
+An image on which a unit is off all over (`milanx.targets.functions.off_value`) is no exemplar.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ HALF_FLOATS = (-12, 15)  # exponents of maps' largest values that float16 holds 
 COLUMNS = 1024  # units without positions whose values are in memory at a time
 WATCHED = ("largest", "least", "smallest", "nan", "infinite")
 TOP = ("values", "means", "images", "maps", "scales")
+EMPTY = torch.iinfo(torch.int64).max  # image of an empty place, behind all others
 
 
 class TopK:
     """The k images of the largest spatial maximum of each unit, with their maps.
 
     Ties: larger spatial maximum, then larger spatial mean, then lower image index. An image whose
-    value is -inf is none. Maps are kept as float16; one that it cannot hold, or only coarsely, is
+    value is -inf never enters: the places of a unit that has too few others stay empty, with the
+    value -inf. Maps are kept as float16; one that it cannot hold, or only coarsely, is
     divided by a power of two, ``scales``.
 
     Args:
@@ -41,7 +44,7 @@ class TopK:
         self.k = k
         self.values = torch.full((units, k), -torch.inf, device=device)
         self.means = torch.full((units, k), -torch.inf, device=device)
-        self.images = torch.full((units, k), torch.iinfo(torch.int64).max, device=device)
+        self.images = torch.full((units, k), EMPTY, dtype=torch.int64, device=device)
         self.maps = torch.zeros(units, k, *map_size, dtype=torch.float16, device=device)
         self.scales = torch.zeros(units, k, dtype=torch.int16, device=device)
 
@@ -58,14 +61,18 @@ class TopK:
         """
         if not len(images):
             return
-        rising = (values >= self.values[:, -1]).any(0).nonzero().squeeze(1)
+        enters = (values >= self.values[:, -1]) & (values > -torch.inf)
+        rising = enters.any(0).nonzero().squeeze(1)
         if not len(rising):
             return
+        new_values = values[:, rising].T
+        none = new_values == -torch.inf
         pool = [
-            torch.cat([self.values[rising], values[:, rising].T], 1),
-            torch.cat([self.means[rising], means[:, rising].T], 1),
-            torch.cat([self.images[rising], images.expand(len(rising), -1)], 1),
-        ]
+            torch.cat([self.values[rising], new_values], 1),
+            torch.cat([self.means[rising], means[:, rising].T.masked_fill(none, -torch.inf)], 1),
+            torch.cat([self.images[rising],
+                       images.expand(len(rising), -1).masked_fill(none, EMPTY)], 1),
+        ]  # fmt: skip
         order = _best(*pool)[:, : self.k]
         kept = order < self.k  # where an entry was in the state before
         places = rising[:, None], order.clamp_max(self.k - 1)
@@ -80,7 +87,7 @@ class TopK:
         )
 
     def merge(self, other: TopK) -> None:
-        """Take another's entries in; the images of the two are distinct."""
+        """Take another's entries in; the images of the two are distinct but for empty places."""
         pool = [
             torch.cat([a, b], 1)
             for a, b in (
@@ -130,6 +137,7 @@ class LayerStatistics:
         signs: ``+``, ``-`` or both.
         device: where it counts; what is counted stays there until `state_dict`.
         rectified: whether no value is below zero.
+        off: the value of units that are off; None where there is none.
     """
 
     def __init__(
@@ -140,8 +148,9 @@ class LayerStatistics:
         signs: tuple[str, ...],
         device: torch.device | str = "cpu",
         rectified: bool = False,
+        off: float | None = None,
     ) -> None:
-        self.device = torch.device(device)
+        self.device, self.off = torch.device(device), off
         positions = map_size[0] * map_size[1]
         # Without positions every value stands in max.npy, and its statistics are exact.
         self.histogram = Histogram(units, positions, device, rectified) if positions > 1 else None
@@ -217,6 +226,9 @@ class LayerStatistics:
         if not finite:  # for what is kept of them
             maps = torch.nan_to_num(maps, 0.0)
         if "+" in self.top:
+            if self.off is not None:  # as the maps' type holds it
+                off = torch.tensor(self.off, dtype=maps.dtype).float().item()
+                maximum = maximum.masked_fill(maximum <= off, -torch.inf)
             self.top["+"].update(maps, maximum, mean, images)
         if lowest is not None:
             self.top["-"].update(maps, -lowest, -mean, images)

@@ -115,11 +115,14 @@ class ExemplarStore:
         return list(self._layer(layer)["units"])
 
     def images(self, layer: str) -> np.ndarray:
-        """Return the image indices int64 [rows, k]; -1 where there are fewer than k."""
+        """Return the image indices int64 [rows, k]; -1 where a unit has fewer than k exemplars.
+
+        Fewer images excite it, or it is off on all others.
+        """
         return self._layer(layer)["images"]
 
     def activations(self, layer: str) -> np.ndarray:
-        """Return the activations float32 [rows, k]; NaN where there are fewer than k."""
+        """Return the activations float32 [rows, k]; NaN where there is no exemplar."""
         return self._layer(layer)["activations"]
 
     def maps(self, layer: str) -> np.ndarray:
@@ -145,7 +148,7 @@ class ExemplarStore:
     def status(self, layer: str) -> list[str]:
         """Return ``dead`` or ``alive`` for each row.
 
-        Dead units give one value everywhere, or no number at all.
+        Dead units give one value everywhere, or no number at all, or nothing excites them.
         """
         content = self._layer(layer)
         stats = content["stats"]

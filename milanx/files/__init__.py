@@ -1,7 +1,7 @@
 """Atomic writes, fingerprints, the folders of caches.
 
 ``replacing`` says what may be replaced, ``digests`` what files are told by, ``lock`` keeps two
-processes from making one, ``yamls`` reads what people write.
+processes from making one, ``jsons`` writes json, ``yamls`` reads what people write.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 
 from milanx.errors import FormatError, InputError
 from milanx.files.digests import AGAIN, MOST_TEXT, SEAL, check_seal, seal_of
+from milanx.files.jsons import finite, json_text
 from milanx.files.replacing import OTHER, Kind, beside, discard, lasting_name
 
 if TYPE_CHECKING:
@@ -256,12 +257,13 @@ def write_json(
 ) -> None:
     """Write ``content`` as json with its format's name and version, atomically.
 
-    With ``sealed`` it says what it is told by (`milanx.files.digests`).
+    Numbers that are not finite become null (`milanx.files.jsons`). With ``sealed`` it says what it
+    is told by (`milanx.files.digests`).
     """
-    document = {"format": name, "version": version, **content}
+    document = finite({"format": name, "version": version, **content})
     if sealed:
         document[SEAL] = seal_of(document)
-    write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json_text(document, indent=2) + "\n")
 
 
 def read_json(path: Path, name: str, version: int, older: Sequence[int] = ()) -> dict[str, Any]:
