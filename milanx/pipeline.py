@@ -291,7 +291,7 @@ def _describe(made: Extracted, way: Way, score: bool, timed: Timed) -> None:
                 write_scores(known, scores.units)
             _write_run(made, timed, facts, scores.facts)
         return
-    found = way.describe(made.store, timed)
+    found = way.describe(made.store, timed, process)
     texts = {(d.layer, d.unit, d.sign): d.text for d in found}
     scores = _score(made, texts, timed) if score else Scores.none(texts, NOT_ASKED)
     if process.is_main_process:
@@ -305,13 +305,21 @@ def _describe(made: Extracted, way: Way, score: bool, timed: Timed) -> None:
 
 def _score(made: Extracted, texts: dict[UnitKey, str], timed: Timed) -> Scores:
     """Score descriptions on the images kept aside."""
+    import torch
+
     from milanx.exemplars.extract import unreadable
     from milanx.scoring.column import score_texts
+    from milanx.scoring.simulator import BUILTIN, Simulating, Where
 
     inputs = made.inputs
+    where = Where(
+        torch.device(inputs.device), getattr(torch, inputs.request.dtype), join_processes()
+    )
     try:
-        scores = score_texts(texts, made.store, inputs.images, inputs.target,
-                             seed=inputs.request.settings.seed, progress=timed)  # fmt: skip
+        scores = score_texts(
+            texts, made.store, inputs.images, inputs.target, simulator=Simulating(BUILTIN, where),
+            seed=inputs.request.settings.seed, progress=timed,
+        )  # fmt: skip
     except OSError as error:
         raise unreadable(error) from error
     if "reason" in scores.facts:

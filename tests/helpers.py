@@ -58,8 +58,8 @@ class Sparse(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.conv = nn.Conv2d(3, 8, 5, 4, 2)
-        with torch.no_grad():
-            self.conv.bias.copy_(torch.tensor([0.0, -99.0, -0.6, -0.37, -0.97, -1.2, -0.45, -0.9]))
+        biases = torch.tensor([0.0, -99.0, -0.6, -0.37, -0.97, -1.2, -0.45, -0.9])
+        self.conv.bias = nn.Parameter(biases)
         self.act = nn.ReLU()
         self.mix = nn.Conv2d(8, 4, 1)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from milanx.errors import FormatError
+from milanx.features.shares import Shares, agreed
 from milanx.files import atomic_path, cache_dir, fingerprint, reading
 from milanx.scoring.simulator import Simulator
 
@@ -29,6 +31,8 @@ def image_features(
 ) -> np.ndarray:
     """Encode images as a target saw them, float16 [n, c].
 
+    Of several processes (``simulator.process``) each encodes its share, and has all in the end.
+
     Kept in the cache by the images, the target's preprocessing and the simulator's features.
 
     Args:
@@ -39,22 +43,35 @@ def image_features(
             them all.
         advance: told how many more are done.
     """
-    key = fingerprint(simulator.features_key, [preprocess.size, preprocess.resize,
-                                               preprocess.interpolation], wanted)  # fmt: skip
+    key = fingerprint(simulator.key, [preprocess.size, preprocess.resize,
+                                      preprocess.interpolation], wanted)  # fmt: skip
     path = cache_dir("simulator", f"{key}.npy")
+    known = _read(path, len(wanted))
+    process = simulator.process
+    if agreed(process, known is not None):
+        assert known is not None
+        advance(len(wanted))
+        return known
+    images, places = find()
+    shares = Shares(places, BATCH, process)
+    own = images.iterate([place for batch in shares.own for place in batch], preprocess, BATCH)
+    parts = []
+    for batch, encoded in shares.gathered(simulator.encode(views) for views, _ in own):
+        parts.append(encoded.numpy().astype(np.float16))
+        advance(len(batch))
+    made = np.concatenate(parts)
+    if process is None or process.is_local_main_process:
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.save(file, made, allow_pickle=False)
+    return made
+
+
+def _read(path: Path, count: int) -> np.ndarray | None:
+    """Read features of ``count`` images from the cache; None where there are none to use."""
     with contextlib.suppress(FormatError):  # of a cache: it is made again
         if path.is_file():
             with reading(path):
                 known: np.ndarray = np.load(path, allow_pickle=False)
-                if known.ndim == 2 and len(known) == len(wanted) and np.isfinite(known).all():
-                    advance(len(wanted))
+                if known.ndim == 2 and len(known) == count and np.isfinite(known).all():
                     return known
-    images, places = find()
-    parts = []
-    for views, indices in images.iterate(places, preprocess, BATCH):
-        parts.append(simulator.features(views).numpy().astype(np.float16))
-        advance(len(indices))
-    made = np.concatenate(parts)
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.save(file, made, allow_pickle=False)
-    return made
+    return None
