@@ -155,7 +155,7 @@ def _extract(
     alone: contextlib.ExitStack,
 ) -> Extracted:
     """Open what a request names and find its exemplars; ``alone`` holds the folder from then on."""
-    from milanx.exemplars.extract import estimate
+    from milanx.exemplars.estimate import estimate
     from milanx.exemplars.extract import extract as run_extraction
     from milanx.exemplars.inputs import open_inputs
 
@@ -170,7 +170,7 @@ def _extract(
         if overwrite and folder.exists():
             discard(folder, RUN)
     process.wait_for_everyone()
-    timed.say(estimate(inputs).text)
+    timed.say(estimate(inputs, process.num_processes).text)
     with timed.stage("extract", len(inputs.images)) as bar:
         store = run_extraction(inputs, folder, bar.at)
     for line in store.odd_numbers():

@@ -33,6 +33,7 @@ from milanx.files import explained, read_json, write_json, write_table
 from milanx.files.digests import FILES, Listing
 
 WEBP_QUALITY = 95
+WEBP_THREADS = 4
 VIEWS_AT_ONCE = 64  # that are in memory while they are encoded
 UNITS_AT_ONCE = 8  # units whose masks are in memory at a time
 
@@ -333,7 +334,7 @@ def write_views(root: Path, views: Iterable[tuple[int, np.ndarray]]) -> None:
 
     rows: list[tuple[int, bytes]] = []
     source = iter(views)
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(WEBP_THREADS) as pool:
         while some := list(islice(source, VIEWS_AT_ONCE)):
             rows += pool.map(encode, some)
     table = pa.table({

@@ -19,7 +19,8 @@ from torch.nn import functional as F
 import milanx
 import milanx.exemplars.job as passes
 from milanx.errors import InputError, Interrupted
-from milanx.exemplars.extract import estimate, extract
+from milanx.exemplars.estimate import estimate
+from milanx.exemplars.extract import extract
 from milanx.exemplars.inputs import open_inputs
 from milanx.exemplars.request import ExtractSettings, Request
 from milanx.exemplars.store import ExemplarStore
