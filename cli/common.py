@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -150,8 +149,10 @@ def hush() -> None:
 
 
 def print_json(value: Any) -> None:
-    """Write one json document to stdout."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    """Write one json document to stdout; numbers that are not finite are null."""
+    from milanx.files.jsons import json_text
+
+    text = json_text(value, indent=2, default=str)
     sys.stdout.write(plain(text, json=True) + "\n")
 
 

@@ -41,6 +41,10 @@ def evaluate(
     vocabulary: Annotated[
         Path | None, typer.Option(help="For p3: texts, one a line, for the upper row.")
     ] = None,
+    device: c.Device = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="For p3, of the simulator: float32, bfloat16 or float16.")
+    ] = "float32",
     seed: c.Seed = 0,
     overwrite: c.Overwrite = False,
     as_json: c.Json = False,
@@ -63,6 +67,7 @@ def evaluate(
         run, tuple(protocol.split(",")), images=tuple(images or ()), describer=describer,
         count=units, simulator=simulator, against=tuple(against or ()),
         unseen=tuple(unseen or ()), vocabulary=vocabulary, seed=seed, overwrite=overwrite,
+        device=device, dtype=dtype,
     )  # fmt: skip
     reports = run_protocols(asked, c.reporter(quiet, as_json))
     if as_json:

@@ -60,6 +60,9 @@ def exemplars(
     rows = {name: len(store.units(name)) for name in store.layers}
     if as_json:
         c.print_json({"run": str(store.root), "layers": rows})
-    else:
-        for name, count in rows.items():
-            c.say(f"{name}: exemplars of {count} units in {store.root}")
+        return
+    for name, count in rows.items():
+        found = (store.images(name) >= 0).sum(1)
+        few, none = int(((found > 0) & (found < k)).sum()), int((found == 0).sum())
+        short = f"; {few} have fewer than {k}, {none} none" if few or none else ""
+        c.say(f"{name}: exemplars of {count} units in {store.root}{short}")

@@ -90,6 +90,16 @@ def keep_memory() -> None:
             adjust(option, value)
 
 
+def peak_memory() -> int:
+    """Return the most memory that this process has had, in bytes; 0 where that is not told."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
 def versions() -> dict[str, str]:
     """Return the versions of milanx and of its main libraries."""
     from milanx import __version__

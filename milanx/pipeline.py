@@ -166,7 +166,7 @@ def _extract(
     alone: contextlib.ExitStack,
 ) -> Extracted:
     """Open what a request names and find its exemplars; ``alone`` holds the folder from then on."""
-    from milanx.exemplars.extract import estimate
+    from milanx.exemplars.estimate import estimate
     from milanx.exemplars.extract import extract as run_extraction
     from milanx.exemplars.inputs import open_inputs
 
@@ -182,7 +182,7 @@ def _extract(
         if overwrite and folder.exists():
             discard(folder, RUN)
     process.wait_for_everyone()
-    timed.say(estimate(inputs).text)
+    timed.say(estimate(inputs, process.num_processes).text)
     with timed.stage("extract", len(inputs.images)) as bar:
         store = run_extraction(inputs, folder, bar.at)
     for line in store.odd_numbers():
@@ -304,7 +304,7 @@ def _describe(made: Extracted, way: Way, score: bool, timed: Timed) -> None:
                 write_scores(known, scores.units)
             _write_run(made, timed, facts, scores.facts)
         return
-    found = way.describe(made.store, made.inputs, timed)
+    found = way.describe(made.store, made.inputs, timed, process)
     texts = {(d.layer, d.unit, d.sign): d.text for d in found}
     scores = _score(made, texts, timed) if score else Scores.none(texts, NOT_ASKED)
     if process.is_main_process:
@@ -318,13 +318,21 @@ def _describe(made: Extracted, way: Way, score: bool, timed: Timed) -> None:
 
 def _score(made: Extracted, texts: dict[UnitKey, str], timed: Timed) -> Scores:
     """Score descriptions on the images kept aside."""
+    import torch
+
     from milanx.exemplars.extract import unreadable
     from milanx.scoring.column import score_texts
+    from milanx.scoring.simulator import BUILTIN, Simulating, Where
 
     inputs = made.inputs
+    where = Where(
+        torch.device(inputs.device), getattr(torch, inputs.request.dtype), join_processes()
+    )
     try:
-        scores = score_texts(texts, made.store, inputs.images, inputs.target,
-                             seed=inputs.request.settings.seed, progress=timed)  # fmt: skip
+        scores = score_texts(
+            texts, made.store, inputs.images, inputs.target, simulator=Simulating(BUILTIN, where),
+            seed=inputs.request.settings.seed, progress=timed,
+        )  # fmt: skip
     except OSError as error:
         raise unreadable(error) from error
     if "reason" in scores.facts:

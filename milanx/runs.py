@@ -252,6 +252,12 @@ class Run:
         return list((self.settings.get("images") or {}).get("sources", []))
 
     @property
+    def k(self) -> int | None:
+        """How many exemplars a unit has at most; None where that is not known."""
+        k = (self.settings.get("settings") or {}).get("k")
+        return k if isinstance(k, int) else None
+
+    @property
     def demonstration(self) -> bool:
         """Whether built-in images took part; no protocol is run on such runs."""
         return any(source.get("demonstration") for source in self.sources)

@@ -49,6 +49,29 @@ def tiny() -> nn.Module:
     return Tiny()
 
 
+class Sparse(nn.Module):
+    """Rectified units of which some are seldom excited and one never; a linear layer behind."""
+
+    preprocess = PREPROCESS
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 8, 5, 4, 2)
+        biases = torch.tensor([0.0, -99.0, -0.6, -0.37, -0.97, -1.2, -0.45, -0.9])
+        self.conv.bias = nn.Parameter(biases)
+        self.act = nn.ReLU()
+        self.mix = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.mix(self.act(self.conv(x))).mean((2, 3))
+
+
+def sparse() -> nn.Module:
+    """Return the network of seldom excited units: ``tests.helpers:sparse``."""
+    return Sparse()
+
+
 def noise(count: int, side: int = 40, seed: int = 0) -> list[Image.Image]:
     """Smooth random pictures, all different."""
     rng = np.random.default_rng(seed)

@@ -13,6 +13,7 @@ import milanx
 from milanx.exemplars.planted import PixelUnits
 from milanx.exemplars.statistics import LayerStatistics
 from milanx.language.gpt2 import build_gpt2, log_probabilities
+from milanx.scoring.simulator import Simulator, Where
 from milanx.train.loop import train
 from tests.helpers import PREPROCESS, noise, tiny, write_parquet
 
@@ -54,6 +55,19 @@ def test_log_probabilities_are_the_same() -> None:
     expected = log_probabilities(model, ids, mask, prefix)
     found = log_probabilities(model.cuda(), ids, mask, prefix.cuda())
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-4)
+
+
+def test_the_simulator_gives_the_same_and_leaves_the_gpu() -> None:
+    judge, texts = Simulator.load(), ["a red thing", "grass"]
+    views = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
+    here = judge.encode(views)
+    table = judge.similarity(texts, here.numpy())
+    with judge.at(Where(torch.device("cuda", 0))):
+        assert all(p.is_cuda for model in judge.models() for p in model.parameters())
+        there = judge.encode(views)
+        np.testing.assert_allclose(judge.similarity(texts, there.numpy()), table, atol=1e-3)
+    assert not any(p.is_cuda for model in judge.models() for p in model.parameters())
+    torch.testing.assert_close(there, here, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("method", ["describer", "concepts", "nearest"])

@@ -26,6 +26,7 @@ from milanx.act.weights import Written
 from milanx.errors import FormatError, InputError
 from milanx.files import atomic_path, read_json, reading, write_json
 from milanx.files.digests import FILES, Listing
+from milanx.files.jsons import json_text
 from milanx.files.replacing import EDIT as EDIT_FOLDER
 from milanx.files.replacing import check_place
 from milanx.targets.units import LayerInfo
@@ -154,7 +155,7 @@ def fill_edit(
     }
     weights = [name for name in (MODEL, ORIGINAL) if (folder / name).exists()]
     content[FILES] = Listing.of(folder, weights).to_dict()
-    write_json(folder / EDIT, FORMAT, VERSION, json.loads(json.dumps(content, default=str)))
+    write_json(folder / EDIT, FORMAT, VERSION, json.loads(json_text(content, default=str)))
 
 
 def _target(target: Target) -> dict[str, Any]:

@@ -124,6 +124,7 @@ def describe_concepts(
     layers: Sequence[str] | None = None,
     units: dict[str, Sequence[tuple[int, str]]] | None = None,
     settings: ConceptSettings | None = None,
+    features: dict[int, np.ndarray] | None = None,
     progress: Reporter | None = None,
 ) -> list[Description]:
     """Describe units by words of a list, without any training.
@@ -142,6 +143,8 @@ def describe_concepts(
         layers: which layers; all when None.
         units: (unit, sign) of each layer to describe; all that the store has when None.
         settings: how.
+        features: what `milanx.features.encoder.encode_views` returned for the store; encoded when
+            None.
         progress: told about encoding and describing.
 
     Returns:
@@ -157,8 +160,9 @@ def describe_concepts(
     progress, settings = progress or Silent(), settings or ConceptSettings()
     words = tuple(concepts) if concepts is not None else load_concepts()
     chosen = list(layers) if layers is not None else list(store.layers)
-    with progress.stage("encode", len(store.view_indices())) as bar:
-        features = encode_views(encoder, store, advance=bar.advance)
+    if features is None:
+        with progress.stage("encode", len(store.view_indices())) as bar:
+            features = encode_views(encoder, store, advance=bar.advance)
     texts = encoder.texts(words)
     probability = torch.zeros(0)
     if settings.way == "softwpmi":

@@ -11,6 +11,8 @@ from milanx.files import fingerprint
 from milanx.progress import Reporter
 
 if TYPE_CHECKING:
+    from accelerate import PartialState
+
     from milanx.describing.candidates import Description
     from milanx.describing.describer import Describer
     from milanx.describing.settings import SearchSettings
@@ -60,17 +62,34 @@ class Way:
         }
 
     def describe(
-        self, store: ExemplarStore, inputs: Inputs, progress: Reporter
+        self,
+        store: ExemplarStore,
+        inputs: Inputs,
+        progress: Reporter,
+        process: PartialState | None = None,
     ) -> list[Description]:
-        """Describe every unit of a store; ``inputs`` is what it was made of."""
+        """Describe every unit of a store; of processes that do so together each encodes a share.
+
+        Args:
+            store: the exemplars.
+            inputs: what they were made of.
+            progress: told about the stages.
+            process: this one of several.
+        """
         from milanx.describing.concepts import ConceptSettings, describe_concepts
         from milanx.describing.dissect.describe import dissect
+        from milanx.features.encoder import encode_views
 
         if self.method in REGION_WAYS:
             return dissect(inputs, store, self.method, progress)
+        encoder = self.describer.encoder
+        with progress.stage("encode", len(store.view_indices())) as bar:
+            features = encode_views(encoder, store, advance=bar.advance, process=process)
         if self.method not in CONCEPT_WAYS:
-            return self.describer.describe(store, settings=self.search, progress=progress)
+            return self.describer.describe(
+                store, settings=self.search, features=features, progress=progress
+            )
         return describe_concepts(
-            store, self.describer.encoder, self.words,
-            settings=ConceptSettings(CONCEPT_WAYS[self.method]), progress=progress,
+            store, encoder, self.words, settings=ConceptSettings(CONCEPT_WAYS[self.method]),
+            features=features, progress=progress,
         )  # fmt: skip

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from milanx.environment import pick_device
 from milanx.errors import InputError, did_you_mean
+from milanx.exemplars.request import DEFAULT_DTYPE, DTYPES
 from milanx.files.digests import FILES
 from milanx.files.lock import held
 from milanx.files.replacing import EVALUATION, RUN, check_file, check_place
@@ -36,10 +38,13 @@ class Asked:
         vocabulary: for p3, a file of texts, one a line, for its upper row.
         seed: of everything that is drawn.
         overwrite: p2 and kin may replace a run folder that is there.
+        device: where p2's and kin's describer and p3's simulator compute: ``auto``, or a device of
+            torch's.
+        dtype: of the products of the simulator's image tower.
 
     Raises:
-        InputError: an unknown protocol, protocols that want the folder for two purposes, or
-            planting without photos.
+        InputError: an unknown protocol or dtype, protocols that want the folder for two purposes,
+            or planting without photos.
     """
 
     run: Path
@@ -53,6 +58,8 @@ class Asked:
     vocabulary: Path | None = None
     seed: int = 0
     overwrite: bool = False
+    device: str = "auto"
+    dtype: str = DEFAULT_DTYPE
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.protocols if name not in PROTOCOLS]
@@ -62,6 +69,9 @@ class Asked:
                 f"there are {', '.join(PROTOCOLS)}",
                 did_you_mean(unknown[0], PROTOCOLS) or "--protocol p1",
             )
+        if self.dtype not in DTYPES:
+            hint = did_you_mean(self.dtype, DTYPES) or f"--dtype {DEFAULT_DTYPE}"
+            raise InputError(f"no dtype {self.dtype!r}", f"there are {', '.join(DTYPES)}", hint)
         planting = self.planting
         if planting and len(self.protocols) > 1:
             scoring = [name for name in self.protocols if name not in PLANTING]
@@ -164,17 +174,21 @@ def _p2(asked: Asked, progress: Reporter | None) -> Report:
     files, whole = (tuple(map(Path, paths)) for paths in (asked.images, asked.unseen))
     planting = p2.Planting(files, whole, asked.count, asked.seed)
     return p2.evaluate(
-        Describer.load(asked.describer), planting,
+        Describer.load(asked.describer, pick_device(asked.device)), planting,
         out=asked.run, overwrite=asked.overwrite, progress=progress,
     )  # fmt: skip
 
 
 def _p3(asked: Asked, progress: Reporter | None) -> Report:
-    from milanx.evaluate.p3 import protocol as p3
+    import torch
 
+    from milanx.evaluate.p3 import protocol as p3
+    from milanx.scoring.simulator import Simulating, Where
+
+    where = Where(torch.device(pick_device(asked.device)), getattr(torch, asked.dtype))
     return p3.evaluate(
         _scored(asked.run),
-        simulator=asked.simulator,
+        simulator=Simulating(asked.simulator, where),
         against=asked.against[0] if asked.against else None,
         vocabulary=asked.vocabulary,
         images=asked.images,
@@ -188,7 +202,8 @@ def _kin(asked: Asked, progress: Reporter | None) -> Report:
     from milanx.evaluate.p1 import kin
 
     return kin.evaluate(
-        Describer.load(asked.describer), [Path(i) for i in asked.images],
+        Describer.load(asked.describer, pick_device(asked.device)),
+        [Path(i) for i in asked.images],
         seed=asked.seed, out=asked.run, overwrite=asked.overwrite, progress=progress,
     )  # fmt: skip
 

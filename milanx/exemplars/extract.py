@@ -7,10 +7,9 @@ contiguous part of the batches and the first one merges what they counted.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,7 +18,6 @@ import torch
 
 from milanx.environment import join_processes
 from milanx.errors import InputError, Interrupted, MilanxError
-from milanx.exemplars.histogram import WAITING, bins
 from milanx.exemplars.inputs import Inputs
 from milanx.exemplars.job import PASS, Pass, Plan
 from milanx.exemplars.job import WORK as PLACE
@@ -28,61 +26,17 @@ from milanx.files import atomic_path, explained, read_json, write_json, write_ta
 from milanx.files.replacing import OTHER, OVERWRITE, RUN, WORK, check_content, check_place, discard
 from milanx.images.probe import ProbeImages
 from milanx.targets.capture import Capture
-from milanx.targets.units import LayerInfo
 from milanx.targets.zoo import Target
 
 if TYPE_CHECKING:
     from accelerate import PartialState
 
 T = TypeVar("T")
-TRIAL_IMAGES = 8  # images of the forward pass that the estimate is made from
 CALIBRATION_IMAGES = 8  # images from which the scale of each unit is seen
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """What a pass will need."""
-
-    seconds: float
-    disk: int
-    memory: int
-
-    @property
-    def text(self) -> str:
-        """One line for people."""
-        return (
-            f"extraction: about {self.seconds:.0f} s, {self.disk / 2**20:.0f} MiB on disk, "
-            f"{self.memory / 2**20:.0f} MiB of memory for statistics"
-        )
-
-
-def estimate(inputs: Inputs) -> Estimate:
-    """Estimate time, disk and memory of a pass, from one forward pass of a few images."""
-    target, settings, images = inputs.target, inputs.request.settings, len(inputs.images)
-    count = min(TRIAL_IMAGES, images)
-    pixels = _pixels(target, torch.zeros(count, 3, *target.preprocess.size, dtype=torch.uint8))
-    with Capture(target, inputs.layers) as capture:
-        capture.run(pixels)
-        started = time.monotonic()
-        capture.run(pixels)
-    forward = (time.monotonic() - started) / max(count, 1)
-    units = sum(i.units for i in inputs.layers)
-    maps = sum(i.units * i.map_size[0] * i.map_size[1] for i in inputs.layers)
-    kept = 2 * maps * settings.k * len(inputs.request.signs)
-    disk = 8 * units * images + kept + 40_000 * images
-    memory = kept + 8 * maps * settings.batch + sum(map(_counting, inputs.layers))
-    return Estimate(1.3 * forward * images, disk, memory)
-
-
-def _counting(info: LayerInfo) -> int:
-    """Bytes that counting the values of a layer takes."""
-    if info.map_size == (1, 1):
-        return 0
-    held = info.units * bins(info.rectified)
-    return 4 * held + 2 * min(held // 2, WAITING)
-
-
-def _pixels(target: Target, views: torch.Tensor) -> torch.Tensor:
+def pixels(target: Target, views: torch.Tensor) -> torch.Tensor:
+    """Turn views uint8 [b, 3, H, W] into what the target is given in a pass."""
     return target.inputs(views).contiguous(memory_format=torch.channels_last)
 
 
@@ -151,7 +105,8 @@ def _finished(out: Path, key: str) -> bool:
     if found is not None and found != key:
         raise InputError(
             f"{out} holds another run",
-            "its model, images, layers or settings are not those asked for",
+            "its model, images, layers or settings are not those asked for, or an older milanx "
+            "found its exemplars",
             ["choose another --out", "--overwrite replaces it"],
         )
     return found == key
@@ -205,7 +160,7 @@ def _run(
     stream = images.iterate(todo, target.preprocess, size, job.settings.workers)
     with Capture(target, inputs.layers) as capture:
         for views, indices in _readable(stream):
-            maps = capture.run(_pixels(target, views))
+            maps = capture.run(pixels(target, views))
             job.take(indices, maps)
             done += len(indices)
             if progress:
@@ -218,7 +173,7 @@ def _calibrate(job: Pass, inputs: Inputs) -> None:
     with Capture(inputs.target, inputs.layers) as capture:
         stream = inputs.images.iterate(few, inputs.target.preprocess, len(few), 1)
         for views, _ in _readable(stream):
-            job.calibrate(capture.run(_pixels(inputs.target, views)))
+            job.calibrate(capture.run(pixels(inputs.target, views)))
 
 
 def _readable(stream: Iterator[T]) -> Iterator[T]:
@@ -286,7 +241,7 @@ def _publish(job: Pass) -> None:
     The folder of the exemplars comes last, in one rename: with it comes the index, which makes a
     store of all parts and tells every one of them.
     """
-    job.arrays.clear()
+    job.close_arrays()
     for name in ("views.parquet", "images.parquet"):
         (job.work / name).replace(job.out / name)
     (job.out / "units.parquet").unlink(missing_ok=True)

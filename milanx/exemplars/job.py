@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from milanx.errors import InputError
 from milanx.exemplars.masks import LayerRecord
+from milanx.exemplars.numbers import Numbers
 from milanx.exemplars.reading import ARRAYS, layer_path
 from milanx.exemplars.request import ExtractSettings
 from milanx.exemplars.statistics import LayerStatistics, Overflow, exact_statistics
@@ -66,13 +67,13 @@ class Pass:
         self.whole = True
         self.done = 0  # batches of this process's part that are in the statistics
         self._written = time.monotonic()
-        self.arrays: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self.arrays: dict[str, tuple[Numbers, Numbers]] = {}
 
     def _nothing_yet(self) -> dict[str, LayerStatistics]:
         k, signs = self.settings.k, self.plan.signs
         return {
             i.name: LayerStatistics(
-                len(self.chosen[i.name]), i.map_size, k, signs, self.device, i.rectified
+                len(self.chosen[i.name]), i.map_size, k, signs, self.device, i.rectified, i.off
             )
             for i in self.plan.layers
         }
@@ -94,20 +95,17 @@ class Pass:
             shape = (len(self.exemplars), len(self.chosen[info.name]))
             pair = []
             for name in ARRAYS:
-                path = folder / name
-                mode = "r+" if path.exists() else "w+"
-                if self.rank == 0 and mode == "w+":
-                    with atomic_path(path) as temporary, temporary.open("wb") as file:
-                        np.lib.format.write_array_header_1_0(file, {
-                            "descr": "<f4", "fortran_order": False, "shape": shape})  # fmt: skip
-                        zeros = np.zeros(shape[1], np.float32).tobytes()
-                        for _ in range(shape[0]):  # written, not sparse: a full disk shows here
-                            file.write(zeros)
-                with reading(path):
-                    pair.append(np.lib.format.open_memmap(path, "r+"))
-                    if pair[-1].shape != shape or pair[-1].dtype != np.dtype("<f4"):
-                        raise ValueError(f"it holds {pair[-1].dtype} {pair[-1].shape}")
+                if self.rank == 0 and not (folder / name).exists():
+                    Numbers.make(folder / name, shape)
+                pair.append(Numbers(folder / name, shape))
             self.arrays[info.name] = (pair[0], pair[1])
+
+    def close_arrays(self) -> None:
+        """Close what `open_arrays` opened."""
+        for pair in self.arrays.values():
+            for array in pair:
+                array.close()
+        self.arrays.clear()
 
     def take(self, indices: torch.Tensor, maps: Maps) -> None:
         """Take one batch in: image indices int64 [b] and maps [b, u, h, w] of every layer.
@@ -127,8 +125,8 @@ class Pass:
                     ["--dtype float32", f"leave {info.name} away"],
                 ) from error  # fmt: skip
             largest, average = self.arrays[info.name]
-            largest[indices.numpy()] = maximum.numpy()
-            average[indices.numpy()] = mean.numpy()
+            largest.write(indices.numpy(), maximum.numpy())
+            average.write(indices.numpy(), mean.numpy())
         self.done += 1
         self.whole = True
         if time.monotonic() - self._written >= self.settings.checkpoint_seconds:
@@ -139,7 +137,7 @@ class Pass:
         return self.work / f"state-{self.rank}.safetensors"
 
     def check_there(self) -> None:
-        """Refuse to go on where the work folder was taken away: what is mapped lies nowhere then.
+        """Refuse to go on where the work folder was taken away: what is open lies nowhere then.
 
         Raises:
             InputError: it was.
@@ -162,7 +160,7 @@ class Pass:
         self.check_there()
         for pair in self.arrays.values():
             for array in pair:
-                array.flush()  # type: ignore[attr-defined]
+                array.flush()
         state = {
             f"{name}/{key}": value.contiguous()
             for name, statistics in self.statistics.items()
@@ -214,13 +212,13 @@ class Pass:
         """
         for pair in self.arrays.values():
             for array in pair:
-                array.flush()  # type: ignore[attr-defined]
+                array.flush()
         self.check_there()
         write_index(self.work, self._records(), view_size, self.key)
 
     def _records(self) -> list[LayerRecord]:
-        return [LayerRecord(info.name, info.kind, info.map_size, info.rectified, info.upper)
-                for info in self.plan.layers]  # fmt: skip
+        return [LayerRecord(i.name, i.kind, i.map_size, i.rectified, i.upper, i.off)
+                for i in self.plan.layers]  # fmt: skip
 
     def _write_layer(self, record: LayerRecord) -> np.ndarray:
         statistics = self.statistics[record.name]
@@ -232,10 +230,15 @@ class Pass:
             best = state[f"{sign}.values"]
             there = best > -torch.inf
             value = best if sign == "+" else stats["median"][:, None] + best
+            kept, scale = state[f"{sign}.maps"], state[f"{sign}.scales"]
+            if sign == "-" and record.off is not None:  # an image on which it is but off, as ever
+                there &= value > 0
+                kept = kept.masked_fill(~there[..., None, None], 0)
+                scale = scale.masked_fill(~there, 0)
             images.append(torch.where(there, state[f"{sign}.images"], -1))
             activations.append(torch.where(there, value, torch.nan))
-            maps.append(state[f"{sign}.maps"])
-            scales.append(state[f"{sign}.scales"])
+            maps.append(kept)
+            scales.append(scale)
         together = torch.cat(images).numpy()
         repeated = {k: v.repeat(len(statistics.top)).numpy() for k, v in stats.items()}
         write_layer(
@@ -253,7 +256,7 @@ class Pass:
         counted = {name: n.cpu().float() for name, n in odd.items() if bool(n.any())}
         if histogram is None:
             values, eligible = self.arrays[layer][0], self.plan.exemplars
-            return exact_statistics(values, eligible, settings.quantile) | counted
+            return exact_statistics(values, np.flatnonzero(eligible), settings.quantile) | counted
         mean, deviation = histogram.mean_and_deviation()
         largest = statistics.largest.cpu()
         return {

@@ -15,13 +15,14 @@ SATURATED = 1e-3
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """What the store must know of a layer to make masks."""
+    """What the store must know of a layer: masks, and which images excite nothing of it."""
 
     name: str
     kind: str
     map_size: tuple[int, int]
     rectified: bool
     upper: float | None
+    off: float | None = None
 
 
 def make_masks(

@@ -6,114 +6,22 @@ estimates (`milanx.exemplars.histogram`). Layers without positions have every va
 need no bins: theirs are exact.
 
 Maps with NaN count for nothing but their number; infinite values rank first or last, as they are.
+An image on which a unit is off all over (`milanx.targets.functions.off_value`) is no exemplar.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from milanx.exemplars.histogram import Histogram, scales
+from milanx.exemplars.topk import TOP, TopK
 
-HALF_FLOATS = (-12, 15)  # exponents of maps' largest values that float16 holds well
-COLUMNS = 1024  # units without positions whose values are in memory at a time
+BLOCK_BYTES = 2**25  # of the values of units without positions that are in memory at a time
 WATCHED = ("largest", "least", "smallest", "nan", "infinite")
-TOP = ("values", "means", "images", "maps", "scales")
-
-
-class TopK:
-    """The k images of the largest spatial maximum of each unit, with their maps.
-
-    Ties: larger spatial maximum, then larger spatial mean, then lower image index. An image whose
-    value is -inf is none. Maps are kept as float16; one that it cannot hold, or only coarsely, is
-    divided by a power of two, ``scales``.
-
-    Args:
-        units: u.
-        k: how many.
-        map_size: (h, w).
-        device: where the maps are.
-    """
-
-    def __init__(
-        self, units: int, k: int, map_size: tuple[int, int], device: torch.device | str = "cpu"
-    ) -> None:
-        self.k = k
-        self.values = torch.full((units, k), -torch.inf, device=device)
-        self.means = torch.full((units, k), -torch.inf, device=device)
-        self.images = torch.full((units, k), torch.iinfo(torch.int64).max, device=device)
-        self.maps = torch.zeros(units, k, *map_size, dtype=torch.float16, device=device)
-        self.scales = torch.zeros(units, k, dtype=torch.int16, device=device)
-
-    def update(
-        self, maps: torch.Tensor, values: torch.Tensor, means: torch.Tensor, images: torch.Tensor
-    ) -> None:
-        """Take a batch in.
-
-        Args:
-            maps: [b, u, h, w], stored as they are.
-            values: float32 [b, u], what is ranked by.
-            means: float32 [b, u], for ties.
-            images: int64 [b].
-        """
-        if not len(images):
-            return
-        rising = (values >= self.values[:, -1]).any(0).nonzero().squeeze(1)
-        if not len(rising):
-            return
-        pool = [
-            torch.cat([self.values[rising], values[:, rising].T], 1),
-            torch.cat([self.means[rising], means[:, rising].T], 1),
-            torch.cat([self.images[rising], images.expand(len(rising), -1)], 1),
-        ]
-        order = _best(*pool)[:, : self.k]
-        kept = order < self.k  # where an entry was in the state before
-        places = rising[:, None], order.clamp_max(self.k - 1)
-        old, scales = self.maps[places], self.scales[places]
-        new_unit, new_place = (~kept).nonzero(as_tuple=True)
-        batch_rows = order[new_unit, new_place] - self.k
-        new, scale = _halved(maps[batch_rows, rising[new_unit]])
-        old[new_unit, new_place], scales[new_unit, new_place] = new, scale
-        self.maps[rising], self.scales[rising] = old, scales
-        self.values[rising], self.means[rising], self.images[rising] = (
-            part.gather(1, order) for part in pool
-        )
-
-    def merge(self, other: TopK) -> None:
-        """Take another's entries in; the images of the two are distinct."""
-        pool = [
-            torch.cat([a, b], 1)
-            for a, b in (
-                (self.values, other.values),
-                (self.means, other.means),
-                (self.images, other.images),
-            )
-        ]
-        order = _best(*pool)[:, : self.k]
-        maps = torch.cat([self.maps, other.maps], 1)
-        self.maps = maps[torch.arange(len(maps), device=maps.device)[:, None], order]
-        self.scales = torch.cat([self.scales, other.scales], 1).gather(1, order)
-        self.values, self.means, self.images = (part.gather(1, order) for part in pool)
-
-
-def _best(values: torch.Tensor, means: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """Return the order of entries [u, n]: value down, mean down, image up."""
-    order = images.argsort(dim=1, stable=True)
-    order = order.gather(1, means.gather(1, order).argsort(dim=1, descending=True, stable=True))
-    return order.gather(1, values.gather(1, order).argsort(dim=1, descending=True, stable=True))
-
-
-def _halved(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return maps [n, h, w] as float16, and the power of two each was divided by, int16 [n]."""
-    exponent = torch.frexp(maps.float().abs().amax((1, 2))).exponent - 1
-    low, high = HALF_FLOATS
-    scale = torch.where((exponent < low) | (exponent > high), exponent, 0).to(torch.int16)
-    if bool(scale.any()):
-        # In two steps: the power itself may lie outside of float32.
-        half = torch.div(scale, 2, rounding_mode="floor").float()[:, None, None]
-        rest = scale.float()[:, None, None] - half
-        maps = maps.float() * torch.exp2(-half) * torch.exp2(-rest)
-    return maps.to(torch.float16), scale
 
 
 class Overflow(ValueError):
@@ -130,6 +38,7 @@ class LayerStatistics:
         signs: ``+``, ``-`` or both.
         device: where it counts; what is counted stays there until `state_dict`.
         rectified: whether no value is below zero.
+        off: the value of units that are off; None where there is none.
     """
 
     def __init__(
@@ -140,8 +49,9 @@ class LayerStatistics:
         signs: tuple[str, ...],
         device: torch.device | str = "cpu",
         rectified: bool = False,
+        off: float | None = None,
     ) -> None:
-        self.device = torch.device(device)
+        self.device, self.off = torch.device(device), off
         positions = map_size[0] * map_size[1]
         # Without positions every value stands in max.npy, and its statistics are exact.
         self.histogram = Histogram(units, positions, device, rectified) if positions > 1 else None
@@ -217,6 +127,9 @@ class LayerStatistics:
         if not finite:  # for what is kept of them
             maps = torch.nan_to_num(maps, 0.0)
         if "+" in self.top:
+            if self.off is not None:  # as the maps' type holds it
+                off = torch.tensor(self.off, dtype=maps.dtype).float().item()
+                maximum = maximum.masked_fill(maximum <= off, -torch.inf)
             self.top["+"].update(maps, maximum, mean, images)
         if lowest is not None:
             self.top["-"].update(maps, -lowest, -mean, images)
@@ -263,8 +176,7 @@ class LayerStatistics:
         if self.histogram is not None:
             state |= {"counts": self.histogram.counts, "scale": self.histogram.scale}
         for sign, top in self.top.items():
-            for name in TOP:
-                state[f"{sign}.{name}"] = getattr(top, name)
+            state |= {f"{sign}.{name}": value for name, value in top.state_dict().items()}
         return {name: value.cpu() for name, value in state.items()}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
@@ -276,33 +188,71 @@ class LayerStatistics:
             self.histogram.counts, self.histogram.scale = here["counts"], here["scale"]
             self.histogram.largest = here["largest"].clone()
         for sign, top in self.top.items():
-            for name in TOP:
-                setattr(top, name, here[f"{sign}.{name}"])
+            top.load_state_dict({name: here[f"{sign}.{name}"] for name in TOP})
 
 
-def exact_statistics(
-    values: np.ndarray, eligible: np.ndarray, quantile: float
-) -> dict[str, torch.Tensor]:
+class Columns(Protocol):
+    """Values of every image and unit, of which some columns are read at a time."""
+
+    shape: tuple[int, int]
+
+    def columns(self, start: int, stop: int, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Read the units from ``start`` to ``stop`` on some images, float32 [rows, units]."""
+
+
+def exact_statistics(values: Columns, rows: np.ndarray, quantile: float) -> dict[str, torch.Tensor]:
     """Return the statistics of units without positions, float32 [u] each.
 
     Args:
         values: of every image [images, u]; NaN is left out.
-        eligible: bool [images], which count.
+        rows: int64 [n], the images that count.
         quantile: above which the mask lies.
     """
-    rows = np.flatnonzero(eligible)
-    parts = []
-    for start in range(0, values.shape[1], COLUMNS):
-        block = np.asarray(values[:, start : start + COLUMNS], np.float64)[rows]
-        block = np.where(np.isnan(block).all(0), np.inf, block)  # of no number at all: see below
-        with np.errstate(invalid="ignore"):  # of infinities
-            low, median, high = np.nanquantile(block, [1 - quantile, 0.5, quantile], axis=0)
-            mean, deviation = np.nanmean(block, 0), np.nanstd(block, 0)
-        parts.append(np.stack([high, low, median, mean, deviation,
-                               np.nanmax(block, 0), np.nanmin(block, 0)]))  # fmt: skip
+    parts, units = [], values.shape[1]
+    at_once = max(1, BLOCK_BYTES // (8 * max(1, len(rows))))
+    for start in range(0, units, at_once):
+        block = values.columns(start, min(units, start + at_once), rows)
+        found = np.zeros((7, block.shape[1]))
+        odd = np.isnan(block).any(0)
+        if not odd.all():
+            found[:, ~odd] = _of_numbers(block[:, ~odd], quantile)
+        if odd.any():
+            found[:, odd] = _of_others(block[:, odd], quantile)
+        parts.append(found)
     table = np.concatenate(parts, 1).astype(np.float32)
     never = np.isposinf(table[-1])
     table[:, never] = np.nan
     table[-2:, never] = -np.inf  # the largest value of none
     names = ("quantile", "low_quantile", "median", "mean", "deviation", "maximum", "minimum")
     return {name: torch.from_numpy(row.copy()) for name, row in zip(names, table, strict=True)}
+
+
+def _of_numbers(block: np.ndarray, quantile: float) -> np.ndarray:
+    """Return the statistics of columns [n, c] without NaN, float64 [7, c]."""
+    shares = [quantile, 1 - quantile, 0.5]
+    last = len(block) - 1
+    places = [share * last for share in shares]
+    below = [int(place) for place in places]
+    above = [min(place + 1, last) for place in below]
+    parted = np.partition(np.ascontiguousarray(block.T), sorted({*below, *above}), axis=1)
+    with np.errstate(invalid="ignore"):  # of infinities
+        found = [_between(parted[:, a].astype(np.float64), parted[:, b].astype(np.float64), p - a)
+                 for a, b, p in zip(below, above, places, strict=True)]  # fmt: skip
+        whole = block.astype(np.float64)
+        return np.stack([*found, whole.mean(0), whole.std(0), block.max(0), block.min(0)])
+
+
+def _between(low: np.ndarray, high: np.ndarray, share: float) -> np.ndarray:
+    """Return what lies a share of the way between two values, as NumPy's quantiles have it."""
+    step = high - low
+    return high - step * (1 - share) if share >= 0.5 else low + step * share
+
+
+def _of_others(block: np.ndarray, quantile: float) -> np.ndarray:
+    """Return the statistics of columns [n, c] with NaN, which is left out, float64 [7, c]."""
+    whole = block.astype(np.float64)
+    whole = np.where(np.isnan(whole).all(0), np.inf, whole)  # of no number at all
+    with np.errstate(invalid="ignore"):  # of infinities
+        high, low, middle = np.nanquantile(whole, [quantile, 1 - quantile, 0.5], axis=0)
+        return np.stack([high, low, middle, np.nanmean(whole, 0), np.nanstd(whole, 0),
+                         np.nanmax(whole, 0), np.nanmin(whole, 0)])  # fmt: skip

@@ -33,6 +33,7 @@ from milanx.files import explained, read_json, write_json, write_table
 from milanx.files.digests import FILES, Listing
 
 WEBP_QUALITY = 95
+WEBP_THREADS = 4
 VIEWS_AT_ONCE = 64  # that are in memory while they are encoded
 UNITS_AT_ONCE = 8  # units whose masks are in memory at a time
 
@@ -115,11 +116,14 @@ class ExemplarStore:
         return list(self._layer(layer)["units"])
 
     def images(self, layer: str) -> np.ndarray:
-        """Return the image indices int64 [rows, k]; -1 where there are fewer than k."""
+        """Return the image indices int64 [rows, k]; -1 where a unit has fewer than k exemplars.
+
+        Fewer images excite it, or it is off on all others.
+        """
         return self._layer(layer)["images"]
 
     def activations(self, layer: str) -> np.ndarray:
-        """Return the activations float32 [rows, k]; NaN where there are fewer than k."""
+        """Return the activations float32 [rows, k]; NaN where there is no exemplar."""
         return self._layer(layer)["activations"]
 
     def maps(self, layer: str) -> np.ndarray:
@@ -145,7 +149,7 @@ class ExemplarStore:
     def status(self, layer: str) -> list[str]:
         """Return ``dead`` or ``alive`` for each row.
 
-        Dead units give one value everywhere, or no number at all.
+        Dead units give one value everywhere, or no number at all, or nothing excites them.
         """
         content = self._layer(layer)
         stats = content["stats"]
@@ -336,7 +340,7 @@ def write_views(root: Path, views: Iterable[tuple[int, np.ndarray]]) -> None:
 
     rows: list[tuple[int, bytes]] = []
     source = iter(views)
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(WEBP_THREADS) as pool:
         while some := list(islice(source, VIEWS_AT_ONCE)):
             rows += pool.map(encode, some)
     table = pa.table({

@@ -18,8 +18,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from milanx.features.pixels import CHANNELS, EDGE_CHANNELS, PIXEL_CHANNELS, SHOWN, shown_maps
+from milanx.features.shares import Shares
 
 if TYPE_CHECKING:
+    from accelerate import PartialState
+
     from milanx.exemplars.store import ExemplarStore
 
 GEOMETRY = 4  # numbers of `geometry`, which follow the pooled features
@@ -204,8 +207,9 @@ def encode_views(
     *,
     batch_size: int = 32,
     advance: Callable[[int], None] = lambda n: None,
+    process: PartialState | None = None,
 ) -> dict[int, np.ndarray]:
-    """Encode each distinct view of a store once.
+    """Encode each distinct view of a store once; of several processes each encodes its share.
 
     Args:
         encoder: what encodes.
@@ -213,18 +217,21 @@ def encode_views(
         views: images of those that are wanted; all when None.
         batch_size: views of a forward pass.
         advance: told how many more are done.
+        process: what is known of the processes that call this together, with the same store and
+            views; None encodes all here.
 
     Returns:
-        image index -> dense features float16 [g, g, d].
+        image index -> dense features float16 [g, g, d]; all of them in every process.
     """
     features: dict[int, np.ndarray] = {}
     wanted = store.view_indices() if views is None else sorted(set(views))
-    indices = [int(i) for i in wanted]
-    for start in range(0, len(indices), batch_size):
-        batch = indices[start : start + batch_size]
-        pixels = torch.from_numpy(np.stack([store.view(i) for i in batch]))
-        dense = encoder.dense(pixels).cpu().numpy().astype(np.float16)
-        features.update(zip(batch, dense, strict=True))
+    shares = Shares([int(i) for i in wanted], batch_size, process)
+    encoded = (
+        encoder.dense(torch.from_numpy(np.stack([store.view(i) for i in batch]))).half()
+        for batch in shares.own
+    )
+    for batch, dense in shares.gathered(encoded):
+        features.update(zip(batch, dense.cpu().numpy(), strict=True))
         advance(len(batch))
     return features
 

@@ -1,7 +1,8 @@
 """Atomic writes, fingerprints, the folders of caches.
 
 ``replacing`` says what may be replaced, ``digests`` what files are told by, ``lock`` keeps two
-processes from making one, ``yamls`` reads what people write, ``arrays`` keeps arrays of a cache.
+processes from making one, ``jsons`` writes json, ``yamls`` reads what people write, ``arrays``
+keeps arrays of a cache.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from safetensors import SafetensorError
 
 from milanx.errors import FormatError, InputError
 from milanx.files.digests import AGAIN, MOST_TEXT, SEAL, check_seal, seal_of
+from milanx.files.jsons import finite, json_text
 from milanx.files.replacing import OTHER, Kind, beside, discard, lasting_name
 
 if TYPE_CHECKING:
@@ -254,11 +256,12 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, name: str, version: int, content: dict[str, Any]) -> None:
     """Write ``content`` as json with its format's name, version and seal, atomically.
 
-    The seal tells damage (`milanx.files.digests`); one that ``content`` has is made anew.
+    Numbers that are not finite become null (`milanx.files.jsons`). The seal tells damage
+    (`milanx.files.digests`); one that ``content`` has is made anew.
     """
-    document = {"format": name, "version": version, **content}
+    document = finite({"format": name, "version": version, **content})
     document[SEAL] = seal_of(document)
-    write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json_text(document, indent=2) + "\n")
 
 
 def read_json(path: Path, name: str, version: int, older: Sequence[int] = ()) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from milanx.act.audit.findings import FORMAT, LEVEL, VERSION, Audit, Finding
 from milanx.act.audit.sarif import relative_uri, to_sarif, unit_lines
 from milanx.act.audit.versus import Versus
 from milanx.files import atomic_files, write_json, write_text
+from milanx.files.jsons import json_text
 from milanx.images.photos import LICENCES
 from milanx.report.page import builtin_photos, script_json, thumbnails
 from milanx.report.screen import Screen, styled
@@ -37,15 +38,13 @@ def write_audit(audit: Audit, run: Run, out: Path, root: Path | None = None) -> 
     Returns:
         The files by what they are: ``json``, ``units``, ``sarif``, ``page``.
     """
-    import json
-
     files = {"json": out / "findings.json", "units": out / "units.jsonl",
              "sarif": out / "audit.sarif", "page": out / "index.html"}  # fmt: skip
     log = to_sarif(audit, relative_uri(files["units"], root))
     with atomic_files(*files.values()) as (whole, units, sarif, page):
         write_json(whole, FORMAT, VERSION, audit.to_dict())
         write_text(units, "\n".join(unit_lines(audit)) + "\n")
-        write_text(sarif, json.dumps(log, indent=1) + "\n")
+        write_text(sarif, json_text(log, indent=1, ascii_only=True) + "\n")
         write_text(page, page_html(audit, run))
     return files
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from milanx.files import write_text
+from milanx.files.jsons import json_text
 from milanx.files.replacing import PAGE, check_file
 from milanx.images.photos import LICENCES, Photo
 from milanx.report.why import reasons
@@ -52,6 +52,7 @@ def write_page(run: Run) -> Path:
     html = environment.get_template("page.html").render(
         target=run.target,
         count=len(run),
+        k=run.k or 0,
         describer=(run.settings.get("describer") or {}).get("name", "none"),
         images=run.settings.get("images", {}).get("count", 0),
         demonstration=run.demonstration,
@@ -73,7 +74,7 @@ def script_json(value: Any) -> Any:
     """Write json that no text in it can end the script element of."""
     from markupsafe import Markup
 
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    text = json_text(value, compact=True)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
@@ -100,7 +101,8 @@ def _units(run: Run) -> list[dict[str, Any]]:
             "c": [[c["text"], *(_rounded(c[figure]) for figure in FIGURES)]
                   for c in row["candidates"]],
             "w": [list(astuple(reason)) for reason in reasons(row)],
-            "i": row["images"][:count], "a": [_rounded(a) for a in row["activations"][:count]],
+            "n": len(row["images"]), "i": row["images"][:count],
+            "a": [_rounded(a) for a in row["activations"][:count]],
             "m": base64.b64encode(bits.tobytes()).decode(),
         })  # fmt: skip
     return entries

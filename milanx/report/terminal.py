@@ -104,6 +104,8 @@ def print_run(run: Run, page: Path | None) -> None:
     for row in run.rows:
         counts[row["status"]] = counts.get(row["status"], 0) + 1
     console.print(", ".join(f"{n} {status}" for status, n in counts.items()), highlight=False)
+    if short := sum(0 < len(row["images"]) < (run.k or 0) for row in run.rows):
+        console.print(f"{short} with fewer than {run.k} exemplars", highlight=False)
     if scored:
         photos = (run.settings.get("score") or {}).get("photos")
         console.print(SCORE.format(photos=photos), highlight=False)
@@ -139,7 +141,10 @@ def print_unit(run: Run, view: UnitView) -> None:
     console.print(table)
     _print_why(console, view)
     pairs = zip(view.row["images"], view.row["activations"], strict=True)
-    console.print("exemplars: " + ", ".join(f"{i} ({a:.2f})" for i, a in pairs), highlight=False)
+    there = ", ".join(f"{i} ({a:.2f})" for i, a in pairs) or "none"
+    count, most = len(view.row["images"]), run.k or 0
+    short = f" ({count} of {most})" if 0 < count < most else ""
+    console.print(f"exemplars{short}: {there}", highlight=False)
 
 
 def _print_why(console: Screen, view: UnitView) -> None:

@@ -9,6 +9,7 @@ images of one group (crops and near-duplicates) are drawn together.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from milanx.measures.intervals import CROSSED_DRAWS, resampled_counts
 from milanx.progress import Reporter, Silent
 from milanx.scoring import correlate as co
 from milanx.scoring.features import image_features
-from milanx.scoring.simulator import BUILTIN, Simulator
+from milanx.scoring.simulator import BUILTIN, Simulating, Simulator
 
 if TYPE_CHECKING:
     from milanx.exemplars.store import ExemplarStore
@@ -96,7 +97,7 @@ def score_texts(
     images: ProbeImages,
     target: Target,
     *,
-    simulator: Simulator | str = BUILTIN,
+    simulator: Simulating | Simulator | str = BUILTIN,
     seed: int = 0,
     progress: Reporter | None = None,
 ) -> Scores:
@@ -107,7 +108,7 @@ def score_texts(
         store: its exemplars.
         images: its probe images, opened.
         target: whose views they become.
-        simulator: one, or what `Simulator.load` takes.
+        simulator: one, or what `Simulator.load` takes, with where it computes or without.
         seed: of folds, of the images drawn where there are many, and of the draws.
         progress: told about encoding.
 
@@ -124,14 +125,16 @@ def score_texts(
         few = f", of sources with {MIN_SOURCE} images kept aside or more" if kept > photos else ""
         return Scores.none(texts, f"only {photos} distinct photos were kept aside{few}; a score "
                                   f"needs {MIN_PHOTOS}: probe with more photos")  # fmt: skip
-    try:
-        judge = simulator if isinstance(simulator, Simulator) else Simulator.load(simulator)
-    except MissingWeights as error:
-        return Scores.none(texts, f"{error.what}: {error.why}")
-    if judge.tower is not None and judge.tower == target.name:
-        return Scores.none(texts, f"the image tower of {judge.name}, which scores, is the target "
-                                  "itself")  # fmt: skip
-    with (progress or Silent()).stage("score", len(aside.indices) + len(searched.indices)) as bar:
+    with contextlib.ExitStack() as stack:
+        try:
+            judge = stack.enter_context(Simulating.of(simulator).opened())
+        except MissingWeights as error:
+            return Scores.none(texts, f"{error.what}: {error.why}")
+        if judge.tower is not None and judge.tower == target.name:
+            return Scores.none(texts, f"the image tower of {judge.name}, which scores, is the "
+                                      "target itself")  # fmt: skip
+        bar = stack.enter_context((progress or Silent()).stage(
+            "score", len(aside.indices) + len(searched.indices)))  # fmt: skip
         features = [
             image_features(
                 judge, target.preprocess, [table[i]["fingerprint"] for i in some.indices],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from milanx.features.shares import Shares, agreed
 from milanx.files import cache_dir, fingerprint
 from milanx.files.arrays import keep_arrays, kept_arrays
 from milanx.scoring.simulator import Simulator
@@ -29,6 +30,8 @@ def image_features(
 ) -> np.ndarray:
     """Encode images as a target saw them, float16 [n, c].
 
+    Of several processes (``simulator.process``) each encodes its share, and has all in the end.
+
     Kept in the cache by the images, the target's preprocessing and the simulator's features.
 
     Args:
@@ -39,18 +42,22 @@ def image_features(
             them all.
         advance: told how many more are done.
     """
-    key = fingerprint(simulator.features_key, [preprocess.size, preprocess.resize,
-                                               preprocess.interpolation], wanted)  # fmt: skip
+    key = fingerprint(simulator.key, [preprocess.size, preprocess.resize,
+                                      preprocess.interpolation], wanted)  # fmt: skip
     path = cache_dir("simulator", f"{key}.safetensors")
-    known = kept_arrays(path)
-    if known is not None:
+    known, process = kept_arrays(path), simulator.process
+    if agreed(process, known is not None):
+        assert known is not None
         advance(len(wanted))
         return known[FEATURES]
     images, places = find()
+    shares = Shares(places, BATCH, process)
+    own = images.iterate([place for batch in shares.own for place in batch], preprocess, BATCH)
     parts = []
-    for views, indices in images.iterate(places, preprocess, BATCH):
-        parts.append(simulator.features(views).numpy().astype(np.float16))
-        advance(len(indices))
+    for batch, encoded in shares.gathered(simulator.encode(views) for views, _ in own):
+        parts.append(encoded.numpy().astype(np.float16))
+        advance(len(batch))
     made = np.concatenate(parts)
-    keep_arrays(path, {FEATURES: made})
+    if process is None or process.is_local_main_process:
+        keep_arrays(path, {FEATURES: made})
     return made

@@ -9,13 +9,16 @@ open_clip model takes its place by name.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from milanx.environment import announce_clip, no_code_of_others
@@ -23,10 +26,57 @@ from milanx.errors import FormatError, InputError, MissingWeights, did_you_mean
 from milanx.files import fingerprint, fingerprint_file, read_json, reading, write_json
 from milanx.files.digests import AGAIN, FILES, SEAL, Listing
 
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
 WEIGHTS = "encoder.safetensors"
 BUILTIN = "builtin"
 FORMAT, VERSION = "milanx simulator", 1
 TEXTS_AT_ONCE = 256  # texts of a step
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where and how a simulator computes; the attributes are those of `Simulator`."""
+
+    device: torch.device = CPU
+    dtype: torch.dtype = torch.float32
+    process: PartialState | None = None
+
+
+@dataclass(frozen=True)
+class Simulating:
+    """Which simulator, and where.
+
+    Attributes:
+        spec: one, or what `Simulator.load` takes.
+        where: it computes, while it is opened.
+    """
+
+    spec: Simulator | str | Path
+    where: Where = field(default_factory=Where)
+
+    @classmethod
+    def of(cls, given: Simulating | Simulator | str | Path) -> Simulating:
+        """Return what was given, with its own place where it names none."""
+        if isinstance(given, Simulating):
+            return given
+        if isinstance(given, Simulator):
+            return cls(given, Where(given.device, given.dtype, given.process))
+        return cls(given)
+
+    @contextmanager
+    def opened(self) -> Iterator[Simulator]:
+        """Load it where need be, and bring it where it computes; then it is back where it was.
+
+        Raises:
+            MilanxError: as of `Simulator.load`.
+        """
+        given = self.spec
+        judge = given if isinstance(given, Simulator) else Simulator.load(given)
+        with judge.at(self.where):
+            yield judge
 
 
 class Simulator(ABC):
@@ -38,6 +88,9 @@ class Simulator(ABC):
         tower: timm name of its image tower, if it has one.
         features_key: 16 hex digits that stand for what `features` computes.
         fingerprint: 16 hex digits that stand for the whole.
+        device: where it computes.
+        dtype: of its image tower's products.
+        process: what is known of the processes that encode images together; None for one alone.
     """
 
     name: str
@@ -45,6 +98,9 @@ class Simulator(ABC):
     tower: str | None = None
     features_key: str
     fingerprint: str
+    device = CPU
+    dtype = torch.float32
+    process: PartialState | None = None
 
     @classmethod
     def load(cls, spec: str | Path = BUILTIN) -> Simulator:
@@ -72,13 +128,46 @@ class Simulator(ABC):
             return SmallClip(Path(spec))
         return OpenClip(str(spec))
 
+    def models(self) -> Sequence[nn.Module]:
+        """Return what of it is moved to a device."""
+        return ()
+
+    @contextmanager
+    def at(self, where: Where) -> Iterator[Simulator]:
+        """Let it compute elsewhere or otherwise for a while; then it is back where it was."""
+        before = Where(self.device, self.dtype, self.process)
+        try:
+            self._move(where)
+            yield self
+        finally:
+            self._move(before)
+
+    def _move(self, where: Where) -> None:
+        for model in self.models():
+            model.to(where.device)
+        self.device, self.dtype, self.process = where.device, where.dtype, where.process
+
+    @property
+    def key(self) -> str:
+        """What stands for features that are computed here and so: other devices round otherwise."""
+        parts = [self.device.type] * (self.device.type != "cpu")
+        parts += [str(self.dtype)] * (self.dtype != torch.float32)
+        return fingerprint(self.features_key, *parts) if parts else self.features_key
+
+    def encode(self, views: torch.Tensor) -> torch.Tensor:
+        """Return `features` of ``views``, computed where and as it was told to, on the CPU."""
+        whole = self.dtype == torch.float32
+        half = nullcontext() if whole else torch.autocast(self.device.type, self.dtype)
+        with torch.inference_mode(), half:
+            return self.features(views).float().cpu()
+
     @abstractmethod
     def features(self, views: torch.Tensor) -> torch.Tensor:
-        """Encode ``views`` uint8 [b, 3, H, W] to what is worth keeping, float32 [b, c]."""
+        """Encode ``views`` uint8 [b, 3, H, W], on the CPU, to what is worth keeping: [b, c]."""
 
     @abstractmethod
     def project(self, features: torch.Tensor) -> torch.Tensor:
-        """Bring features [n, c] into the shared space: unit rows [n, d]."""
+        """Bring features float32 [n, c] into the shared space: unit rows [n, d]."""
 
     @abstractmethod
     def texts(self, texts: Sequence[str]) -> torch.Tensor:
@@ -87,8 +176,8 @@ class Simulator(ABC):
     def similarity(self, texts: Sequence[str], features: np.ndarray) -> np.ndarray:
         """Cosine of texts and images' features [n, c], float32 [t, n]; NaN for an empty text."""
         with torch.inference_mode():
-            images = self.project(torch.from_numpy(features).float())
-            table = (self.texts([t or "nothing" for t in texts]) @ images.T).numpy()
+            images = self.project(torch.from_numpy(features).float().to(self.device))
+            table = (self.texts([t or "nothing" for t in texts]) @ images.T).cpu().numpy()
         table[[not t for t in texts]] = np.nan
         return table
 
@@ -146,6 +235,10 @@ class SmallClip(Simulator):
         self.features_key = fingerprint("pooled", self.encoder.fingerprint())
         self.fingerprint = fingerprint(self.features_key, fingerprint_file(weights))
 
+    def models(self) -> Sequence[nn.Module]:
+        """Both towers and the projection."""
+        return (self.encoder,)
+
     def features(self, views: torch.Tensor) -> torch.Tensor:
         """The last feature map, averaged over the view."""
         return self.encoder.dense(views)[..., : self.encoder.last_channels].mean((1, 2))
@@ -197,14 +290,19 @@ class OpenClip(Simulator):
         self.features_key = fingerprint("open_clip", architecture, tag)
         self.fingerprint = self.features_key
 
+    def models(self) -> Sequence[nn.Module]:
+        """The model."""
+        return (self._model,)
+
     def features(self, views: torch.Tensor) -> torch.Tensor:
         """Through the image tower, with the model's own preprocessing of the view."""
         from PIL import Image
 
         pictures = [Image.fromarray(v.permute(1, 2, 0).numpy()) for v in views]
         transform: Any = self._preprocess
-        with torch.inference_mode():
-            return self._model.encode_image(torch.stack([transform(p) for p in pictures])).float()
+        inputs = torch.stack([transform(p) for p in pictures]).to(self.device)
+        found: torch.Tensor = self._model.encode_image(inputs)
+        return found
 
     def project(self, features: torch.Tensor) -> torch.Tensor:
         """To unit length."""
@@ -214,7 +312,9 @@ class OpenClip(Simulator):
     def texts(self, texts: Sequence[str]) -> torch.Tensor:
         """Through the text tower."""
         parts = [
-            self._model.encode_text(self._tokenizer(list(texts[i : i + TEXTS_AT_ONCE])))
+            self._model.encode_text(
+                self._tokenizer(list(texts[i : i + TEXTS_AT_ONCE])).to(self.device)
+            )
             for i in range(0, len(texts), TEXTS_AT_ONCE)
         ]
         return F.normalize(torch.cat(parts).float(), dim=-1)

@@ -119,8 +119,9 @@ def match_layers(target: Target, known: Mapping[str, LayerInfo], pattern: str) -
 def _raw(info: LayerInfo) -> LayerInfo:
     if info.nonlinearity is None and info.input_of is None:
         return info
-    return dataclasses.replace(info, read="raw", rectified=False, upper=None, linear=True,
-                               nonlinearity=None, input_of=None, consumed=None)  # fmt: skip
+    return dataclasses.replace(info, read="raw", rectified=False, upper=None, off=None,
+                               linear=True, nonlinearity=None, input_of=None,
+                               consumed=None)  # fmt: skip
 
 
 def _unknown(target: Target, pattern: str, known: Mapping[str, LayerInfo]) -> InputError:

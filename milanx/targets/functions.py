@@ -30,6 +30,9 @@ NONLINEAR: dict[str, Callable[..., torch.Tensor]] = {
     "clamp": torch.clamp, "quick_gelu": quick_gelu, "relu_squared": relu_squared,
 }  # fmt: skip
 RECTIFIERS = {"relu", "relu6", "sigmoid", "hardsigmoid", "softplus", "relu_squared"}
+# The value that nonlinearities have for all that is low enough: a unit is off there. That of hard
+# swish is 0, below -3; what it gives below 0 excites a unit less than that.
+OFF = {"hardswish": 0.0} | dict.fromkeys(RECTIFIERS, 0.0)
 UPPER = {"relu6": 6.0, "sigmoid": 1.0, "hardsigmoid": 1.0, "tanh": 1.0}
 # Precision that a match of values needs, in units of the type's own rounding: a handwritten
 # function rounds at each of its operations. Half precision has none to spare: of the functions
@@ -86,6 +89,20 @@ def value_range(done: Consumed | None) -> tuple[bool, float | None]:
         known = [isinstance(b, int | float) for b in done.args]
         return known[0] and low >= 0, float(high) if known[1] else None
     return done.name in RECTIFIERS, UPPER.get(done.name)
+
+
+def off_value(done: Consumed | None) -> float | None:
+    """The value of a unit that is off, at which or below which nothing excites it.
+
+    None for what goes on to fall, such as a leaky ReLU, and for what has no value that it takes for
+    good, such as GELU.
+    """
+    if done is None:
+        return None
+    if done.name in ("hardtanh", "clamp"):
+        low = done.args[0]
+        return float(low) if isinstance(low, int | float) else None
+    return OFF.get(done.name)
 
 
 def recognise(before: torch.Tensor, after: torch.Tensor) -> Consumed | None:

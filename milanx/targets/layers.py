@@ -12,7 +12,7 @@ import dataclasses
 from torch import nn
 
 from milanx.targets.flow import Layout
-from milanx.targets.functions import NONLINEAR, Consumed, consumed, value_range
+from milanx.targets.functions import NONLINEAR, Consumed, consumed, off_value, value_range
 from milanx.targets.gates import find_gates
 from milanx.targets.inert import find_inert
 from milanx.targets.layout import Layouts
@@ -102,6 +102,7 @@ def _base(probed: Probed, record: Seen, down: str | None) -> LayerInfo:
         record.name, record.name, "conv", 0, (1, 1),
         read="into " + down if down else f"after {done.name}" if done else "output",
         rectified=low and not down, upper=None if down else high,
+        off=None if down else off_value(done),
         linear=done is None and down is None, nonlinearity=own.name if own else None,
         changed=record.changed, input_of=down, consumed=own,
     )  # fmt: skip

@@ -36,6 +36,8 @@ class LayerInfo:
         read: ``after relu6``, ``output``, ...: what is read.
         rectified: values are never below zero.
         upper: the most that a value can be, such as 6 after a ReLU6.
+        off: the value at which, and below which, a unit is off, such as 0 after a ReLU; None where
+            there is none.
         linear: no elementwise nonlinearity of its own.
         inert: no path from these positions to the model's output; None where that is not known.
         better: the nearest layer that reads clearer, for a linear one.
@@ -61,6 +63,7 @@ class LayerInfo:
     read: str = "output"
     rectified: bool = False
     upper: float | None = None
+    off: float | None = None
     linear: bool = True
     inert: bool | None = False
     better: str | None = None
@@ -85,7 +88,9 @@ class LayerInfo:
         return {k: v for k, v in values.items() if k not in RARE or v != RARE[k]}
 
 
-RARE: dict[str, Any] = {"suffix_tokens": 0, "groups": 1, "order": (), "refused": None}
+RARE: dict[str, Any] = {
+    "suffix_tokens": 0, "groups": 1, "order": (), "refused": None, "off": None,
+}  # fmt: skip
 
 
 DIGITS = 6  # of a unit's number: a million units are more than any layer has

@@ -53,6 +53,25 @@ def test_absent_exemplars_change_nothing_and_present_ones_do() -> None:
 
 
 @torch.inference_mode()
+def test_a_short_set_beside_longer_ones_is_what_it_is_alone() -> None:
+    """Whatever its length: places without an exemplar are none, in prefixes and for the critic."""
+    set_encoder, evidence = _inputs(units=5)
+    counts = [5, 1, 3, 2, 4]
+    valid = torch.tensor([[i < count for i in range(5)] for count in counts])
+    together = replace(evidence, valid=valid, features=evidence.features * valid[..., None, None],
+                       joint=evidence.joint * valid[..., None, None])  # fmt: skip
+    prefixes, vectors = set_encoder(together), set_encoder.critic_vectors(together)
+    for unit, count in enumerate(counts):
+        row = evidence.rows(slice(unit, unit + 1))
+        alone = replace(row, features=row.features[:, :count], joint=row.joint[:, :count],
+                        valid=row.valid[:, :count])  # fmt: skip
+        torch.testing.assert_close(set_encoder(alone)[0], prefixes[unit], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            set_encoder.critic_vectors(alone)[0], vectors[unit], atol=1e-5, rtol=1e-5
+        )
+
+
+@torch.inference_mode()
 def test_contrast_views_are_read_where_there_are_some() -> None:
     set_encoder, evidence = _inputs()
     one = set_encoder(evidence)

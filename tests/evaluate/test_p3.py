@@ -26,7 +26,7 @@ from milanx.files import read_json
 from milanx.pipeline import extract
 from milanx.runs import write_units
 from milanx.scoring import correlate as co
-from milanx.scoring.simulator import Simulator
+from milanx.scoring.simulator import Simulator, Where
 from milanx.train.recipe import Data, EncoderSettings, PhotoData, Recipe
 from milanx.train.stages.simulator import simulator_spec, train_simulator
 from tests.helpers import PREPROCESS, write_parquet
@@ -347,6 +347,32 @@ def test_from_photos_to_a_report(simulator: Path, tmp_path: Path) -> None:
     assert any("text tower" in text for text in report["shared"])
     written = read_json(run.root / "evaluation-p3.json", "milanx evaluation", 1)
     assert written["rows"] == json.loads(json.dumps(report["rows"]))
+
+
+def test_the_simulator_computes_where_and_as_it_is_asked_to(
+    simulator: Path, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, seen = make_run(tmp_path, RIGHT), []
+    moved = Simulator._move
+
+    def noting(self: Simulator, where: Where) -> None:
+        moved(self, where)
+        seen.append((self.device, self.dtype))
+
+    monkeypatch.setattr(Simulator, "_move", noting)
+    found = [
+        run_protocols(Asked(run.root, ("p3",), simulator=str(simulator), device="cpu",
+                            dtype=dtype))[0]["rows"]["description"]["correlation"]["estimate"]
+        for dtype in ("float32", "bfloat16")
+    ]  # fmt: skip
+    cpu = torch.device("cpu")
+    assert seen == [(cpu, torch.float32)] * 2 + [(cpu, torch.bfloat16), (cpu, torch.float32)]
+    assert found[0] != found[1] and found[0] == pytest.approx(found[1], abs=0.05)
+    assert len(list((own_cache / "simulator").iterdir())) == 4  # of each, two sides of the images
+    with pytest.raises(InputError, match="the device 'nowhere' cannot be used"):
+        run_protocols(Asked(run.root, ("p3",), device="nowhere"))
+    with pytest.raises(InputError, match="no dtype 'float8'"):
+        Asked(run.root, ("p3",), dtype="float8")
 
 
 def test_moved_and_changed_images_are_said(loaded: Simulator, tmp_path: Path) -> None:

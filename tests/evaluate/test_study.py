@@ -61,6 +61,31 @@ def run(sources: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Run:
     return open_run(out)
 
 
+def test_units_that_no_image_kept_aside_excites_are_not_asked_for(
+    sources: list[Path], tmp_path: Path
+) -> None:
+    """And the sheets of others hold nothing on which they are off."""
+    store = extract("tests.helpers:sparse", layers=["conv"], images=sources, out=tmp_path / "run")
+    found = [Description("conv", u, s, "described", f"text {u}") for u, s in store.units("conv")]
+    write_units(tmp_path / "run", found, store)
+    run = open_run(tmp_path / "run")
+    best = top_aside(run, "conv", range(8), 5)
+    maxima, aside = store.maxima("conv"), [r["split"] == "aside" for r in store.image_table()]
+    for unit, images in best.items():
+        excited = [(maxima[:, unit] > 0) & aside & [r["source"] == s for r in store.image_table()]
+                   for s in ("one", "two")]  # fmt: skip
+        assert (maxima[images, unit] > 0).all()
+        assert len(images) == sum(min(5, int(e.sum())) for e in excited)
+    lengths = sorted(map(len, best.values()))
+    assert lengths[0] == 0 and lengths[-1] == 10 and len(set(lengths)) > 2
+    excited_units = [u for u, images in best.items() if len(images)]
+    assert len(excited_units) == 5  # of 8: as many as a question needs
+    make(Material(run, ("conv",), (), tuple(sources)), tmp_path / "study",
+         settings=StudySettings(6))  # fmt: skip
+    asked = {u for q in key_of(tmp_path / "study").values() for u in q["units"]}
+    assert asked <= set(excited_units)
+
+
 @pytest.fixture(scope="module")
 def encoder() -> SmallClipEncoder:
     return SmallClipEncoder()

@@ -19,7 +19,8 @@ from torch.nn import functional as F
 import milanx
 import milanx.exemplars.job as passes
 from milanx.errors import InputError, Interrupted
-from milanx.exemplars.extract import estimate, extract
+from milanx.exemplars.estimate import estimate
+from milanx.exemplars.extract import extract
 from milanx.exemplars.inputs import open_inputs
 from milanx.exemplars.request import ExtractSettings, Request
 from milanx.exemplars.store import ExemplarStore
@@ -79,11 +80,10 @@ def test_exemplars_equal_the_oracle(photos: Path, tmp_path: Path) -> None:
         mask = (up[0] > quantile).numpy()
         assert (found.masks == mask).mean() > 0.999
         lowest = store.get("bn1", unit, "-")
-        np.testing.assert_allclose(
-            np.sort(lowest.activations)[::-1],
-            store.stats("bn1")["median"][unit]
-            - np.sort(maps[allowed, unit].amin((1, 2)).numpy())[:5],
-            atol=1e-4,
+        below = (store.stats("bn1")["median"][unit]
+                 - np.sort(maps[allowed, unit].amin((1, 2)).numpy())[:5])  # fmt: skip
+        np.testing.assert_allclose(  # those that lie below the median at all
+            np.sort(lowest.activations)[::-1], below[below > 0], atol=1e-4
         )
     np.testing.assert_allclose(store.maxima("bn1"), maps.amax((2, 3)), rtol=1e-4)
     np.testing.assert_allclose(store.means("bn1"), maps.mean((2, 3)), rtol=1e-3, atol=1e-5)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from milanx.errors import FormatError
 from milanx.exemplars import histogram as bins
+from milanx.exemplars import statistics as counting
 from milanx.exemplars.histogram import Histogram
-from milanx.exemplars.statistics import LayerStatistics, Overflow, TopK, exact_statistics
+from milanx.exemplars.numbers import Numbers
+from milanx.exemplars.statistics import LayerStatistics, Overflow, exact_statistics
+from milanx.exemplars.topk import TopK
 
 
 def plain_top_k(values: np.ndarray, means: np.ndarray, k: int) -> list[int]:
@@ -222,12 +228,67 @@ def test_counts_are_the_same_in_blocks_and_whatever_waits(monkeypatch: pytest.Mo
         assert torch.equal(other.lowest(), whole.lowest())
 
 
+class Held:
+    """Values that are all in memory."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values, self.shape = values, values.shape
+
+    def columns(self, start: int, stop: int, rows: np.ndarray) -> np.ndarray:
+        return self.values[rows, start:stop]
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(1, 40), q=st.floats(0.01, 0.99), seed=st.integers(0, 1000))
+def test_quantiles_of_exact_values_are_numpys_to_the_bit(n: int, q: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(n, 6)).astype(np.float32).round(1)
+    values[:, 5] = np.inf
+    found = exact_statistics(Held(values), np.arange(n), q)
+    whole = values.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        expected = np.quantile(whole, [q, 1 - q, 0.5], axis=0).astype(np.float32)
+    for name, row in zip(("quantile", "low_quantile", "median"), expected, strict=True):
+        assert np.array_equal(found[name].numpy(), row, equal_nan=True), name
+    assert np.array_equal(found["mean"][:5].numpy(), whole[:, :5].mean(0).astype(np.float32))
+
+
+def test_blocks_of_units_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).normal(size=(50, 7)).astype(np.float32)
+    values[3, 1] = np.nan
+    whole = exact_statistics(Held(values), np.arange(1, 50), 0.9)
+    monkeypatch.setattr(counting, "BLOCK_BYTES", 8 * 49 * 2)
+    for name, row in exact_statistics(Held(values), np.arange(1, 50), 0.9).items():
+        assert torch.equal(row, whole[name]), name
+
+
+def test_numbers_are_written_in_rows_and_read_in_columns(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(9, 5)).astype(np.float32)
+    path = tmp_path / "max.npy"
+    Numbers.make(path, (9, 5))
+    assert (np.load(path) == 0).all()
+    numbers = Numbers(path, (9, 5))
+    order = np.array([4, 5, 6, 1, 0, 2, 8, 3, 7])
+    for some in (order[:4], order[4:4], order[4:]):
+        numbers.write(some, values[some])
+    numbers.flush()
+    assert (np.load(path) == values).all()
+    assert (numbers.columns(1, 4, [2, 7, 0]) == values[[2, 7, 0], 1:4]).all()
+    numbers.close()
+    for shape in ((9, 4), (8, 5)):
+        with pytest.raises(FormatError, match=r"max\.npy"):
+            Numbers(path, shape)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(FormatError, match=r"max\.npy"):
+        Numbers(path, (9, 5))
+
+
 def test_units_without_positions_are_exact() -> None:
     rng = np.random.default_rng(0)
     values = rng.normal(size=(50, 5)).astype(np.float32)
     values[3, 1], values[:, 2] = np.nan, np.nan
     eligible = rng.random(50) < 0.7
-    found = exact_statistics(values, eligible, 0.9)
+    found = exact_statistics(Held(values), np.flatnonzero(eligible), 0.9)
     part = values[eligible].astype(np.float64)
     for unit in (0, 1, 3, 4):
         column = part[:, unit][~np.isnan(part[:, unit])]

@@ -9,7 +9,6 @@ rules with ``id``, ``shortDescription``, ``fullDescription`` and ``help``; a rel
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from urllib.parse import quote
 from milanx.act.audit.findings import Audit, Finding
 from milanx.act.audit.rules import Rule
 from milanx.files import fingerprint
+from milanx.files.jsons import json_text
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 MOST_RESULTS = 25_000
@@ -25,7 +25,7 @@ MOST_RESULTS = 25_000
 
 def unit_lines(audit: Audit) -> list[str]:
     """Return the lines of ``units.jsonl``: a unit each, in the order of the run's table."""
-    return [json.dumps(row, ensure_ascii=True) for row in audit.units]
+    return [json_text(row, ascii_only=True) for row in audit.units]
 
 
 def to_sarif(audit: Audit, uri: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from milanx.measures.intervals import holm, p_value, with_interval
 from milanx.progress import Reporter, Silent
 from milanx.runs import Run, likeliest, open_run
 from milanx.scoring import correlate as co
-from milanx.scoring.simulator import BUILTIN, Simulator
+from milanx.scoring.simulator import BUILTIN, Simulating, Simulator
 
 
 def layer_scores(
@@ -64,7 +64,7 @@ def scored_layers(run: Run) -> list[str]:
 def evaluate(
     run: Run,
     *,
-    simulator: Simulator | str | Path = BUILTIN,
+    simulator: Simulating | Simulator | str | Path = BUILTIN,
     against: Path | None = None,
     vocabulary: Path | None = None,
     images: Sequence[str] = (),
@@ -75,7 +75,7 @@ def evaluate(
 
     Args:
         run: the run; its images must be there to be read again.
-        simulator: one, or what `Simulator.load` takes.
+        simulator: one, or what `Simulator.load` takes, with where it computes or without.
         against: another run of the same target, for a row beside (concepts, for example).
         vocabulary: texts, one a line, for the row ``best of vocabulary``; the run's own always
             belong to it.
@@ -93,16 +93,17 @@ def evaluate(
     progress = progress or Silent()
     other = _Other(run, against) if against else None
     words = _read_vocabulary(vocabulary)
-    probe = read_probe(run, simulator, images, seed, progress)
     table = _Table()
     layers = scored_layers(run)
-    with progress.stage("score", len(layers)) as bar:
-        for layer in layers:
-            made, rows = layer_scores(run, layer, probe, seed)
-            if rows:
-                prefix = f"{layer}: " if len(layers) > 1 else ""
-                _score(table, run, made, rows, other, words, prefix)
-            bar.advance(1)
+    with Simulating.of(simulator).opened() as judge:
+        probe = read_probe(run, judge, images, seed, progress)
+        with progress.stage("score", len(layers)) as bar:
+            for layer in layers:
+                made, rows = layer_scores(run, layer, probe, seed)
+                if rows:
+                    prefix = f"{layer}: " if len(layers) > 1 else ""
+                    _score(table, run, made, rows, other, words, prefix)
+                bar.advance(1)
     if not table.units:
         raise InputError("nothing to score", "no described unit of this run takes more than one "
                          "value on the images kept aside", "describe other layers")  # fmt: skip

@@ -68,7 +68,8 @@ def top_aside(run: Run, layer: str, units: Sequence[int], each: int) -> dict[int
         each: images of each source.
 
     Returns:
-        unit -> int64 [n], source by source in the order of their names, best first.
+        unit -> int64 [n], source by source in the order of their names, best first; fewer, or
+        none, where the unit is off on the others.
 
     Raises:
         InputError: no image was kept aside.
@@ -84,11 +85,12 @@ def top_aside(run: Run, layer: str, units: Sequence[int], each: int) -> dict[int
             "all of its images are of one group, or could become exemplars",
             "describe with more images, of more groups",
         )
-    maxima = run.store.maxima(layer)
+    maxima, off = run.store.maxima(layer), run.store.record(layer).off
     found = {}
     for unit in units:
         values = np.asarray(maxima[:, run.store.column(layer, unit)])
-        best = [sorted(there, key=lambda i: (-values[i], i))[:each]
+        excited = np.ones(len(values), bool) if off is None else values > off
+        best = [sorted((i for i in there if excited[i]), key=lambda i: (-values[i], i))[:each]
                 for _, there in sorted(aside.items())]  # fmt: skip
         found[unit] = np.array([i for part in best for i in part], np.int64)
     return found

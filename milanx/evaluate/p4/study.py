@@ -10,7 +10,7 @@ Ratings of descriptions from 1 to 5 by several people are not part of this.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -169,15 +169,18 @@ def make(
     counts: dict[str, dict[str, int]] = {}
     questions: list[Question] = []
     looks = unit_features(run, material.chosen, encoder, progress)
+    best: dict[str, dict[int, np.ndarray]] = {}
     for layer in material.chosen:
         alive, counts[layer] = _alive(run, layer, texts)
+        best[layer] = top_aside(run, layer, alive, settings.each)
+        alive = _excited(layer, best[layer])
         place = plus_rows(run.store, layer)
         features = looks[layer][[place[u] for u in alive]]
         questions += draw_questions(layer, alive, features, settings)
     sheets: dict[tuple[str, int], Sheet] = {}
     for layer in material.chosen:
         units = sorted({u for q in questions if q.layer == layer for u in q.units})
-        wanted = top_aside(run, layer, units, settings.each)
+        wanted = {unit: best[layer][unit] for unit in units}
         with progress.stage(
             f"sheets {layer}", len({int(i) for v in wanted.values() for i in v})
         ) as bar:
@@ -221,6 +224,18 @@ def _check_same(run: Run, other: Run) -> None:
             "methods that are compared must see the same exemplars",
             "describe the same layers, images and units with both",
         )
+
+
+def _excited(layer: str, best: Mapping[int, np.ndarray]) -> list[int]:
+    """Return the units that any image kept aside excites: the others have no sheet."""
+    excited = [unit for unit, images in best.items() if len(images)]
+    if len(excited) < FIVE:
+        raise InputError(
+            f"the images kept aside excite {len(excited)} of the {len(best)} units of {layer}",
+            "a question needs five",
+            "describe with more images",
+        )
+    return excited
 
 
 def _alive(run: Run, layer: str, texts: Texts) -> tuple[list[int], dict[str, int]]:

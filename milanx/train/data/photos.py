@@ -7,13 +7,15 @@ features tell little about which source a photo came from.
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,6 +24,7 @@ from PIL import Image
 from milanx.describing.trained import group_of
 from milanx.errors import InputError
 from milanx.features.encoder import Encoder
+from milanx.features.shares import Shares, agreed
 from milanx.files import atomic_path, cache_dir, fingerprint, read_json, write_json
 from milanx.files.digests import FILES, is_whole, told
 from milanx.files.lock import held
@@ -29,6 +32,9 @@ from milanx.images.near import picture_hash
 from milanx.images.splits import photo_group
 from milanx.train.code_key import code_key
 from milanx.train.data.sources import fingerprint_source, photo_rows
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
 
 MIN_CROP = 0.7  # least share of the short side that a training crop keeps
 DEGRADED = 0.7  # share of the views that are made smaller and compressed again
@@ -228,8 +234,12 @@ def photo_features(
     seed: int = 0,
     advance: Callable[[int], None] = lambda n: None,
     say: Callable[[str], None] = lambda text: None,
+    process: PartialState | None = None,
 ) -> PhotoFeatures:
     """Encode the photos of ``sources``, or read what an earlier call with the same inputs wrote.
+
+    Of several processes that call this together (``process``) each encodes its share, and the main
+    one writes.
 
     Raises:
         InputError: a source does not exist, or is in no layout that is known, or another process
@@ -245,46 +255,61 @@ def photo_features(
     settings = [[fingerprint_source(s.path), s.per_class, s.views, s.text] for s in sources]
     key = fingerprint(encoder.fingerprint(), settings, seed, code_key(__name__))
     root = cache_dir("photos", key)
-    index = root / "photos.json"
-    if not is_whole(root, index):
-        with held(root, say):
-            if not is_whole(root, index):  # not made by the last holder
+    index, main = root / "photos.json", process is None or process.is_main_process
+    with contextlib.ExitStack() as alone:
+        there = main and is_whole(root, index)
+        if main and not there:
+            alone.enter_context(held(root, say))
+            there = is_whole(root, index)  # the last holder may have made it
+        if not agreed(process, there or not main):
+            encoded = _encoded(encoder, sources, seed, process)
+            if main:
                 if root.exists():  # damaged, or an earlier milanx wrote it
                     shutil.rmtree(root)
                 with atomic_path(root) as temporary:
                     temporary.mkdir()
-                    _encode_all(encoder, sources, temporary, seed, advance)
+                    _write(encoder, encoded, temporary, advance)
+            else:
+                for photos, _ in encoded:
+                    advance(len(photos))
+    if process is not None and process.num_processes > 1:
+        process.wait_for_everyone()
+        if not index.exists():  # this machine does not see the main process's disk
+            return photo_features(encoder, sources, seed=seed, advance=advance, say=say)
     return PhotoFeatures(root)
 
 
-def _encode_all(
-    encoder: Encoder,
-    sources: Sequence[PhotoSource],
-    root: Path,
-    seed: int,
-    advance: Callable[[int], None],
-) -> None:
+Encoded = Iterator[tuple[list[Photo], np.ndarray]]
+
+
+def _encoded(
+    encoder: Encoder, sources: Sequence[PhotoSource], seed: int, process: PartialState | None
+) -> Encoded:
+    """Yield views in batches: what is known of them, and their features float16 [b, g * g, d]."""
+    at_once = BATCH * (process.num_processes if process is not None else 1)
+    for source in sources:
+        views = _views(source, encoder.spec.image_size, encoder.spec.grid, seed)
+        while some := list(itertools.islice(views, at_once)):
+            shares = Shares(some, BATCH, process)
+            dense = (
+                encoder.dense(torch.from_numpy(np.stack([view for _, view in batch]))
+                              .permute(0, 3, 1, 2)).flatten(1, 2).half()
+                for batch in shares.own
+            )  # fmt: skip
+            for batch, made in shares.gathered(dense):
+                yield [photo for photo, _ in batch], made.cpu().numpy()
+
+
+def _write(encoder: Encoder, encoded: Encoded, root: Path, advance: Callable[[int], None]) -> None:
+    """Write what `_encoded` yields as a folder that `PhotoFeatures` reads."""
     photos: list[Photo] = []
-    cells, width = encoder.spec.grid**2, encoder.width
     with (root / "dense.raw").open("wb") as file:
-        for source in sources:
-            batch: list[np.ndarray] = []
-
-            def flush(batch: list[np.ndarray] = batch) -> None:
-                if batch:
-                    views = torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2)
-                    dense = encoder.dense(views).flatten(1, 2).cpu().numpy()
-                    file.write(dense.astype(np.float16).tobytes())
-                    advance(len(batch))
-                    batch.clear()
-
-            for photo, view in _views(source, encoder.spec.image_size, encoder.spec.grid, seed):
-                photos.append(photo)
-                batch.append(view)
-                if len(batch) == BATCH:
-                    flush()
-            flush()
-    raw = np.memmap(root / "dense.raw", np.float16, "r", shape=(len(photos), cells, width))
+        for here, dense in encoded:
+            photos += here
+            file.write(dense.tobytes())
+            advance(len(here))
+    shape = (len(photos), encoder.spec.grid**2, encoder.width)
+    raw = np.memmap(root / "dense.raw", np.float16, "r", shape=shape)
     np.save(root / "dense.npy", raw, allow_pickle=False)
     del raw
     (root / "dense.raw").unlink()

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TextIO
 from milanx.environment import join_processes
 from milanx.errors import InputError, did_you_mean
 from milanx.files import explained, write_text
+from milanx.files.jsons import json_text
 from milanx.progress import Reporter, Stage
 
 # Each tracker and the packages of which one must be there; jsonl needs none.
@@ -50,7 +51,7 @@ class JsonLines:
         """Write down the figures after ``step`` steps."""
         if self._file is None:
             self._file = self._open(step)
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.write(json_text({"step": step, **values}, ascii_only=True) + "\n")
 
     def finish(self) -> None:
         """Close the file; the next figure opens it again."""

@@ -28,9 +28,9 @@ def begin(recipe: Recipe, encoder: Encoder, watch: Watch) -> Course:
     if recipe.data.milannotations:
         units = AnnotatedUnits(recipe.data, recipe.seed, watch.progress.say)
     else:
-        with accelerator.main_process_first(), watch.progress.stage("encode photos") as bar:
+        with watch.progress.stage("encode photos") as bar:
             views = encode_photos(
-                encoder, recipe.data, recipe.seed, bar.advance, watch.progress.say
+                encoder, recipe.data, recipe.seed, bar.advance, watch.progress.say, PartialState()
             )
         units = PlantedUnits(recipe.data, views, recipe.seed)
     return Course(recipe, accelerator, encoder, units, watch)

@@ -89,7 +89,7 @@ def training_photos(
             keep[i] = not held_out(photo.group, share)
         if photo.captions and any(mentions(c, words) for c in photo.captions):
             keep[i] = False
-    held_groups = {photos[i].group for i in np.flatnonzero(~keep)}
+    held_groups = {photos[i].group for i in np.flatnonzero(~keep).tolist()}
     return np.array([k and p.group not in held_groups
                      for k, p in zip(keep, photos, strict=True)])  # fmt: skip
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from milanx.describing.trained import TrainedPhoto
 from milanx.features.encoder import Encoder
@@ -31,6 +31,9 @@ from milanx.train.units.pixels import pixel_meanings, place_meanings
 from milanx.train.units.pretraining import human_descriptions, pretraining_texts
 from milanx.train.units.table import Joint, build_table
 
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
 
 def encode_photos(
     encoder: Encoder,
@@ -38,8 +41,9 @@ def encode_photos(
     seed: int,
     advance: Callable[[int], None],
     say: Callable[[str], None],
+    process: PartialState | None = None,
 ) -> Views:
-    """Encode the photos of a recipe, or find them encoded.
+    """Encode the photos of a recipe, or find them encoded; of several processes each its share.
 
     Raises:
         InputError: photos that are not there or in no known layout, or another process encodes
@@ -48,7 +52,7 @@ def encode_photos(
     sources = [
         PhotoSource(Path(data.root) / p.file, p.per_class, p.views, p.text) for p in data.photos
     ]
-    photos = photo_features(encoder, sources, seed=seed, advance=advance, say=say)
+    photos = photo_features(encoder, sources, seed=seed, advance=advance, say=say, process=process)
     keep = training_photos(photos.photos, data.held_out_captions, data.held_out_photos)
     return Views(photos, keep, checked_photos(photos.photos, data.checked))
 
