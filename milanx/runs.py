@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 from milanx.errors import FormatError, InputError, did_you_mean
 from milanx.files import read_json, read_table, reading, write_json, write_table
 from milanx.files.digests import AGAIN, FILES, Listing
+from milanx.files.replacing import RUN as RUN_FOLDER
+from milanx.hub.address import address_of
+from milanx.hub.fetch import Access, Wanted, fetch
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -357,14 +360,20 @@ class Run:
         )
 
 
-def open_run(root: Path | str) -> Run:
+def open_run(root: Path | str, access: Access | None = None) -> Run:
     """Open a run folder.
 
+    Args:
+        root: the folder, or a repository of the Hugging Face Hub, ``owner/name`` or
+            ``owner/name@revision``, which is fetched. A path that is there wins.
+        access: how a repository is reached.
+
     Raises:
-        InputError: the path is no run folder.
+        InputError: the path is no run folder, and no such repository can be had.
         FormatError: a damaged run, or a version that this milanx does not know.
     """
-    root = Path(root)
+    address = address_of(root)
+    root = Path(root) if address is None else fetch(address, WANTED, access)
     if not (root / "run.json").is_file():
         why = "there is no run.json in it" if root.is_dir() else "there is no such folder"
         raise InputError(
@@ -381,6 +390,9 @@ def open_run(root: Path | str) -> Run:
     if not isinstance(sources, list) or not all(isinstance(s, dict) for s in sources):
         raise FormatError(f"{root / 'run.json'} is damaged", "its sources are no list", AGAIN)
     return Run(root, settings)
+
+
+WANTED = Wanted(RUN_FOLDER, "dataset", lambda root: open_run(root).store)
 
 
 def newest_run(root: Path | str = "milanx-runs") -> Run:

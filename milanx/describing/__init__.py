@@ -4,5 +4,6 @@ In come exemplar sets; out go `Description`s. ``set_encoder`` makes prefixes, ``
 far texts and sets agree, ``response`` how well texts foretell activations, ``units`` asks both of
 ``texts``; ``search`` finds texts, ``ranker`` ranks them as ``candidates`` by ``settings``;
 ``describer`` is all of it as one object, made of ``parts``, which ``folder`` reads and
-``checks`` looks at; ``concepts`` does without language models, and ``ways`` chooses.
+``checks`` looks at; ``concepts`` does without language models, ``ways`` chooses,
+``parcel`` packs a describer for the Hub.
 """
