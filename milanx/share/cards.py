@@ -11,7 +11,7 @@ from milanx.files.replacing import EVALUATION, format_of
 from milanx.hub.address import Address
 from milanx.hub.card import Card, cell
 from milanx.hub.send import Item
-from milanx.share.sheets import sheet_of
+from milanx.share.sheets import Sheets
 
 if TYPE_CHECKING:
     from milanx.runs import Run
@@ -41,9 +41,9 @@ def ten_units(rows: Sequence[dict[str, Any]], run: Run | None) -> tuple[str, tup
         rows: of a table.
         run: that holds their exemplars; None for a table alone, which has no pictures.
     """
-    lines, pictures = [], []
-    for number, row in enumerate(chosen_rows(rows)):
-        sheet = sheet_of(run.store, row) if run is not None else None
+    lines, pictures, chosen = [], [], chosen_rows(rows)
+    sheets = Sheets(run.store).draw(chosen) if run is not None else [None] * len(chosen)
+    for number, (row, sheet) in enumerate(zip(chosen, sheets, strict=True)):
         shown = ""
         if sheet is not None:
             name = f"sheets/{number:02d}.jpg"

@@ -20,7 +20,7 @@ from milanx.hub.fetch import Wanted
 from milanx.hub.send import Item, Parcel
 from milanx.progress import Reporter, Silent
 from milanx.share.cards import run_card, table_card, ten_units
-from milanx.share.sheets import sheet_of
+from milanx.share.sheets import Sheets
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -171,19 +171,21 @@ def _write_data(run: Run, path: Path, progress: Reporter) -> None:
          for name, f in FEATURES.items()],
         metadata={"huggingface": json.dumps({"info": {"features": FEATURES}})},
     )  # fmt: skip
+    sheets = Sheets(run.store)
     with (
         explained(path),
         pq.ParquetWriter(path, schema, compression="zstd") as writer,
         progress.stage("sheets", len(run)) as bar,
     ):
         for start in range(0, len(run), GROUP):
-            rows = [_data_row(run, row) for row in run.rows[start : start + GROUP]]
+            some = run.rows[start : start + GROUP]
+            rows = [_data_row(*pair) for pair in zip(some, sheets.draw(some), strict=True)]
             writer.write_table(pa.Table.from_pylist(rows, schema=schema), row_group_size=GROUP)
             bar.advance(len(rows))
 
 
-def _data_row(run: Run, row: dict[str, Any]) -> dict[str, Any]:
-    sheet, interval = sheet_of(run.store, row), row["score_interval"] or (None, None)
+def _data_row(row: dict[str, Any], sheet: bytes | None) -> dict[str, Any]:
+    interval = row["score_interval"] or (None, None)
     name = f"{row['layer']}-{row['unit']}{'-low' * (row['sign'] == '-')}.jpg"
     made = {"sheet": None if sheet is None else {"bytes": sheet, "path": name},
             "score_low": interval[0], "score_high": interval[1],

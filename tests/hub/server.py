@@ -290,22 +290,46 @@ def info(asked: Handler, token: str, query: Any, kind: str, name: str, ref: str 
                     "tags": [], "downloads": 0, "likes": 0, "disabled": False})  # fmt: skip
 
 
-def tree(asked: Handler, token: str, query: Any, kind: str, name: str, ref: str) -> None:
+def paths(asked: Handler, token: str, query: Any, kind: str, name: str, ref: str) -> None:
+    if (repo := asked.repo(kind, name, token)) is None:
+        return
+    told = json.loads(asked.body())["paths"]
+    files = repo.commits[str(repo.find(ref))]
+    asked.say(200, _entries({path: files[path] for path in told if path in files}))
+
+
+def tree(
+    asked: Handler, token: str, query: Any, kind: str, name: str, ref: str, folder: str = ""
+) -> None:
     if (repo := asked.repo(kind, name, token)) is None:
         return
     if (sha := repo.find(ref)) is None:
         asked.refuse(404, f"Invalid rev id: {ref}", "RevisionNotFound")
         return
+    inside = f"{folder}/" if folder else ""
+    files = {path: content for path, content in repo.commits[sha].items()
+             if path.startswith(inside)}  # fmt: skip
+    folders = {p.rpartition("/")[0] for p in files if "/" in p.removeprefix(inside)}
+    if query["recursive"] == ["false"]:
+        files = {p: c for p, c in files.items() if "/" not in p.removeprefix(inside)}
+    asked.say(200, _entries(files) + [{"type": "directory", "path": f, "size": 0, "oid": "0" * 40}
+                                      for f in folders])  # fmt: skip
+
+
+def _entries(files: dict[str, bytes]) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = []
-    for path, content in repo.commits[sha].items():
-        entry = {"type": "file", "path": path, "size": len(content), "oid": git_blob(content)}
+    for path, content in files.items():
+        entry: dict[str, Any] = {
+            "type": "file",
+            "path": path,
+            "size": len(content),
+            "oid": git_blob(content),
+        }
         if path.endswith(LARGE):
             digest = hashlib.sha256(content).hexdigest()
             entry["lfs"] = {"oid": digest, "size": len(content), "pointerSize": 130}
         entries.append(entry)
-    folders = {p.rpartition("/")[0] for p in repo.commits[sha] if "/" in p}
-    entries += [{"type": "directory", "path": f, "size": 0, "oid": "0" * 40} for f in folders]
-    asked.say(200, entries)
+    return entries
 
 
 def resolve(
@@ -338,6 +362,8 @@ ROUTES: tuple[tuple[str, Callable[..., None]], ...] = (
     (rf"GET {KIND}", info),
     (rf"GET {KIND}/revision/([^/]+)", info),
     (rf"GET {KIND}/tree/([^/]+)", tree),
+    (rf"GET {KIND}/tree/([^/]+)/(.+)", tree),
+    (rf"POST {KIND}/paths-info/([^/]+)", paths),
     (r"POST /(datasets/)?([^/]+/[^/]+)\.git/info/lfs/objects/batch", batch),
     (r"PUT /store/([0-9a-f]{64})", store),
     (r"(?:GET|HEAD) /(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", resolve),
