@@ -11,7 +11,7 @@ from milanx.errors import InputError
 # What the Hub takes for a name: huggingface_hub.utils.validate_repo_id says the same.
 _NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
 REPOSITORY = re.compile(rf"{_NAME}/{_NAME}")
-LONGEST = 96  # characters of a repository's id
+LONGEST = 96  # characters of a name
 # What git takes for the name of a branch or a tag (git-check-ref-format), a commit's digits aside.
 REVISION = re.compile(r"(?!/)(?!.*(?:\.\.|//|@\{))[^\x00-\x20\x7f~^:?*\[\\]+(?<![/.])")
 
@@ -86,4 +86,4 @@ def read_address(spec: str) -> Address:
 
 def _is_id(text: str) -> bool:
     odd = "--" in text or ".." in text or text.endswith(".git")
-    return bool(REPOSITORY.fullmatch(text)) and len(text) <= LONGEST and not odd
+    return bool(REPOSITORY.fullmatch(text)) and not odd and len(text.partition("/")[2]) <= LONGEST

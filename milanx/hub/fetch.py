@@ -21,9 +21,9 @@ from typing import Any
 from urllib.parse import quote
 
 from milanx.environment import announce, note
-from milanx.errors import FormatError
-from milanx.files import cache_dir, explained, replace_folder, write_text
-from milanx.files.replacing import Kind
+from milanx.errors import FormatError, InputError
+from milanx.files import cache_dir, explained, write_text
+from milanx.files.replacing import Kind, beside, discard
 from milanx.hub.address import Address
 from milanx.hub.content import fetched
 from milanx.hub.refusals import Unreachable, in_words, offline
@@ -248,7 +248,17 @@ def _download(
                 [way.replace(place, str(address)) for way in error.ways_out],
             ) from error  # fmt: skip
         shutil.rmtree(hidden / ".cache", ignore_errors=True)  # huggingface_hub's notes
-        replace_folder(hidden, shelf.at(commit), wanted.kind)
+        _put_aside(shelf.at(commit), wanted.kind)
+        hidden.rename(shelf.at(commit))
+
+
+def _put_aside(path: Path, kind: Kind) -> None:
+    """Remove a folder that is fetched again; one that somebody put files into is only renamed."""
+    if path.exists():
+        try:
+            discard(path, kind)
+        except InputError:
+            path.rename(beside(path, "old"))
 
 
 def _get_all(

@@ -53,7 +53,10 @@ def _refusal(what: str, error: Exception, token: str | bool | None) -> MilanxErr
     """Return what to say of an error; None for one that is not the Hub's."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
-    chain = _chain(error)
+    chain, said = _chain(error), without_token(str(error), token)
+    if "Invalid metadata in README.md" in said:
+        return InputError(what, f"the Hub does not take the head of the card: {said}",
+                          "mend the lines between --- at the top of README.md")  # fmt: skip
     for link in chain:
         if isinstance(link, OfflineModeIsEnabled):
             return offline(what)
@@ -63,15 +66,11 @@ def _refusal(what: str, error: Exception, token: str | bool | None) -> MilanxErr
     for link in chain:
         if _is_transport(link):
             return _silence(what, link, token)
-    said = without_token(str(error), token)
     if isinstance(error, HFValidationError):
         return InputError(what, said, "OWNER/NAME, with letters, digits, '-', '_' and '.'")
     if "Consistency check failed" in said:
         return Unreachable(what, "a file arrived shorter than it is: the connection broke",
                            "run the same command again: whole files are kept")  # fmt: skip
-    if "Invalid metadata in README.md" in said:
-        return InputError(what, f"the Hub does not take the head of the card: {said}",
-                          "mend the lines between --- at the top of README.md")  # fmt: skip
     if type(error).__module__.partition(".")[0] == "huggingface_hub":
         return MilanxError(what, said, AGAIN)
     return None
