@@ -11,7 +11,7 @@ from milanx.cli import common as c
 
 @c.explained
 def analyze(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    run: c.RunFolder,
     images: Annotated[
         list[str] | None,
         typer.Option("--images", help="Labelled images of the target's classes: importance too."),

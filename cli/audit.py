@@ -11,7 +11,7 @@ from milanx.cli import common as c
 
 @c.explained
 def audit(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    run: c.RunFolder,
     versus: Annotated[
         Path | None, typer.Option(help="Another run: compare the shares of units a rule.")
     ] = None,
