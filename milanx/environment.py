@@ -201,7 +201,7 @@ def announce(what: str, place: str, size: int | None) -> None:
         place: that it comes from.
         size: in bytes, where it is known.
     """
-    told = f"{size / 1e6:.0f} MB" if size else "its size is not known"
+    told = f"{size / 1e6:.{int(size < 1e7)}f} MB" if size else "its size is not known"
     note(f"downloading {what} from {place}: {told}")
 
 

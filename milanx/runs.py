@@ -31,6 +31,7 @@ UnitKey = tuple[str, int, str]  # layer, unit, sign
 STATUSES = ("described", "unclear", "dead")
 NEVER_NULL = ("layer", "unit", "sign", "status", "candidates", "images", "activations")
 TABLE = "units.parquet"
+RUNS = Path("milanx-runs")  # below which runs lie unless told otherwise
 # What ``run.json`` holds under some of its names, where it holds them.
 KINDS: dict[str, type] = {"layers": list, "images": dict, "describer": dict, "score": dict,
                           "settings": dict, "versions": dict, "seconds": dict}  # fmt: skip
@@ -395,7 +396,7 @@ def open_run(root: Path | str, access: Access | None = None) -> Run:
 WANTED = Wanted(RUN_FOLDER, "dataset", lambda root: open_run(root).store)
 
 
-def newest_run(root: Path | str = "milanx-runs") -> Run:
+def newest_run(root: Path | str = RUNS) -> Run:
     """Open the run with descriptions that was written last.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from milanx.errors import InputError
+from milanx.errors import InputError, MilanxError
 from milanx.hub.address import read_address
 from milanx.hub.send import Destination, Item, Parcel, Sent, send
 from milanx.progress import Reporter, Silent
@@ -26,7 +27,8 @@ class Push:
         path: a describer's folder or ``builtin``, a run's, or a table: ``units.parquet``.
         to: the repository.
         licence: of the card, over its own.
-        examples: a run of the describer that is pushed: ten of its units stand in the card.
+        examples: a run of the describer that is pushed: ten of its units stand in the card. The
+            newest one of built-in images in ``milanx-runs`` when None.
     """
 
     path: Path | str
@@ -60,7 +62,8 @@ def push(
         token: of the Hub; the one that ``hf auth login`` stored, or ``HF_TOKEN``, when None.
         commit_message: one line.
         license: of the card, over its own.
-        examples: a run of the describer that is pushed: ten of its units stand in the card.
+        examples: a run of the describer that is pushed: ten of its units stand in the card. The
+            newest one of built-in images in ``milanx-runs`` when None.
         progress: told about it.
 
     Raises:
@@ -92,7 +95,7 @@ def packed(asked: Push, progress: Reporter | None = None) -> Iterator[Parcel]:
         raise InputError(f"{path} takes no examples", "its own units stand in its card",
                          "leave --examples out")  # fmt: skip
     if is_describer:
-        yield _describer(asked)
+        yield _describer(asked, progress or Silent())
     elif (path / "run.json").is_file():
         with tempfile.TemporaryDirectory(prefix="milanx-push-") as work:
             yield run_parcel(open_run(path), address, Path(work), licence=asked.licence,
@@ -107,32 +110,62 @@ def packed(asked: Push, progress: Reporter | None = None) -> Iterator[Parcel]:
         )
 
 
-def _describer(asked: Push) -> Parcel:
+def _describer(asked: Push, progress: Reporter) -> Parcel:
+    """Return a describer's parcel, with ten units of a run in its card where there is one."""
     from milanx.describing.describer import describer_root
+    from milanx.describing.folder import read_content, stamp_of
     from milanx.describing.parcel import describer_parcel
     from milanx.runs import open_run
     from milanx.share.cards import ten_units
 
     root = describer_root(asked.path)
+    stamp = stamp_of(root, *read_content(root))
     section, pictures = "", tuple[Item, ...]()
-    if asked.examples is not None:
+    if asked.examples is None:
+        run = _shown(stamp)
+    else:
         run = open_run(asked.examples)
-        _check_made_by(run, root)
+        _check_made_by(run, root, stamp)
+    if run is None:
+        progress.say("no units stand in the card: --examples RUN adds ten of a run of its own")
+    else:
+        progress.say(f"ten units of {run.root} stand in the card")
         section, pictures = ten_units(run.rows, run)
     return describer_parcel(root, asked.to.address, licence=asked.licence, examples=section,
                             pictures=pictures)  # fmt: skip
 
 
-def _check_made_by(run: Run, root: Path) -> None:
+def _shown(stamp: str) -> Run | None:
+    """Return the newest run in its usual place that shows a describer to everybody.
+
+    It was made by the describer, and of built-in images alone: those of one's own are shown to
+    nobody who was not asked.
+    """
+    from milanx.runs import RUNS, open_run
+    from milanx.share.cards import TEN
+
+    found = sorted(RUNS.glob("*/*/run.json"), key=lambda path: -path.stat().st_mtime)
+    for path in found:
+        with contextlib.suppress(MilanxError):
+            run = open_run(path.parent)
+            kinds = {source.get("kind") for source in run.sources}
+            if _maker(run) == stamp and kinds == {"builtin"} and len(run) >= TEN:
+                return run
+    return None
+
+
+def _maker(run: Run) -> Any:
+    described = run.settings.get("describer") or {}
+    return described.get("fingerprint") if described.get("method") == "describer" else None
+
+
+def _check_made_by(run: Run, root: Path, stamp: str) -> None:
     """Refuse examples that another describer made.
 
     Raises:
         InputError: they are another's.
     """
-    from milanx.describing.folder import read_content, stamp_of
-
-    stamp: Any = stamp_of(root, *read_content(root))
-    made = (run.settings.get("describer") or {}).get("fingerprint")
+    made = _maker(run)
     if made != stamp:
         raise InputError(
             f"{run.root} is no example of {root}",

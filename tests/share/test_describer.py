@@ -15,6 +15,7 @@ import milanx
 from milanx.describing.describer import Describer
 from milanx.errors import FormatError, InputError, MilanxError
 from milanx.report.check import seal
+from milanx.runs import write_settings
 from tests.cli.commands import refused, run
 from tests.hub.server import READER, Hub
 
@@ -85,6 +86,22 @@ def test_ten_units_of_a_run_stand_in_the_card(hub: Hub, planted: milanx.Run) -> 
     assert milanx.pull(NAME).kind == "a describer"
     milanx.push("builtin", NAME)  # without: the pictures go
     assert not [name for name in hub.files(NAME) if name.startswith("sheets/")]
+
+
+def test_a_run_of_built_in_images_is_shown_unasked_and_no_other(
+    hub: Hub, planted: milanx.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / "milanx-runs" / "pixels" / "units"
+    shutil.copytree(planted.root, place)
+    milanx.push("builtin", NAME)
+    assert "sheets/09.jpg" in hub.files(NAME)
+    settings = {n: v for n, v in milanx.open_run(place).settings.items() if n != "seal"}
+    settings["images"]["sources"][0]["kind"] = "folder"  # of one's own
+    write_settings(place, settings)
+    milanx.push("builtin", NAME)
+    assert "sheets/09.jpg" not in hub.files(NAME)
+    assert "## Ten units" not in hub.files(NAME)["README.md"].decode()
 
 
 def test_examples_of_another_describer_are_refused(hub: Hub, licensed: Path, made: Path) -> None:
