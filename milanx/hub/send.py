@@ -153,8 +153,7 @@ def send(parcel: Parcel, to: Destination, progress: Reporter | None = None) -> S
     kind = parcel.repo_type
     with in_words(what, to.token), progress.stage("push", None):
         api = HfApi(token=to.token, library_name="milanx")
-        url = api.create_repo(address.repo_id, private=to.private, repo_type=kind, exist_ok=True)
-        private = _check_private(api, to, kind)
+        private = _ready(api, to, kind)
         if address.branch != "main" and not address.branch.startswith(PULL_REQUEST):
             api.create_branch(address.repo_id, branch=address.branch, repo_type=kind, exist_ok=True)
         stale = _stale(api, parcel, address)
@@ -165,19 +164,25 @@ def send(parcel: Parcel, to: Destination, progress: Reporter | None = None) -> S
             address.repo_id, operations, commit_message=to.message or parcel.message,
             repo_type=kind, revision=address.branch, create_pr=to.create_pr,
         )  # fmt: skip
-    return Sent(str(url), str(made.oid), made.pr_url, private, len(parcel.items), len(stale),
+    url = f"{constants.ENDPOINT}/{'datasets/' * (kind == 'dataset')}{address.repo_id}"
+    return Sent(url, str(made.oid), made.pr_url, private, len(parcel.items), len(stale),
                 parcel.size)  # fmt: skip
 
 
-def _check_private(api: Any, to: Destination, kind: str) -> bool:
-    """Return whether the repository is private; refuse a public one unless that was said.
+def _ready(api: Any, to: Destination, kind: str) -> bool:
+    """Make the repository if it is not there; returns whether it is private.
 
     Raises:
-        InputError: it was there before and can be seen by everybody.
+        InputError: it was there before and can be seen by everybody, and that was not asked for.
     """
+    from huggingface_hub.errors import RepositoryNotFoundError
+
     repo_id = to.address.repo_id
-    info = api.repo_info(repo_id, repo_type=kind, timeout=TIMEOUT)
-    private = bool(info.private)
+    try:
+        private = bool(api.repo_info(repo_id, repo_type=kind, timeout=TIMEOUT).private)
+    except RepositoryNotFoundError:  # or one that this user may not see: then nothing is made
+        api.create_repo(repo_id, private=to.private, repo_type=kind)
+        private = to.private
     if to.private and not private:
         raise InputError(
             f"{repo_id} is public, and nothing was pushed",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from milanx.evaluate.protocols import VERSION
+from milanx.files import read_json
 from milanx.files.replacing import EVALUATION, format_of
 from milanx.hub.address import Address
 from milanx.hub.card import Card, cell
@@ -160,7 +161,7 @@ def _report(path: Path, address: Address) -> list[str]:
     """Return a report's row of descriptions with its intervals, and the command that makes it."""
     if format_of(path) != EVALUATION:
         return []
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path, EVALUATION, VERSION)
     row: dict[str, Any] = next(iter(content["rows"].values()), {})
     cells = [f"{name} {value['estimate']:.3f} ({value['interval'][0]:.3f} to "
              f"{value['interval'][1]:.3f})" if isinstance(value, dict) else f"{name} {value}"

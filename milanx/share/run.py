@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from milanx.errors import InputError
-from milanx.files import explained
+from milanx.evaluate.protocols import VERSION as REPORT_VERSION
+from milanx.files import explained, read_json, write_json
 from milanx.files.replacing import EVALUATION, PAGE, RUN, TABLE, format_of
 from milanx.hub.address import Address
 from milanx.hub.fetch import Wanted
@@ -129,6 +130,7 @@ def _files(root: Path, work: Path) -> dict[str, Path]:
 
     Raises:
         InputError: a link is among them.
+        FormatError: a report is damaged.
     """
     found = {}
     for path in sorted(root.rglob("*")):
@@ -142,9 +144,9 @@ def _files(root: Path, work: Path) -> dict[str, Path]:
             continue
         found[name] = path
         if name.startswith("evaluation-") and format_of(path) == EVALUATION:
-            cleaned = without_paths(json.loads(path.read_text(encoding="utf-8")))
             found[name] = work / name
-            found[name].write_text(json.dumps(cleaned, indent=2, ensure_ascii=False) + "\n")
+            content = without_paths(read_json(path, EVALUATION, REPORT_VERSION))
+            write_json(found[name], EVALUATION, content["version"], content)
     return found
 
 

@@ -20,7 +20,7 @@ from milanx.hub.fetch import Access
 from milanx.hub.send import Destination
 from milanx.report.check import seal
 from tests.cli.commands import refused, run
-from tests.hub.server import READER, TOKEN, Fault, Handler, Hub, cut, status
+from tests.hub.server import READER, TOKEN, Fault, Handler, Hub, cut, hang, status
 
 NAME = "user/little"
 BY_HTTP = "HF_HUB_DISABLE_XET"
@@ -116,6 +116,18 @@ def test_no_network(hub: Hub, licensed: Path, monkeypatch: pytest.MonkeyPatch) -
     began = time.monotonic()
     for said in (refused("push", licensed, NAME), refused("pull", NAME)):
         assert "http://127.0.0.1:9 does not answer" in said and "HF_ENDPOINT" in said
+    assert time.monotonic() - began < 30
+
+
+def test_a_hub_that_says_nothing_is_not_waited_for_for_ever(
+    hub: Hub, licensed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.faults = [Fault("/api/models", hang)]
+    for module in ("fetch", "send"):
+        monkeypatch.setattr(f"milanx.hub.{module}.TIMEOUT", 0.5)
+    began = time.monotonic()
+    for said in (refused("push", licensed, NAME), refused("pull", NAME)):
+        assert "does not answer" in said
     assert time.monotonic() - began < 30
 
 

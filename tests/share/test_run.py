@@ -14,7 +14,10 @@ from PIL import Image
 
 import milanx
 from milanx.errors import FormatError, InputError
+from milanx.evaluate.protocols import VERSION, write_report
+from milanx.files import read_json
 from milanx.files.digests import SEAL
+from milanx.files.replacing import EVALUATION
 from milanx.runs import write_settings
 from milanx.share.run import GROUP, without_paths
 from milanx.share.sheets import SHOWN
@@ -69,6 +72,19 @@ def test_nothing_tells_of_this_machine(hub: Hub, own: Path, tmp_path: Path) -> N
     assert told["target"]["weights"].endswith("model.pth")
     assert told["images"]["sources"][0]["path"] == "p.parquet"
     assert "log.txt" not in files and milanx.open_run(NAME).target == settings["target"]["name"]
+
+
+def test_reports_go_with_the_run_and_stand_in_its_card(hub: Hub, own: Path) -> None:
+    figure = {"estimate": 0.25, "interval": [0.125, 0.5]}
+    report = {"protocol": "P3 simulation", "n": 30, "rows": {"description": {"AUROC": figure}},
+              "images": [f"{own.parent}/photos"]}  # fmt: skip
+    write_report(own, "p3", report)
+    milanx.push(own, NAME)
+    card = hub.files(NAME, "dataset")["README.md"].decode()
+    assert "P3 simulation, n = 30: AUROC 0.250 (0.125 to 0.500)" in card
+    assert f"milanx evaluate {NAME} --protocol p3" in card
+    pulled = read_json(milanx.open_run(NAME).root / "evaluation-p3.json", EVALUATION, VERSION)
+    assert pulled["images"] == ["photos"] and pulled["rows"] == report["rows"]
 
 
 @pytest.mark.parametrize(("text", "said"), [
