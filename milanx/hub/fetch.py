@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import quote
 
 from milanx.environment import announce, note
-from milanx.errors import FormatError, InputError
+from milanx.errors import FormatError, InputError, MilanxError
 from milanx.files import cache_dir, explained, write_text
 from milanx.files.replacing import Kind, beside, discard
 from milanx.hub.address import Address
@@ -100,9 +100,9 @@ class _Listed:
 class _Shelf:
     """Where the fetched states of one repository lie."""
 
-    def __init__(self, root: Path, address: Address, repo_type: str) -> None:
-        self.root = root / f"{repo_type}s--{address.repo_id.replace('/', '--')}"
-        self.address = address
+    def __init__(self, root: Path, address: Address, wanted: Wanted) -> None:
+        self.root = root / f"{wanted.repo_type}s--{address.repo_id.replace('/', '--')}"
+        self.address, self.marker = address, wanted.kind.markers[0]
 
     @property
     def _note(self) -> Path:
@@ -118,9 +118,9 @@ class _Shelf:
         return None
 
     def known(self) -> Path | None:
-        """Return the folder that the address last stood for, if it is here."""
+        """Return the folder that the address last stood for, if it is here, and of the kind."""
         commit = self.commit()
-        return self.at(commit) if commit and self.at(commit).is_dir() else None
+        return self.at(commit) if commit and (self.at(commit) / self.marker).is_file() else None
 
     def at(self, commit: str) -> Path:
         """Return the folder of a commit, there or not."""
@@ -163,7 +163,7 @@ def fetch(
             those that the Hub tells.
     """
     access, progress = access or Access(), progress or Silent()
-    shelf = _Shelf(Path(access.cache_dir or cache_dir("hub")), address, wanted.repo_type)
+    shelf = _Shelf(Path(access.cache_dir or cache_dir("hub")), address, wanted)
     here, what = shelf.known(), f"{address} cannot be fetched"
     fixed = COMMIT.fullmatch(address.branch) is not None
     if here is not None and (access.offline or fixed) and not access.force_download:
@@ -198,7 +198,7 @@ def _ask(address: Address, wanted: Wanted, access: Access) -> tuple[str, list[_L
     tree = api.list_repo_tree(address.repo_id, recursive=True, revision=commit, repo_type=kind)
     told: dict[str, Any] = {entry.path: entry for entry in tree if hasattr(entry, "blob_id")}
     names = fetched(str(address), told, wanted.kind)
-    if not set(wanted.kind.markers) & set(names):
+    if wanted.kind.markers[0] not in names:
         held = ", ".join(sorted(told)[:5]) or "nothing"
         raise NotOne(
             f"{address} is not {wanted.kind.name}",
@@ -230,26 +230,35 @@ def _download(
         with progress.stage("pull", total) as bar:
             for file in _get_all(hidden, address, commit, files, wanted, access):
                 bar.advance(file.size)
-        bad = [file.name for file in files if not file.is_in(hidden / file.name)]
-        for name in bad:
-            (hidden / name).unlink()
-        if bad:
-            raise FormatError(
-                f"{address} arrived damaged", f"{bad[0]} has not the digest that the Hub tells",
-                "run the same command again: the other files are kept",
-            )  # fmt: skip
-        try:
-            wanted.check(hidden)
-        except FormatError as error:
-            shutil.rmtree(hidden, ignore_errors=True)
-            place = str(hidden)
-            raise FormatError(
-                error.what.replace(place, str(address)), error.why.replace(place, str(address)),
-                [way.replace(place, str(address)) for way in error.ways_out],
-            ) from error  # fmt: skip
+        _look(hidden, address, files, wanted)
         shutil.rmtree(hidden / ".cache", ignore_errors=True)  # huggingface_hub's notes
         _put_aside(shelf.at(commit), wanted.kind)
         hidden.rename(shelf.at(commit))
+        for left in shelf.root.glob(".*.part"):  # of a state that was never whole here
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _look(hidden: Path, address: Address, files: list[_Listed], wanted: Wanted) -> None:
+    """Refuse files that are not those of the Hub, or make no whole folder of the kind.
+
+    Raises:
+        FormatError: such a file, which is removed, or such a folder, of which nothing stays.
+    """
+    bad = [file.name for file in files if not file.is_in(hidden / file.name)]
+    for name in bad:
+        (hidden / name).unlink()
+    if bad:
+        raise FormatError(
+            f"{address} arrived damaged", f"{bad[0]} has not the digest that the Hub tells",
+            "run the same command again: the other files are kept",
+        )  # fmt: skip
+    try:
+        wanted.check(hidden)
+    except MilanxError as error:
+        shutil.rmtree(hidden, ignore_errors=True)
+        told = [text.replace(str(hidden), str(address))
+                for text in (error.what, error.why, *error.ways_out)]  # fmt: skip
+        raise FormatError(told[0], told[1], told[2:]) from error
 
 
 def _put_aside(path: Path, kind: Kind) -> None:

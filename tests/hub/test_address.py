@@ -45,7 +45,7 @@ def test_names_of_repositories(text: str) -> None:
 
 @pytest.mark.parametrize("text", BAD)
 def test_what_is_no_repository(text: str) -> None:
-    if text.count("/") == 1:
+    if text.count("/") == 1 and "\n" not in text:
         with pytest.raises(HFValidationError):
             validate_repo_id(text)
     assert address_of(text) is None

@@ -142,6 +142,7 @@ def test_a_pull_that_broke_goes_on_and_leaves_nothing_half(
     assert not (tmp_path / "copy").exists()
     assert {path.name for path in shelf.iterdir() if not path.name.startswith(".")} == set()
     got = {line.rpartition("/")[2] for line in hub.seen("^GET .*/resolve/")}
+    (shelf / f".{'0' * 40}.part").mkdir()  # of an older state
     asked, hub.faults = len(hub.log), []
     root = milanx.pull(NAME, tmp_path / "copy").root
     milanx.check(root).require()
@@ -149,6 +150,20 @@ def test_a_pull_that_broke_goes_on_and_leaves_nothing_half(
     assert "set_encoder.safetensors" in again and again < got | again
     assert len(again) < len(hub.files(NAME)) / 2
     assert {path.name for path in shelf.iterdir()} == {".lock", "refs", root_commit(hub)}
+
+
+def test_two_who_pull_at_once_fetch_once(hub: Hub, licensed: Path) -> None:
+    milanx.push(licensed, NAME)
+    found: list[Path] = []
+    pulls = [threading.Thread(target=lambda: found.append(milanx.pull(NAME).root))
+             for _ in range(3)]  # fmt: skip
+    for pull in pulls:
+        pull.start()
+    for pull in pulls:
+        pull.join()
+    assert len(found) == 3 and len(set(found)) == 1
+    got = hub.seen("^GET .*/resolve/")
+    assert len(got) == len(set(got)) == 13
 
 
 def root_commit(hub: Hub) -> str:

@@ -198,6 +198,7 @@ def test_a_table_alone(hub: Hub, own: Path, tmp_path: Path) -> None:
     pulled = milanx.pull("user/table", tmp_path / "table")
     assert pulled.kind == "a table"
     assert (pulled.root / "units.parquet").read_bytes() == (own / "units.parquet").read_bytes()
+    assert milanx.pull("user/table", local_files_only=True).kind == "a table"
     assert milanx.push(pulled.root, "user/again").files == 2
     with pytest.raises(FormatError, match="is not a run"):
         milanx.open_run("user/table")
@@ -233,6 +234,10 @@ def test_a_run_of_a_newer_format_and_one_that_is_damaged(hub: Hub, own: Path) ->
         with pytest.raises(FormatError, match=said) as caught:
             milanx.open_run(f"user/{name}")
         assert ".part" not in str(caught.value)
+    parts = {n: c for n, c in files.items() if n != "run.json"}
+    hub.put("user/parts", parts, "dataset")
+    with pytest.raises(FormatError, match="is not a run"):
+        milanx.open_run("user/parts")
     lost = {n: c for n, c in files.items() if not n.endswith("mean.npy")}
     hub.put("user/lost", lost, "dataset")
     with pytest.raises(FormatError, match=r"mean\.npy does not exist"):
