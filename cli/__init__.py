@@ -19,6 +19,8 @@ from milanx.cli import (
     layers,
     page,
     prune,
+    pull,
+    push,
     recipes,
     robustness,
     shortcut,
@@ -67,6 +69,8 @@ app.command("analyze")(analyze.analyze)
 app.command("audit")(audit.audit)
 app.command("robustness")(robustness.robustness)
 app.command("train")(train.train)
+app.command("push")(push.push)
+app.command("pull")(pull.pull)
 app.command("env")(env.env)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(edit.app, name="edit")

@@ -11,7 +11,7 @@ from milanx.cli import common as c
 
 @c.explained
 def analyze(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    run: c.RunFolder,
     images: Annotated[
         list[str] | None,
         typer.Option("--images", help="Labelled images of the target's classes: importance too."),
@@ -40,9 +40,11 @@ def analyze(
     from milanx.act.analyze import analyze as run_analysis
     from milanx.act.importance import ImportanceSettings
     from milanx.report.analysis import print_analysis, write_analysis
+    from milanx.runs import open_run
 
+    opened = open_run(run)
     made = run_analysis(
-        run,
+        opened,
         images or None,
         weights=str(weights) if weights else None,
         classes=classes,
@@ -50,7 +52,7 @@ def analyze(
         settings=ImportanceSettings(step=step, most=most, orders=orders, seed=seed),
         progress=c.reporter(quiet, as_json),
     )
-    files = write_analysis(made, out or run / "analysis")
+    files = write_analysis(made, out or opened.root / "analysis")
     if as_json:
         c.print_json(made.to_dict())
     else:

@@ -11,7 +11,7 @@ from milanx.cli import common as c
 
 @c.explained
 def audit(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    run: c.RunFolder,
     versus: Annotated[
         Path | None, typer.Option(help="Another run: compare the shares of units a rule.")
     ] = None,
@@ -70,7 +70,7 @@ def audit(
         ablated=ablate, random_units=random_units, seed=seed,
         progress=c.reporter(quiet, as_json),
     )  # fmt: skip
-    files = write_audit(made, opened, out or run / "audit", repository)
+    files = write_audit(made, opened, out or opened.root / "audit", repository)
     if as_json:
         c.print_json(made.to_dict())
     else:

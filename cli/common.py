@@ -25,6 +25,12 @@ R = TypeVar("R")
 _LAYER = typer.Option(
     "--layer", "-l", help="Layer, pattern ('blocks.*') or address ('blocks.6:0-63')."
 )
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Run folder, or OWNER/NAME on the Hub.")
+]
+DescribedBy = Annotated[
+    str, typer.Option("--describer", help="builtin, a folder, or OWNER/NAME on the Hub.")
+]
 Layers = Annotated[list[str], _LAYER]
 LayersOrDefault = Annotated[list[str] | None, _LAYER]
 Images = Annotated[

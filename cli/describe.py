@@ -17,7 +17,7 @@ def describe(
     units: c.Units = None,
     limit: c.Limit = None,
     out: c.Out = None,
-    describer: Annotated[str, typer.Option(help="builtin, or a describer's folder.")] = "builtin",
+    describer: c.DescribedBy = "builtin",
     beam: Annotated[int | None, typer.Option(min=1, help="Hypotheses of the search.")] = None,
     lam: Annotated[float | None, typer.Option(help="lambda of the weighted PMI.")] = None,
     rank: Annotated[str | None, typer.Option(help="Of candidates: pmi or argmax.")] = None,

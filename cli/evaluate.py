@@ -11,7 +11,9 @@ from milanx.cli import common as c
 
 @c.explained
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Run folder (p1, p3), or where to write one (p2).")],
+    run: Annotated[
+        Path, typer.Argument(help="Folder or OWNER/NAME (p1, p3); where to write (p2).")
+    ],
     protocol: Annotated[str, typer.Option(help="p1, p2, p3, kin, or several with commas.")] = "p1",
     images: Annotated[
         list[str] | None,
@@ -21,7 +23,7 @@ def evaluate(
             "own images, where they lie now.",
         ),
     ] = None,
-    describer: Annotated[str, typer.Option(help="For p2: builtin, or a folder.")] = "builtin",
+    describer: Annotated[str, typer.Option(help="For p2: builtin or another.")] = "builtin",
     units: Annotated[int, typer.Option(help="Planted units, for p2.", min=5)] = 200,
     simulator: Annotated[
         str, typer.Option(help="For p3: builtin, a folder, or an open_clip model (NAME/TAG).")

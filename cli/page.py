@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
 from milanx.cli import common as c
 
 
 @c.explained
 def page(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    run: c.RunFolder,
     debug: c.Debug = False,
 ) -> None:
     """Write the page of a run: exemplars, masks and descriptions of every unit."""

@@ -19,7 +19,6 @@ def main() -> None:
 PlantedOut = Annotated[
     Path | None, typer.Option("--out", "-o", help="New folder for all that is made [none].")
 ]
-DescribedBy = Annotated[str, typer.Option("--describer", help="builtin, or a describer's folder.")]
 
 
 @app.command("text")
@@ -35,7 +34,7 @@ def planted_text(
     ] = False,
     skip: Annotated[int, typer.Option(help="Leave out the first photos.", min=0)] = 0,
     limit: c.Limit = None,
-    describer: DescribedBy = "builtin",
+    describer: c.DescribedBy = "builtin",
     out: PlantedOut = None,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
     as_json: c.Json = False,
@@ -73,7 +72,7 @@ def planted_audit(
     impure: Annotated[
         bool, typer.Option("--impure", help="Exemplars and masks as noisy as those of p2.")
     ] = False,
-    describer: DescribedBy = "builtin",
+    describer: c.DescribedBy = "builtin",
     out: PlantedOut = None,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
     as_json: c.Json = False,

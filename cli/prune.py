@@ -20,7 +20,9 @@ Like = Annotated[list[str], typer.Option("--like", help="A meaning, by sentence 
 
 @c.explained
 def prune(
-    run: Annotated[Path | None, typer.Argument(help="Run folder [the newest run].")] = None,
+    run: Annotated[
+        Path | None, typer.Argument(help="Folder or OWNER/NAME [the newest run].")
+    ] = None,
     match: Words = [],  # noqa: B006 - typer copies it
     like: Like = [],  # noqa: B006
     unit: Annotated[list[str], typer.Option("--units", help="Address, LAYER:3,17.")] = [],  # noqa: B006

@@ -89,7 +89,7 @@ def run(
     shift: Annotated[
         int, typer.Option(help="Pixels by which a batch is shifted at most in training.", min=0)
     ] = 0,
-    describer: Annotated[str, typer.Option(help="builtin, or a describer's folder.")] = "builtin",
+    describer: c.DescribedBy = "builtin",
     device: c.Device = "auto",
     as_json: c.Json = False,
     quiet: c.Quiet = False,

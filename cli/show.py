@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +10,7 @@ from milanx.cli import common as c
 
 @c.explained
 def show(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    run: c.RunFolder,
     unit: Annotated[str | None, typer.Option(help="Address: blocks.6:17, blocks.6:-17.")] = None,
     as_json: c.Json = False,
     debug: c.Debug = False,

@@ -15,7 +15,7 @@ app = typer.Typer(help="Blinded reading: which of five sheets does a text belong
 @app.command("make")
 @c.explained
 def make_study(
-    run: Annotated[Path, typer.Argument(help="Run folder whose descriptions are read.")],
+    run: Annotated[Path, typer.Argument(help="Run, a folder or OWNER/NAME, that is read.")],
     images: Annotated[
         list[str], typer.Option("--images", help="The run's probe images, as they were given.")
     ],

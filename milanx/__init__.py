@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from milanx.pipeline import describe, extract
     from milanx.report.check import check
     from milanx.runs import Run, open_run
+    from milanx.share.pull import pull
+    from milanx.share.push import push
 
 __version__ = "0.1.0"
 
@@ -60,6 +62,8 @@ _PLACES = {
     "load_edited": "act.export",
     "open_run": "runs",
     "prune": "act.prune",
+    "pull": "share.pull",
+    "push": "share.push",
 }
 
 __all__ = [
@@ -91,6 +95,8 @@ __all__ = [
     "load_edited",
     "open_run",
     "prune",
+    "pull",
+    "push",
 ]
 
 

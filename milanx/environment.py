@@ -161,7 +161,7 @@ def announce_hub(repository: str, files: Sequence[str], what: str) -> None:
             break
         except Exception:  # no network, no such file: the download itself will say so
             continue
-    _say(what, f"{repository} on the Hugging Face Hub", size)
+    announce(what, f"{repository} on the Hugging Face Hub", size)
 
 
 def announce_url(url: str, target: Path, what: str) -> None:
@@ -176,7 +176,7 @@ def announce_url(url: str, target: Path, what: str) -> None:
             size = int(answer.headers.get("Content-Length") or 0)
     except (OSError, ValueError):  # the download itself will say so
         pass
-    _say(what, url, size)
+    announce(what, url, size)
 
 
 def announce_clip(model: str, tag: str) -> None:
@@ -203,12 +203,20 @@ def announce_clip(model: str, tag: str) -> None:
         announce_url(url, Path("~/.cache/clip").expanduser() / url.rpartition("/")[2], what)
 
 
-def _say(what: str, place: str, size: int | None) -> None:
-    told = f"{size / 1e6:.0f} MB" if size else "its size is not known"
-    _write(f"downloading {what} from {place}: {told}")
+def announce(what: str, place: str, size: int | None) -> None:
+    """Say what is downloaded, and how big it is.
+
+    Args:
+        what: in words.
+        place: that it comes from.
+        size: in bytes, where it is known.
+    """
+    told = f"{size / 1e6:.{int(size < 1e7)}f} MB" if size else "its size is not known"
+    note(f"downloading {what} from {place}: {told}")
 
 
-def _write(line: str) -> None:
+def note(line: str) -> None:
+    """Write a line to stderr."""
     sys.stderr.write(f"{one_line(plain(line))}\n")
 
 

@@ -231,7 +231,8 @@ def describe(
         units: which units.
         limit: at most this many images.
         out: the run folder.
-        describer: ``builtin``, a describer's folder, or one that is loaded.
+        describer: ``builtin``, a describer's folder, its repository on the Hugging Face Hub, or
+            one that is loaded.
         method: ``describer``, or without its language models, over a list of concepts with its
             encoder (`milanx.describing.concepts`): ``concepts``, by softWPMI, or ``nearest``, the
             four words nearest to the exemplars; or by overlap with the regions that the images

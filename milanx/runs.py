@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 from milanx.errors import FormatError, InputError, did_you_mean
 from milanx.files import read_json, read_table, reading, write_json, write_table
 from milanx.files.digests import AGAIN, FILES, Listing
+from milanx.files.replacing import RUN as RUN_FOLDER
+from milanx.hub.address import address_of
+from milanx.hub.fetch import Access, Wanted, fetch
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,6 +31,7 @@ UnitKey = tuple[str, int, str]  # layer, unit, sign
 STATUSES = ("described", "unclear", "dead")
 NEVER_NULL = ("layer", "unit", "sign", "status", "candidates", "images", "activations")
 TABLE = "units.parquet"
+RUNS = Path("milanx-runs")  # below which runs lie unless told otherwise
 # What ``run.json`` holds under some of its names, where it holds them.
 KINDS: dict[str, type] = {"layers": list, "images": dict, "describer": dict, "score": dict,
                           "settings": dict, "versions": dict, "seconds": dict}  # fmt: skip
@@ -363,14 +367,20 @@ class Run:
         )
 
 
-def open_run(root: Path | str) -> Run:
+def open_run(root: Path | str, access: Access | None = None) -> Run:
     """Open a run folder.
 
+    Args:
+        root: the folder, or a repository of the Hugging Face Hub, ``owner/name`` or
+            ``owner/name@revision``, which is fetched. A path that is there wins.
+        access: how a repository is reached.
+
     Raises:
-        InputError: the path is no run folder.
+        InputError: the path is no run folder, and no such repository can be had.
         FormatError: a damaged run, or a version that this milanx does not know.
     """
-    root = Path(root)
+    address = address_of(root)
+    root = Path(root) if address is None else fetch(address, WANTED, access)
     if not (root / "run.json").is_file():
         why = "there is no run.json in it" if root.is_dir() else "there is no such folder"
         raise InputError(
@@ -389,7 +399,10 @@ def open_run(root: Path | str) -> Run:
     return Run(root, settings)
 
 
-def newest_run(root: Path | str = "milanx-runs") -> Run:
+WANTED = Wanted(RUN_FOLDER, "dataset", lambda root: open_run(root).store)
+
+
+def newest_run(root: Path | str = RUNS) -> Run:
     """Open the run with descriptions that was written last.
 
     Args:

@@ -15,6 +15,8 @@ import milanx
 from tests.act.liar import TEXTS, photos
 from tests.act.runs import write_texts
 from tests.helpers import noise
+from tests.hub.fixtures import hub as hub
+from tests.hub.server import Hub
 
 TOP = Path(milanx.__file__).parents[1]
 PAGES = {str(page.relative_to(TOP)): page.read_text(encoding="utf-8")
@@ -22,7 +24,7 @@ PAGES = {str(page.relative_to(TOP)): page.read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
 WITH_CODE = [name for name, text in PAGES.items() if BLOCK.search(text)]
 SHOWN = {"analyze", "audit", "audit_versus", "describe", "evaluate_robustness", "extract",
-         "load_edited", "prune"}  # fmt: skip
+         "load_edited", "prune", "pull", "push"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("page", WITH_CODE)
 def test_the_code_of_a_page_runs(
-    page: str, desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: str, desk: Path, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(desk, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)

@@ -18,7 +18,7 @@ PAGE = (TOP / "docs" / "architecture.md").read_text(encoding="utf-8")
 # From the ground up; a folder imports from folders on floors below its own, and from its own files.
 FLOORS = (
     ("errors", "files", "progress", "environment", "assets"),
-    ("measures",),
+    ("hub", "measures"),
     ("images",),
     ("targets",),
     ("exemplars",),

@@ -5,5 +5,5 @@ far texts and sets agree, ``response`` how well texts foretell activations, ``un
 ``texts``; ``search`` finds texts, ``ranker`` ranks them as ``candidates`` by ``settings``;
 ``describer`` is all of it as one object, made of ``parts``, which ``folder`` reads and
 ``checks`` looks at; ``trained`` is what its folder tells of its training; ``concepts`` and
-``dissect`` do without language models, ``ways`` chooses.
+``dissect`` do without language models, ``ways`` chooses, ``parcel`` packs a describer for the Hub.
 """

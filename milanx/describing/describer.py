@@ -13,7 +13,7 @@ import torch
 
 from milanx.describing.candidates import Candidate, Description
 from milanx.describing.folder import read_parts
-from milanx.describing.parts import About, Lexicon, fingerprint_weights
+from milanx.describing.parts import About, Lexicon, Parts, fingerprint_weights
 from milanx.describing.ranker import Ranker
 from milanx.describing.response import layer_responses, see
 from milanx.describing.search import Finder
@@ -22,6 +22,9 @@ from milanx.describing.texts import TextSpace
 from milanx.describing.units import LayerEvidence, UnitsEvidence
 from milanx.errors import FormatError, InputError
 from milanx.files import fingerprint
+from milanx.hub.address import address_of, read_address
+from milanx.hub.fetch import Access, fetch
+from milanx.hub.send import Destination, Sent, send
 from milanx.progress import Reporter, Silent
 
 if TYPE_CHECKING:
@@ -83,19 +86,95 @@ class Describer:
         """Load a describer.
 
         Args:
-            spec: ``builtin``, or a describer's folder.
+            spec: ``builtin``, a describer's folder, or a repository of the Hugging Face Hub,
+                ``owner/name`` or ``owner/name@revision``. A folder that is there wins.
             device: where it computes.
 
         Raises:
-            InputError: no such folder.
+            InputError: no such folder or repository.
             FormatError: a folder that is no describer, or damaged.
             MissingWeights: an open_clip model or a GPT-2 that it needs cannot be had here.
         """
-        parts = read_parts(describer_root(spec), device)
+        return cls._of(read_parts(describer_root(spec), device))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        repo_id: str | Path,
+        *,
+        revision: str | None = None,
+        device: str = "cpu",
+        token: str | bool | None = None,
+        cache_dir: Path | str | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+    ) -> Describer:
+        """Load a describer from the Hugging Face Hub, or a folder; see `load`.
+
+        Args:
+            repo_id: ``owner/name``, ``owner/name@revision``, or a folder that is there.
+            revision: a branch, a tag or a commit.
+            device: where it computes.
+            token: of the Hub; the one that ``hf auth login`` stored, or ``HF_TOKEN``, when None.
+            cache_dir: where fetched folders lie; in milanx's cache when None.
+            local_files_only: ask nothing of the network.
+            force_download: fetch what is in the cache again.
+
+        Raises:
+            InputError: no such repository, or it may not be asked for.
+            FormatError: it holds no describer, or a damaged one.
+            MilanxError: the Hub does not answer, and nothing was fetched before.
+        """
+        access = Access(token, cache_dir, local_files_only, force_download)
+        return cls._of(read_parts(describer_root(repo_id, revision, access), device))
+
+    @classmethod
+    def _of(cls, parts: Parts) -> Describer:
         return cls(
             parts.encoder, parts.set_encoder, parts.decoder, parts.prior, Ranker(),
             parts.lexicon, parts.about,
         )  # fmt: skip
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        branch: str | None = None,
+        create_pr: bool = False,
+        token: str | bool | None = None,
+        commit_message: str | None = None,
+        license: str | None = None,
+        progress: Reporter | None = None,
+    ) -> Sent:
+        """Send the folder that the describer was read from to the Hugging Face Hub.
+
+        Args:
+            repo_id: ``owner/name``, made where it is not there.
+            private: nobody else sees it: yes, unless this is False.
+            branch: made where it is not there; the main one when None.
+            create_pr: open a pull request instead.
+            token: of the Hub; the one that ``hf auth login`` stored, or ``HF_TOKEN``, when None.
+            commit_message: one line.
+            license: of the card, over its own.
+            progress: told about it.
+
+        Raises:
+            InputError: it was made of parts and lies nowhere, its card names no licence, or the
+                Hub refuses.
+            MilanxError: the Hub does not answer.
+        """
+        from milanx.describing.parcel import describer_parcel
+
+        if self.root is None:
+            raise InputError(
+                f"the describer {self.name} cannot be pushed",
+                "it was made of parts and lies in no folder",
+                "push one that was loaded from its folder",
+            )
+        to = Destination(read_address(repo_id).at(branch), private is not False, create_pr, token,
+                         commit_message)  # fmt: skip
+        return send(describer_parcel(self.root, to.address, licence=license), to, progress)
 
     @property
     def name(self) -> str:
@@ -253,8 +332,16 @@ class Describer:
         return made
 
 
-def describer_root(spec: str | Path) -> Path:
-    """Return the folder of a describer."""
+def describer_root(
+    spec: str | Path, revision: str | None = None, access: Access | None = None
+) -> Path:
+    """Return the folder of a describer; one that is named by its repository is fetched.
+
+    Raises:
+        InputError: no such folder or repository.
+        FormatError: a repository that holds no describer.
+        MilanxError: the Hub does not answer, and nothing was fetched before.
+    """
     if str(spec) == BUILTIN:
         import milanx.assets
 
@@ -266,11 +353,16 @@ def describer_root(spec: str | Path) -> Path:
                 "install milanx again",
             )
         return root
+    address = address_of(spec)
+    if address is not None:
+        from milanx.describing.parcel import WANTED
+
+        return fetch(address.at(revision), WANTED, access)
     root = Path(spec)
     if not root.is_dir():
         raise InputError(
             f"no describer {str(spec)!r}",
-            "it is neither 'builtin' nor a folder",
+            "it is neither 'builtin' nor a folder, nor OWNER/NAME on the Hugging Face Hub",
             "give the folder that `milanx train` wrote",
         )
     return root

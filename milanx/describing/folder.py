@@ -58,7 +58,7 @@ def read_parts(root: Path, device: str) -> Parts:
     path = root / INDEX
     settings = settings_of(path, SearchSettings, content["search"])
     spec = settings_of(path, SetEncoderSpec, content["set_encoder"])
-    known = _told(root, content, listing)
+    stamp = stamp_of(root, content, listing)
     lexicon = read_words(root)
     decoder, prior = load_language(root, content)
     encoder = load_encoder(root, content)
@@ -71,8 +71,7 @@ def read_parts(root: Path, device: str) -> Parts:
             raise ValueError(f"{len(lexicon.vocabulary)} phrases for {spec.vocabulary} vectors")
     set_encoder = load_set_encoder(root, spec)
     about = About(
-        content["name"], settings, content["contrast"], content["training"], root,
-        fingerprint(known, asdict(settings), asdict(spec)),
+        content["name"], settings, content["contrast"], content["training"], root, stamp,
     )  # fmt: skip
     prior.model.to(device)
     return Parts(
@@ -98,6 +97,19 @@ def read_content(root: Path) -> tuple[dict[str, Any], Listing]:
     if not 0 <= content["contrast"] <= MOST_CONTRAST:
         raise FormatError(f"{path} is damaged", f"its contrast is {content['contrast']}", AGAIN)
     return content, Listing.read(root, content, path)
+
+
+def stamp_of(root: Path, content: dict[str, Any], listing: Listing) -> str:
+    """Return the fingerprint of a describer's folder, after a look at all of its files.
+
+    Raises:
+        FormatError: a file that is not what the index tells, or settings that are not known.
+    """
+    from milanx.describing.set_encoder import SetEncoderSpec
+
+    settings = settings_of(root / INDEX, SearchSettings, content["search"])
+    spec = settings_of(root / INDEX, SetEncoderSpec, content["set_encoder"])
+    return fingerprint(_told(root, content, listing), asdict(settings), asdict(spec))
 
 
 def write_content(root: Path, content: dict[str, Any]) -> None:

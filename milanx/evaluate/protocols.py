@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,8 +108,12 @@ def run_protocols(asked: Asked, progress: Reporter | None = None) -> list[Report
         InputError: a run, photos or runs beside it that cannot be used, or a folder that holds
             what must not be replaced.
     """
+    from milanx.runs import open_run
+
     if asked.planting:
         check_place(asked.run, RUN, overwrite=asked.overwrite)
+    else:  # where it lies, if its repository was named
+        asked = replace(asked, run=open_run(asked.run).root)
     for name in asked.protocols:
         check_file(asked.run, f"evaluation-{name}.json", EVALUATION)
     before = _table(asked)

@@ -146,6 +146,7 @@ EDIT = Kind(
         "index.html": EDIT_PAGE,
     },
 )
+TABLE = Kind("a table", ("units.parquet",), {"units.parquet": "milanx-units", "README.md": None})
 KINDS = (RUN, WORK, DESCRIBER, SIMULATOR, STUDY, EDIT)
 
 

@@ -1,0 +1,3 @@
+"""A Hub on this machine."""
+
+from tests.hub.fixtures import hub as hub
