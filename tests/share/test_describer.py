@@ -44,7 +44,7 @@ def test_the_pulled_describer_is_the_pushed_one(
     for one, two in zip(first, second, strict=True):
         assert [c.text for c in one.candidates] == [c.text for c in two.candidates]
         assert one.rank == pytest.approx(two.rank, abs=1e-4)  # float32 sums
-    assert milanx.check(pulled.root).files == 13
+    assert milanx.check(pulled.root).files == milanx.check("builtin").files > 0
 
 
 def test_what_lies_in_the_repository(hub: Hub, describer: Describer) -> None:
