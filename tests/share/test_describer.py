@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import stat
+import warnings
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,9 @@ def test_the_pulled_describer_is_the_pushed_one(
 
 
 def test_what_lies_in_the_repository(hub: Hub, describer: Describer) -> None:
-    milanx.push("builtin", NAME)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        milanx.push("builtin", NAME)
     files = hub.files(NAME)
     assert describer.root is not None
     for path in describer.root.rglob("*"):
