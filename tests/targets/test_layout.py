@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from milanx.bench.models import check_model
+from milanx.bench.checks import check_model
 from milanx.errors import InputError
 from milanx.images.preprocess import Preprocess
 from milanx.targets.capture import Capture, find_layers, list_layers, refused_layers
@@ -176,7 +176,7 @@ def test_mirrored_maps_are_not_described() -> None:
 def test_families_are_read_as_plain_hooks_see_them(name: str) -> None:
     found = check_model(load_target(name, random_weights=True))
     assert found.described > 10
-    assert found.wrong == 0, (found.units, found.rows, found.placed, found.bent)
+    assert found.wrong == 0, (found.units, found.rows, found.placed, found.shifted, found.bent)
 
 
 def test_a_batch_of_one_that_loses_its_axis() -> None:

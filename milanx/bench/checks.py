@@ -1,0 +1,378 @@
+"""Each described layer of a model against plain hooks: units, images, values and places.
+
+Nothing of `milanx.targets` but the list of layers and the capture of their maps is taken for
+granted: the expected numbers come from the modules' own attributes and from hooks that copy what
+they see.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from milanx.targets.capture import Capture
+from milanx.targets.layers import discover
+from milanx.targets.units import LayerInfo, first_tensor
+from milanx.targets.zoo import Target
+
+PLACES = 4  # quarters of the picture that are changed in turn
+SPOTS = 4  # spots of a row and of a column that are changed in turn
+TOGETHER = 7  # pictures that run at once
+# Share of the changes at a quarter by which another quarter's must exceed its own to be an error;
+# even shares are 1/4.
+MARGIN = 0.05
+CLEARER = 1.1  # times the fit in place that a shifted map's must have
+FINE = 8  # cells a side from which a shift is looked for
+NEAR = 1e-4  # relative distance of maps that are the same, across batches
+ROUNDING = 1e-5  # share of a map's largest value below which it did not move
+# Modules that are an elementwise nonlinearity, torch's and timm's.
+BENDING = {"ReLU", "ReLU6", "GELU", "GELUTanh", "SiLU", "Swish", "Hardswish", "HardSwish", "Mish",
+           "QuickGELU", "QuickGELUActivation", "GELUActivation", "SiLUActivation", "LeakyReLU",
+           "ELU", "SELU", "CELU", "Softplus", "Hardsigmoid", "Sigmoid", "Tanh"}  # fmt: skip
+
+
+@dataclass
+class Checked:
+    """What was found of one model; a list names layers.
+
+    Attributes:
+        described: how many layers can be described.
+        refused: how many cannot, by reason (numbers in it replaced).
+        maps: how many have a map of more than one row and column that moves with the picture.
+        units: layers whose units are not their module's.
+        rows: layers whose maps are not those of the images, in their order.
+        placed: layers whose map shows changes of the picture at another quarter.
+        shifted: layers whose map shows them clearer when it is rolled by more than a cell.
+        bent: layers whose values are not what the model computes of their output.
+        untold: layers whose map shows changes as much in one quarter as in another.
+    """
+
+    described: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    maps: int = 0
+    units: list[str] = field(default_factory=list)
+    rows: list[str] = field(default_factory=list)
+    placed: list[str] = field(default_factory=list)
+    shifted: list[str] = field(default_factory=list)
+    bent: list[str] = field(default_factory=list)
+    untold: list[str] = field(default_factory=list)
+
+    @property
+    def wrong(self) -> int:
+        """How many layers are read wrongly."""
+        return len({*self.units, *self.rows, *self.placed, *self.shifted, *self.bent})
+
+
+@torch.no_grad()
+def check_model(target: Target) -> Checked:
+    """Check every layer of a target that can be described.
+
+    Raises:
+        MilanxError: the target does not run.
+    """
+    with torch.enable_grad():
+        known = discover(target)
+    infos, found = [info for info in known if info.refused is None], Checked()
+    found.refused.update(_reason(str(info.refused)) for info in known if info.refused)
+    found.described = len(infos)
+    shown = pictures(target.preprocess.size)
+    inputs = target.inputs(shown[[0, -1]])
+    with Capture(target, infos) as capture:
+        maps = capture.run(inputs)
+        again = capture.run(inputs.flip(0))
+    plain = _Plain(target, inputs)
+    modules = dict(target.model.named_modules())
+    for info in infos:
+        here = maps[info.name].float()
+        own = own_units(modules[info.module])
+        if own is not None and own != info.units and not info.input_of:
+            found.units.append(info.name)
+        if not _near(here, again[info.name].float().flip(0)):
+            found.rows.append(info.name)
+        if not plain.gives(info, here):
+            found.bent.append(info.name)
+    _check_places(found, target, infos, shown)
+    return found
+
+
+def _reason(text: str) -> str:
+    """Return a reason without the numbers of one layer."""
+    words = ("n" if any(c.isdigit() for c in word) else word for word in text.split())
+    kept: list[str] = []
+    for word in words:
+        if word != "n" or kept[-1:] != ["n"]:
+            kept.append(word)
+    return " ".join(kept)
+
+
+def own_units(module: nn.Module) -> int | None:
+    """Return how many units a module's own attributes say that it gives."""
+    for kind, name in (
+        (nn.Conv2d, "out_channels"), (nn.Linear, "out_features"), (nn.GroupNorm, "num_channels"),
+        (nn.modules.batchnorm._NormBase, "num_features"),
+    ):  # fmt: skip
+        if isinstance(module, kind):
+            return int(getattr(module, name))
+    if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
+        return int(module.normalized_shape[0])
+    return None
+
+
+def _near(one: torch.Tensor, other: torch.Tensor) -> bool:
+    scale = float(one.abs().amax())
+    return one.shape == other.shape and float((one - other).abs().amax()) <= NEAR * max(scale, 1e-6)
+
+
+# Values
+
+
+class _Plain:
+    """What every module is given and gives, by hooks that copy it the first time.
+
+    Attributes:
+        gave: by the module's name.
+        read_by: kinds of the modules that are given a module's very output, by its name.
+    """
+
+    def __init__(self, target: Target, inputs: torch.Tensor) -> None:
+        self.gave: dict[str, torch.Tensor] = {}
+        self.sums: dict[int, set[tuple[float, float]]] = {}  # of all, by their number of values
+        self.shaped: dict[tuple[int, ...], list[torch.Tensor]] = {}  # tokens, by their shape
+        self.read_by: dict[str, set[str]] = {}
+        self.makers: dict[int, tuple[torch.Tensor, list[str]]] = {}
+        handles = []
+        for name, module in target.model.named_modules():
+            handles += [module.register_forward_pre_hook(self._before, with_kwargs=True),
+                        module.register_forward_hook(self._after(name))]  # fmt: skip
+        try:
+            target.model(inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        tensor = first_tensor([args, kwargs])
+        if tensor is None:
+            return
+        self._note(tensor)
+        made = self.makers.get(id(tensor))
+        for name in made[1] if made else ():
+            self.read_by.setdefault(name, set()).add(type(module).__name__)
+
+    def _after(self, name: str) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            tensor = first_tensor(output)
+            if tensor is None:
+                return
+            self._note(tensor)
+            self.gave.setdefault(name, tensor.clone())
+            self.makers.setdefault(id(tensor), (tensor, []))[1].append(name)
+
+        return hook
+
+    def _note(self, tensor: torch.Tensor) -> None:
+        self.sums.setdefault(tensor.numel(), set()).add(_sums(tensor))
+        if tensor.ndim == 3:
+            self.shaped.setdefault(tuple(tensor.shape), []).append(tensor.clone())
+
+    def gives(self, info: LayerInfo, here: torch.Tensor) -> bool:
+        """Whether a layer's values are ones that the model computes, in whatever order they lie.
+
+        They are compared by their sum, and that of their squares, with what the layer's own module
+        gives, or, where a nonlinearity follows, with what any module is given or gives.
+        """
+        if info.rectified and float(here.amin()) < 0:
+            return False
+        if info.upper is not None and float(here.amax()) > info.upper:
+            return False
+        if info.linear and self.read_by.get(info.module, set()) & BENDING:
+            return False
+        if info.nonlinearity is None and info.input_of is None:
+            own = self.gave[info.module]
+            if self._whole(info, own, here):
+                return _same(_sums(_part(info, own)), _sums(here))
+            return bool(torch.isin(here, own).all())  # a part of it, to the bit
+        if info.prefix_tokens or info.suffix_tokens or info.class_token:
+            own = self.gave[info.module]
+            shape = (*own.shape[:2], info.units)
+            found = self.shaped.get(shape, [])
+            return any(_same(_sums(_part(info, t)), _sums(here)) for t in found)
+        if not self._whole(info, self.gave[info.module], here) and not info.input_of:
+            return True  # windows that were padded: what is read of them, no module is given alone
+        return any(_same(s, _sums(here)) for s in self.sums.get(here.numel(), ()))
+
+    def _whole(self, info: LayerInfo, own: torch.Tensor, here: torch.Tensor) -> bool:
+        return info.input_of is not None or _part(info, own).numel() == here.numel()
+
+
+def _part(info: LayerInfo, own: torch.Tensor) -> torch.Tensor:
+    """Return what of a module's output is read: without the tokens beside the patches."""
+    if info.class_token:
+        return own[:, 0]
+    if info.order or own.ndim != 3:
+        return own
+    return own[:, info.prefix_tokens : own.shape[1] - info.suffix_tokens]
+
+
+def _sums(value: torch.Tensor) -> tuple[float, float]:
+    flat = value.double().flatten()
+    return float(flat.abs().sum()), float(flat.square().sum())
+
+
+def _same(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    return all(math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9)
+               for a, b in zip(one, other, strict=True))  # fmt: skip
+
+
+# Places
+
+
+def pictures(size: tuple[int, int]) -> torch.Tensor:
+    """Return smooth noise, the same with stripes in parts of it, and another, uint8 [n, 3, H, W].
+
+    The parts are `PLACES` quarters and then `SPOTS` x `SPOTS` spots, row by row.
+    """
+    generator = torch.Generator().manual_seed(7)
+    small = torch.rand(2, 3, 12, 12, generator=generator)
+    base, other = torch.nn.functional.interpolate(small, size=size, mode="bilinear") * 80 + 80
+    stripes = torch.rand(3, *size, generator=generator).gt(0.5).float() * 255
+    shown = [base]
+    for cells in (2, SPOTS):
+        for part in range(cells**2):
+            picture = base.clone()
+            row, column = divmod(part, cells)
+            rows, columns = _middle(size[0], row, cells), _middle(size[1], column, cells)
+            picture[:, rows, columns] = stripes[:, rows, columns]
+            shown.append(picture)
+    return torch.stack([*shown, other]).to(torch.uint8)
+
+
+def _middle(length: int, part: int, parts: int) -> slice:
+    """Return the middle three fifths of one of some equal parts of a side."""
+    start, stop = (part + 0.2) * length / parts, (part + 0.8) * length / parts
+    return slice(round(start), max(round(stop), round(start) + 1))
+
+
+class AtHome(TorchFunctionMode):
+    """Attention by which every place looks at itself, so that what is shown stays where it is.
+
+    Random weights attend to all places alike, or to any: a change would show everywhere. Where
+    the queries are more or fewer than the keys, each looks at the key at its own place of a grid.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name == "scaled_dot_product_attention":
+            given = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
+            query, value = given["query"], given["value"]
+            look = at_home(query.shape[-2], value.shape[-2], value)
+            if look is not None:
+                if value.ndim == 4 and value.shape[1] not in (1, query.shape[1]):
+                    value = value.repeat_interleave(query.shape[1] // value.shape[1], 1)
+                return (look @ value).expand(*query.shape[:-1], value.shape[-1])
+        made = func(*args, **kwargs)
+        if name == "softmax" and made.ndim >= 3:
+            axis = kwargs.get("dim", args[1] if len(args) > 1 else -1)
+            look = at_home(made.shape[-2], made.shape[-1], made)
+            if axis in (-1, made.ndim - 1) and look is not None:
+                return look.expand_as(made).clone()
+        return made
+
+
+def at_home(queries: int, keys: int, like: torch.Tensor) -> torch.Tensor | None:
+    """Return attention [queries, keys] of each place to itself; None where they are no grids."""
+    if queries == keys > 1:
+        return torch.eye(queries, dtype=like.dtype, device=like.device)
+    for before in (0, 1):  # a class token
+        sides = [math.isqrt(max(n - before, 0)) for n in (queries, keys)]
+        if min(sides) > 1 and [s**2 + before for s in sides] == [queries, keys]:
+            to = (torch.arange(sides[0]) * sides[1] + sides[1] // 2) // sides[0]
+            at = to.clamp_max(sides[1] - 1)[:, None] * sides[1] + to.clamp_max(sides[1] - 1)[None]
+            chosen = [*range(before), *(at.flatten() + before).tolist()]
+            return torch.eye(keys, dtype=like.dtype, device=like.device)[chosen]
+    return None
+
+
+def _check_places(
+    found: Checked, target: Target, infos: Sequence[LayerInfo], shown: torch.Tensor
+) -> None:
+    """Look where changes of parts of the picture show."""
+    wide = [i for i in infos if min(i.map_size) > 1 and not i.class_token]
+    if not wide:
+        return
+    for info, moved in zip(wide, _moved(target, wide, shown[:-1]), strict=True):
+        if not bool(moved.any()):
+            continue
+        found.maps += 1
+        verdict = by_quarters(moved[:PLACES])
+        if verdict is False:
+            found.placed.append(info.name)
+        elif verdict is None:
+            found.untold.append(info.name)
+        elif min(info.map_size) >= FINE and is_shifted(moved[PLACES:]):
+            found.shifted.append(info.name)
+
+
+def _moved(
+    target: Target, infos: Sequence[LayerInfo], shown: torch.Tensor
+) -> Iterator[torch.Tensor]:
+    """Yield how far each place of each map moved in each picture beside the first, [n, h, w]."""
+    first: dict[str, torch.Tensor] = {}
+    moved: dict[str, list[torch.Tensor]] = {info.name: [] for info in infos}
+    with AtHome(), Capture(target, infos) as capture:
+        for some in shown.split(TOGETHER):
+            for name, value in capture.run(target.inputs(some)).items():
+                here = value.float()
+                first.setdefault(name, here[:1].clone())
+                moved[name].append((here - first[name]).abs().mean(1))
+    for name, parts in moved.items():
+        apart = torch.cat(parts)[1:]
+        noise = ROUNDING * float(first[name].abs().amax())
+        yield torch.where(apart > noise, apart, 0.0).double()
+
+
+def _shares(moved: torch.Tensor) -> torch.Tensor:
+    """Return which share of what moves a place each change makes up, [n, h, w]."""
+    even = moved / moved.mean((1, 2), keepdim=True).clamp_min(1e-30)
+    return even / even.sum(0).clamp_min(1e-30)
+
+
+def by_quarters(moved: torch.Tensor) -> bool | None:
+    """Whether each quarter of a map is moved most by its own quarter's change [4, h, w].
+
+    Returns:
+        True; False where one is moved more by another's, by `MARGIN`; None where neither.
+    """
+    share = _shares(moved)
+    rows, columns = (torch.arange(n) * 2 < n - 1 for n in moved.shape[1:])
+    sides = [(rows if part < 2 else rows.flip(0))[:, None]
+             & (columns if part % 2 == 0 else columns.flip(0))[None]
+             for part in range(PLACES)]  # fmt: skip
+    held = torch.stack([share[:, side].mean(1) for side in sides])  # [quarter, change]
+    own = held.diagonal()
+    others = (held - torch.diag(torch.full_like(own, math.inf))).amax(1)
+    if bool((own > others).all()):
+        return True
+    return False if bool((others - own > MARGIN).any()) else None
+
+
+def is_shifted(moved: torch.Tensor) -> bool:
+    """Whether changes of spots [spots, h, w] fit their places clearly better in a rolled map."""
+    share = _shares(moved)
+    h, w = moved.shape[1:]
+    rows, columns = ((torch.arange(n) + 0.5) / n * SPOTS for n in (h, w))
+    spots = [((rows.floor() == part // SPOTS)[:, None] & (columns.floor() == part % SPOTS)[None])
+             for part in range(SPOTS**2)]  # fmt: skip
+    meant = torch.stack(spots).double()
+    a, b = (torch.fft.fft2(x - x.mean(0)) for x in (share, meant))
+    fit = torch.fft.ifft2(a * b.conj()).real.sum(0)
+    near = [fit[y, x] for y in (-1, 0, 1) for x in (-1, 0, 1)]
+    return float(fit.amax()) > CLEARER * float(torch.stack(near).amax())
