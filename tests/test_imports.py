@@ -247,4 +247,4 @@ def test_folders_give_their_public_names_and_stay_light() -> None:
         for name in module.__all__:
             assert getattr(module, name).__doc__, name
         with pytest.raises(AttributeError, match="nothing"):
-            module.nothing
+            module.__getattr__("nothing")

@@ -170,7 +170,7 @@ class Watch(TorchFunctionMode):
         given = list(tensors_of((args, kwargs))) if name not in NO_READING else []
         if not given:
             return func(*args, **kwargs)
-        plain = _plain(name)
+        plain = plain_name(name)
         reads, spots = [self.number(t) for t in given], [self.spot(t) for t in given]
         shapes = [tuple(t.shape) for t in given]
         if plain not in PASSING:
@@ -341,7 +341,7 @@ def _widened(part: tuple[int, ...], whole: tuple[int, ...]) -> bool:
     return len(part) == len(whole) and differing in axes
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """Return an operation's name without the marks of operators and of working in place."""
     if not name.startswith("__"):
         return name.rstrip("_")
