@@ -22,7 +22,7 @@ from milanx.errors import InputError
 from milanx.targets.functions import computes
 from milanx.targets.layers import NONLINEAR, PASSING, consumed
 from milanx.targets.units import LayerInfo, tensors_of
-from milanx.targets.watch import ELEMENTWISE, plain_name, sample
+from milanx.targets.watch import ELEMENTWISE, operation, sample
 
 POSITIONS = ("all", "patches", "class")
 # Of what hands a tensor on, what only moves its elements.
@@ -170,7 +170,7 @@ class Followed(torch.Tensor):
             if not follows:
                 return func(*args, **kwargs)
             called = str(getattr(func, "__name__", ""))
-            first, name = follows[0], plain_name(called)
+            first, name = follows[0], operation(func)
             leads = bool(args) and first is args[0]
             if leads and name in NONLINEAR and not first.derived:
                 done = consumed(name, tuple(args[1:]), kwargs)

@@ -146,7 +146,7 @@ class _Plain:
         self.sums: dict[int, set[tuple[float, float]]] = {}  # of all, by their number of values
         self.shaped: dict[tuple[int, ...], list[torch.Tensor]] = {}  # tokens, by their shape
         self.read_by: dict[str, set[str]] = {}
-        self.makers: dict[int, tuple[torch.Tensor, list[str]]] = {}
+        self.makers: dict[int, tuple[torch.Tensor, list[str], int]] = {}
         handles = []
         for name, module in target.model.named_modules():
             handles += [module.register_forward_pre_hook(self._before, with_kwargs=True),
@@ -163,7 +163,8 @@ class _Plain:
             return
         self._note(tensor)
         made = self.makers.get(id(tensor))
-        for name in made[1] if made else ():
+        same = made is not None and made[2] == tensor._version  # nothing wrote into it since
+        for name in made[1] if made and same else ():
             self.read_by.setdefault(name, set()).add(type(module).__name__)
 
     def _after(self, name: str) -> Any:
@@ -173,7 +174,9 @@ class _Plain:
                 return
             self._note(tensor)
             self.gave.setdefault(name, tensor.clone())
-            self.makers.setdefault(id(tensor), (tensor, []))[1].append(name)
+            made = self.makers.get(id(tensor))
+            names = made[1] if made and made[2] == tensor._version else []
+            self.makers[id(tensor)] = (tensor, [*names, name], tensor._version)
 
         return hook
 

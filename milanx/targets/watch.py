@@ -19,7 +19,7 @@ from milanx.targets.units import tensors_of
 # What hands a tensor on as it is, so that the question goes on to what reads the result.
 PASSING = {"dropout", "dropout2d", "contiguous", "alpha_dropout", "view", "reshape", "flatten",
            "detach", "to", "float", "permute", "transpose", "feature_dropout", "clone", "half",
-           "double", "bfloat16", "type_as"}  # fmt: skip
+           "double", "bfloat16", "type_as", "view_as", "reshape_as"}  # fmt: skip
 # What computes each element of its result from the same element of its arguments.
 ELEMENTWISE = {
     "add", "sub", "mul", "div", "pow", "neg", "abs", "square", "sqrt", "rsqrt", "reciprocal",
@@ -30,8 +30,16 @@ ELEMENTWISE = {
     "full_like", "atan",
 }  # fmt: skip
 PARTS = {"chunk", "split", "unbind", "tensor_split", "getitem", "narrow", "select"}
+# What asks for a shape or a type, or makes something of the same one: no value is read.
 NO_READING = {"__get__", "__set__", "size", "dim", "__len__", "is_floating_point", "numel",
-              "register_hook", "is_contiguous", "stride"}  # fmt: skip
+              "register_hook", "is_contiguous", "stride", "nelement", "ndimension", "is_complex",
+              "is_same_size", "get_device", "element_size", "data_ptr", "storage_offset",
+              "__hash__", "new_tensor", "new_zeros", "new_ones", "new_full", "new_empty",
+              "empty_like", "rand_like", "randn_like", "retain_grad", "requires_grad"}  # fmt: skip
+# Attributes that give a tensor's elements in another order.
+TURNED = {"T": "transpose", "mT": "transpose", "H": "transpose", "mH": "transpose"}
+# What takes the shape or the type of a second tensor, without its values.
+LIKE = {"view_as", "reshape_as", "expand_as", "type_as", "to"}
 # What changes no place: a result of the shape of what it reads has that at the same places.
 IN_PLACE = ELEMENTWISE | {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm",
                           "normalize", "logsigmoid"}  # fmt: skip
@@ -39,7 +47,7 @@ IN_PLACE = ELEMENTWISE | {"batch_norm", "layer_norm", "group_norm", "instance_no
 # What only moves elements about, drops some or stands others beside them.
 MOVES = {"view", "reshape", "flatten", "permute", "transpose", "unflatten", "movedim", "moveaxis",
          "swapaxes", "squeeze", "unsqueeze", "roll", "flip", "pad", "narrow", "select", "chunk",
-         "split", "unbind", "tensor_split", "getitem", "t"}  # fmt: skip
+         "split", "unbind", "tensor_split", "getitem", "t", "view_as", "reshape_as"}  # fmt: skip
 SPATIAL = {"conv2d", "conv_transpose2d", "max_pool2d", "avg_pool2d", "lp_pool2d", "interpolate",
            "adaptive_avg_pool2d", "adaptive_max_pool2d", "pad", "upsample", "pixel_shuffle",
            "pixel_unshuffle"}  # fmt: skip
@@ -166,11 +174,12 @@ class Watch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = getattr(func, "__name__", "")
-        given = list(tensors_of((args, kwargs))) if name not in NO_READING else []
+        plain = operation(func)
+        given = list(tensors_of((args, kwargs))) if plain not in NO_READING else []
         if not given:
             return func(*args, **kwargs)
-        plain = plain_name(name)
+        if plain in LIKE and isinstance(args[0] if args else None, torch.Tensor):
+            given = given[:1]
         reads, spots = [self.number(t) for t in given], [self.spot(t) for t in given]
         shapes = [tuple(t.shape) for t in given]
         if plain not in PASSING:
@@ -190,16 +199,16 @@ class Watch(TorchFunctionMode):
             self.number(first, anew=True)
         self._end(plain, reads)
         if plain in MOVES and args and first is args[0]:
-            self._move(func, args, kwargs, spots[0], shapes[0], result)
+            self._move(func, (plain, args, kwargs), spots[0], shapes[0], result)
         elif plain in ("cat", "concat", "concatenate") and isinstance(result, torch.Tensor):
             self._join_up(func, args, kwargs, spots, shapes, result)
         return result
 
     def _move(
-        self, func: Any, args: Any, kwargs: Any, spot: int, shape: tuple[int, ...], result: Any
+        self, func: Any, call: tuple[str, Any, Any], spot: int, shape: tuple[int, ...], result: Any
     ) -> None:
         """Note how elements were moved about."""
-        several, name = not isinstance(result, torch.Tensor), func.__name__
+        several, (name, args, kwargs) = not isinstance(result, torch.Tensor), call
         for place, part in enumerate(tensors_of(result)):
 
             def move(value: torch.Tensor, place: int = place) -> torch.Tensor:
@@ -341,12 +350,20 @@ def _widened(part: tuple[int, ...], whole: tuple[int, ...]) -> bool:
     return len(part) == len(whole) and differing in axes
 
 
-def plain_name(name: str) -> str:
-    """Return an operation's name without the marks of operators and of working in place."""
+def operation(func: Any) -> str:
+    """Return an operation's name without the marks of operators and of working in place.
+
+    What is asked of a tensor as an attribute goes by the name of the function that gives the same.
+    """
+    name = str(getattr(func, "__name__", ""))
+    if name == "__get__":
+        return TURNED.get(getattr(getattr(func, "__self__", None), "__name__", ""), name)
     if not name.startswith("__"):
         return name.rstrip("_")
     bare = name.strip("_")
-    return bare[1:] if bare[1:] in ELEMENTWISE and bare[0] in "ri" else bare
+    if bare[1:] in ELEMENTWISE and bare[0] in "ri":
+        return bare[1:]
+    return name if name in NO_READING else bare
 
 
 def sample(tensor: torch.Tensor) -> torch.Tensor:
