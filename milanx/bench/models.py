@@ -139,7 +139,8 @@ def bench_models(
 def code_key() -> str:
     """Return what stands for the code that the rows depend on."""
     root = Path(__file__).parents[1]
-    files = [*sorted((root / "targets").glob("*.py")), Path(__file__).with_name("checks.py")]
+    files = [*sorted((root / "targets").glob("*.py")),
+             *(root / "bench" / name for name in ("checks.py", "places.py"))]  # fmt: skip
     return fingerprint([fingerprint_file(f) for f in files], version("timm"), version("torch"))
 
 
