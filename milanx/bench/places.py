@@ -106,8 +106,9 @@ def centred(weight: torch.Tensor, stride: int | Sequence[int]) -> torch.Tensor:
     keep = torch.ones((), dtype=weight.dtype, device=weight.device)
     for size, step, shape in zip(weight.shape[2:], steps, ((-1, 1), (1, -1)), strict=True):
         side = torch.full((size,), BESIDE, dtype=weight.dtype, device=weight.device)
-        start = max(size - step, 0) // 2
-        side[start : start + step] = 1
+        # Of an uneven rest it depends on the padding which side is nearer: both are kept.
+        start, rest = divmod(max(size - step, 0), 2)
+        side[start : start + step + rest] = 1
         keep = keep * side.view(shape)
     made = weight * keep
     norms = [w.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None, None] for w in (weight, made)]
