@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from milanx.bench.places import FINE, PLACES, by_quarters, is_shifted, moved_places, pictures
+from milanx.bench.places import FINE, by_quarters, is_shifted, moved_places, pictures
 from milanx.targets.capture import Capture
 from milanx.targets.layers import discover
 from milanx.targets.units import LayerInfo, first_tensor
@@ -74,7 +74,7 @@ def check_model(target: Target) -> Checked:
     found.refused.update(_reason(str(info.refused)) for info in known if info.refused)
     found.described = len(infos)
     shown = pictures(target.preprocess.size)
-    inputs = target.inputs(shown[[0, -1]])
+    inputs = target.inputs(torch.stack([shown[0][0], shown[1][0]]))
     with Capture(target, infos) as capture:
         maps = capture.run(inputs)
         again = capture.run(inputs.flip(0))
@@ -226,20 +226,20 @@ def _same(one: tuple[float, float], other: tuple[float, float]) -> bool:
 
 
 def _check_places(
-    found: Checked, target: Target, infos: Sequence[LayerInfo], shown: torch.Tensor
+    found: Checked, target: Target, infos: Sequence[LayerInfo], shown: Sequence[torch.Tensor]
 ) -> None:
     """Look where changes of parts of the picture show."""
     wide = [i for i in infos if min(i.map_size) > 1 and not i.class_token]
     if not wide:
         return
-    for info, moved in zip(wide, moved_places(target, wide, shown[:-1]), strict=True):
-        if not bool(moved.any()):
+    for info, (quarters, spots) in zip(wide, moved_places(target, wide, shown), strict=True):
+        if not bool(quarters.any()):
             continue
         found.maps += 1
-        verdict = by_quarters(moved[:PLACES])
+        verdict = by_quarters(quarters)
         if verdict is False:
             found.placed.append(info.name)
         elif verdict is None:
             found.untold.append(info.name)
-        elif min(info.map_size) >= FINE and is_shifted(moved[PLACES:]):
+        elif min(info.map_size) >= FINE and is_shifted(spots):
             found.shifted.append(info.name)

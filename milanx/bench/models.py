@@ -56,7 +56,7 @@ FAMILIES: dict[str, Member] = {
     "gemma4_vit": Member("gemma4_vit_167m", 192, {"depth": 3}),
     "ghostnet": Member("ghostnet_050", 160), "hardcorenas": Member("hardcorenas_b", 160),
     "hgnet": Member("hgnetv2_b0", 160), "hiera": Member("hiera_tiny_224"),
-    "hieradet_sam2": Member("sam2_hiera_tiny", 224, {"img_size": 224}),
+    "hieradet_sam2": Member("sam2_hiera_tiny", 224),
     "hrnet": Member("hrnet_w18_small", 160), "iformer": Member("iformer_t"),
     "inception_next": Member("inception_next_atto", 160),
     "inception_resnet_v2": Member("inception_resnet_v2", 149),

@@ -13,36 +13,41 @@ from milanx.targets.capture import Capture
 from milanx.targets.units import LayerInfo
 from milanx.targets.zoo import Target
 
+PICTURES = 4  # in which parts are changed
 PLACES = 4  # quarters of the picture that are changed in turn
 SPOTS = 4  # spots of a row and of a column that are changed in turn
 TOGETHER = 7  # pictures that run at once
 # Share of the changes at a quarter by which another quarter's must exceed its own to be an error;
 # even shares are 1/4.
 MARGIN = 0.05
+MOSTLY = 0.5  # share of the changes at a cell from which it shows one of them
 CLEARER = 1.1  # times the fit in place that a shifted map's must have
 BESIDE = 0.05  # factor of what a kernel sees beside its own place
 FINE = 8  # cells a side from which a shift is looked for
 ROUNDING = 1e-5  # share of a map's largest value below which it did not move
 
 
-def pictures(size: tuple[int, int]) -> torch.Tensor:
-    """Return smooth noise, the same with stripes in parts of it, and another, uint8 [n, 3, H, W].
+def pictures(size: tuple[int, int]) -> list[torch.Tensor]:
+    """Return pictures, each before the same with stripes in parts of it, uint8 [n, 3, H, W] each.
 
-    The parts are `PLACES` quarters and then `SPOTS` x `SPOTS` spots, row by row.
+    The parts are `PLACES` quarters, and of the first picture `SPOTS` x `SPOTS` spots besides, row
+    by row. Several pictures let what is chance of one cancel out.
     """
     generator = torch.Generator().manual_seed(7)
-    small = torch.rand(2, 3, 12, 12, generator=generator)
-    base, other = torch.nn.functional.interpolate(small, size=size, mode="bilinear") * 80 + 80
-    stripes = torch.rand(3, *size, generator=generator).gt(0.5).float() * 255
-    shown = [base]
-    for cells in (2, SPOTS):
-        for part in range(cells**2):
-            picture = base.clone()
-            row, column = divmod(part, cells)
-            rows, columns = _middle(size[0], row, cells), _middle(size[1], column, cells)
-            picture[:, rows, columns] = stripes[:, rows, columns]
-            shown.append(picture)
-    return torch.stack([*shown, other]).to(torch.uint8)
+    made = []
+    for number in range(PICTURES):
+        small = torch.rand(1, 3, 12, 12, generator=generator)
+        base = torch.nn.functional.interpolate(small, size=size, mode="bilinear")[0] * 80 + 80
+        stripes = torch.rand(3, *size, generator=generator).gt(0.5).float() * 255
+        shown = [base]
+        for cells in (2, SPOTS) if number == 0 else (2,):
+            for part in range(cells**2):
+                picture, (row, column) = base.clone(), divmod(part, cells)
+                rows, columns = _middle(size[0], row, cells), _middle(size[1], column, cells)
+                picture[:, rows, columns] = stripes[:, rows, columns]
+                shown.append(picture)
+        made.append(torch.stack(shown).to(torch.uint8))
+    return made
 
 
 def _middle(length: int, part: int, parts: int) -> slice:
@@ -116,37 +121,53 @@ def centred(weight: torch.Tensor, stride: int | Sequence[int]) -> torch.Tensor:
 
 
 def moved_places(
-    target: Target, infos: Sequence[LayerInfo], shown: torch.Tensor
-) -> Iterator[torch.Tensor]:
-    """Yield how far each place of each map moved in each picture beside the first, [n, h, w]."""
-    first: dict[str, torch.Tensor] = {}
+    target: Target, infos: Sequence[LayerInfo], shown: Sequence[torch.Tensor]
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield how far each place of each map moved by each change.
+
+    Args:
+        target: the model.
+        infos: the layers.
+        shown: as `pictures` gives them.
+
+    Yields:
+        By quarters [pictures, 4, h, w] and by spots [spots, h, w].
+    """
     moved: dict[str, list[torch.Tensor]] = {info.name: [] for info in infos}
     with AtHome(), Capture(target, infos) as capture:
-        for some in shown.split(TOGETHER):
-            for name, value in capture.run(target.inputs(some)).items():
-                here = value.float()
-                first.setdefault(name, here[:1].clone())
-                moved[name].append((here - first[name]).abs().mean(1))
-    for name, parts in moved.items():
-        apart = torch.cat(parts)[1:]
-        noise = ROUNDING * float(first[name].abs().amax())
-        yield torch.where(apart > noise, apart, 0.0).double()
+        for several in shown:
+            first: dict[str, torch.Tensor] = {}
+            for some in several.split(TOGETHER):
+                for name, value in capture.run(target.inputs(some)).items():
+                    here = value.float()
+                    base = first.setdefault(name, here[:1].clone())
+                    apart, noise = (here - base).abs().mean(1), ROUNDING * float(base.abs().amax())
+                    moved[name].append(torch.where(apart > noise, apart, 0.0).double())
+    starts = [0, *torch.tensor([len(s) for s in shown]).cumsum(0).tolist()]
+    for parts in moved.values():
+        apart = torch.cat(parts)
+        quarters = torch.stack([apart[s + 1 : s + 1 + PLACES] for s in starts[:-1]])
+        yield quarters, apart[1 + PLACES : starts[1]]
 
 
 def _shares(moved: torch.Tensor) -> torch.Tensor:
-    """Return which share of what moves a place each change makes up, [n, h, w]."""
-    even = moved / moved.mean((1, 2), keepdim=True).clamp_min(1e-30)
-    return even / even.sum(0).clamp_min(1e-30)
+    """Return which share of what moves a place each change makes up, [..., n, h, w]."""
+    even = moved / moved.mean((-2, -1), keepdim=True).clamp_min(1e-30)
+    return even / even.sum(-3, keepdim=True).clamp_min(1e-30)
 
 
 def by_quarters(moved: torch.Tensor) -> bool | None:
-    """Whether each quarter of a map is moved most by its own quarter's change [4, h, w].
+    """Whether each quarter of a map is moved most by its own quarter's change.
+
+    Args:
+        moved: how far each place moved, by picture and quarter [pictures, 4, h, w].
 
     Returns:
-        True; False where one is moved more by another's, by `MARGIN`; None where neither.
+        True; False where one is moved more by another's, by `MARGIN`, or where the cells show
+        one change each, but not by quarters; None where all cells show all changes alike.
     """
-    share = _shares(moved)
-    rows, columns = (torch.arange(n) * 2 < n - 1 for n in moved.shape[1:])
+    share = _shares(moved).mean(0)
+    rows, columns = (torch.arange(n) * 2 < n - 1 for n in moved.shape[2:])
     sides = [(rows if part < 2 else rows.flip(0))[:, None]
              & (columns if part % 2 == 0 else columns.flip(0))[None]
              for part in range(PLACES)]  # fmt: skip
@@ -155,7 +176,8 @@ def by_quarters(moved: torch.Tensor) -> bool | None:
     others = (held - torch.diag(torch.full_like(own, math.inf))).amax(1)
     if bool((own > others).all()):
         return True
-    return False if bool((others - own > MARGIN).any()) else None
+    scattered = float(share.amax(0).mean()) > MOSTLY
+    return False if scattered or bool((others - own > MARGIN).any()) else None
 
 
 def is_shifted(moved: torch.Tensor) -> bool:

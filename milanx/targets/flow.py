@@ -48,6 +48,7 @@ class Flow:
     def __init__(self, watch: Watch) -> None:
         self.watch = watch
         self.known: dict[int, tuple[torch.Tensor, tuple[int, int]]] = {}
+        self.whole: dict[int, bool] = {}  # whether those numbers are a whole map
         self.edges: dict[int, list[tuple[Edge, bool]]] = {}
         for edge in watch.edges:
             self.edges.setdefault(watch.places(edge.source), []).append((edge, True))
@@ -63,20 +64,28 @@ class Flow:
     def begin(self, spot: int, shape: tuple[int, ...], layout: Layout) -> None:
         """Let a tensor's layout be known, and all that follows from it."""
         start = self.watch.places(spot)
-        if start in self.known:
+        if start in self.known and self.whole[start]:
             return
         self.known[start] = (_numbered(shape, layout), layout.map_size)
+        self.whole[start] = True
         open_ = [start]
         while open_:
             here = open_.pop()
             for edge, forward in self.edges.get(here, ()):
                 there = self.watch.places(edge.target if forward else edge.source)
-                if there in self.known:
+                if there in self.known and self.whole[there]:
                     continue
                 made = _carried(edge, forward, *self.known[here])
-                if made is not None:
+                if made is not None and self._tells_more(there, made[0]):
                     self.known[there] = made
+                    self.whole[there] = interpret(*made) is not None
                     open_.append(there)
+
+    def _tells_more(self, there: int, numbers: torch.Tensor) -> bool:
+        """Whether numbers hold more cells than what is known; a class token alone holds none."""
+        known = self.known.get(there)
+        cells = int((numbers > 0).sum())
+        return cells > (0 if known is None else int((known[0] > 0).sum()))
 
 
 def _carried(

@@ -20,6 +20,7 @@ from milanx.targets.watch import Watch
 
 MAX_PREFIX = 16  # class, distillation and register tokens that are looked for
 ASPECT = 1.6  # most that a map's shape may differ from the image's, as a factor
+SHOWN = 0.05  # excess of shares from which changes show at one part rather than at all alike
 CLEAR = 0.5  # correlation from which a map that is mirrored or turned is taken to be so
 WEAK = 1e-9  # share of the largest change below which a place did not move
 
@@ -111,7 +112,7 @@ class Layouts:
         """Whether a map is another one mirrored or turned: its changes show, but elsewhere."""
         turned = ([0, 2, 1, 3], [1, 0, 3, 2], [2, 3, 0, 1], [3, 2, 1, 0], [1, 3, 0, 2],
                   [2, 0, 3, 1], [3, 1, 2, 0])  # fmt: skip
-        fits = [self.fit([changes[i] for i in order], layout) for order in turned]
+        fits = [self.fit([changes[i] for i in order], layout, SHOWN) for order in turned]
         return any(fit is not None and fit > CLEAR for fit in fits)
 
     # What may be
@@ -158,12 +159,13 @@ class Layouts:
 
     # What was measured
 
-    def fit(self, changes: list[torch.Tensor], layout: Layout) -> float | None:
+    def fit(self, changes: list[torch.Tensor], layout: Layout, least: float = 0.0) -> float | None:
         """Say how well changes of the picture's parts show at those parts of a map.
 
         Args:
             changes: how far each place moved, for each part [places].
             layout: where the places would be.
+            least: by which a part's own share of the changes there must exceed every other's.
 
         Returns:
             The correlation of how far the cells moved, beside the other parts, with which of them
@@ -185,7 +187,7 @@ class Layouts:
         inside = quarters @ share.T / quarters.sum(1, keepdim=True).clamp_min(1)  # [quarter, part]
         own = inside.diagonal()
         others = inside - torch.diag(torch.full_like(own, math.inf))
-        if not bool((own > others.amax(1)).all()):
+        if not bool((own > others.amax(1) + least).all()):
             return None
         x, y = share - share.mean(0), covered - covered.mean(0)
         return float((x * y).sum() / (x.norm() * y.norm()).clamp_min(1e-300))

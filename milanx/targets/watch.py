@@ -84,18 +84,22 @@ class _Chain:
     def settle(self) -> tuple[int, Consumed] | None:
         """Find the last step whose values are a known function of the tensor's own.
 
-        From a step that is none, only what it has computed from one tensor alone is looked at:
-        what a step makes of two, such as x sigmoid(3 x + 1), is no function that has a name.
+        From a step that is none, only what all of it was computed through is looked at: of
+        x tanh(x), which has no name, tanh(x) is a part that x goes around; of pool(relu(x)) -
+        relu(x) nothing is read but relu(x).
         """
-        at = self.last
-        while at is not None and at != self.root:
+        through: dict[int, tuple[int, ...]] = {self.root: ()}  # the way of all, first to last
+        for step in self.steps.values():
+            ways = [through[n] for n in step.sources]
+            shared = [n for n in ways[0] if all(n in way for way in ways[1:])]
+            through[step.gives] = (*shared, step.gives)
+        for at in reversed(through.get(self.last if self.last is not None else self.root, ())):
             step = self.steps[at]
             if step.done is not None and step.sources == (self.root,):
                 return at, step.done
             done = recognise(self.values, step.values)
             if done is not None:
                 return at, done
-            at = step.sources[0] if len(step.sources) == 1 else None
         return None
 
 
