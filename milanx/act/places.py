@@ -51,7 +51,8 @@ class Where:
 
     def axis(self, ndim: int) -> int:
         """Return which dimension of a tensor of ``ndim`` holds the units."""
-        return ndim - 1 if ndim == 3 or self.info.channels_last else 1
+        first = ndim == 3 and self.info.order and not self.info.channels_last  # [b, u, n]
+        return ndim - 1 if self.info.channels_last or (ndim == 3 and not first) else 1
 
     def mask(self, like: torch.Tensor) -> torch.Tensor:
         """Return bool, true at the units and positions; it broadcasts to ``like``."""

@@ -129,7 +129,7 @@ class _Plain:
 
     Attributes:
         gave: by the module's name.
-        read_by: kinds of the modules that are given a module's very output, by its name.
+        read_by: kinds of the innermost modules that are given a module's very output, by its name.
     """
 
     def __init__(self, target: Target, inputs: torch.Tensor) -> None:
@@ -153,6 +153,8 @@ class _Plain:
         if tensor is None:
             return
         self._note(tensor)
+        if list(module.children()):  # what is inside it reads
+            return
         made = self.makers.get(id(tensor))
         same = made is not None and made[2] == tensor._version  # nothing wrote into it since
         for name in made[1] if made and same else ():
@@ -186,7 +188,8 @@ class _Plain:
             return False
         if info.upper is not None and float(here.amax()) > info.upper:
             return False
-        if info.linear and self.read_by.get(info.module, set()) & BENDING:
+        readers = self.read_by.get(info.module, set())
+        if info.linear and readers and readers <= BENDING:
             return False
         if info.nonlinearity is None and info.input_of is None:
             own = self.gave[info.module]

@@ -17,9 +17,9 @@ PICTURES = 4  # in which parts are changed
 PLACES = 4  # quarters of the picture that are changed in turn
 SPOTS = 4  # spots of a row and of a column that are changed in turn
 TOGETHER = 7  # pictures that run at once
-# Share of the changes at a quarter by which another quarter's must exceed its own to be an error;
-# even shares are 1/4.
-MARGIN = 0.05
+# Shares of the changes at a quarter by which another quarter's must exceed its own to be an error:
+# where quarters have changed places, and where one stands alone. Even shares are 1/4.
+MARGIN, ALONE = 0.05, 0.25
 MOSTLY = 0.5  # share of the changes at a cell from which it shows one of them
 CLEARER = 1.1  # times the fit in place that a shifted map's must have
 BESIDE = 0.05  # factor of what a kernel sees beside its own place
@@ -163,8 +163,9 @@ def by_quarters(moved: torch.Tensor) -> bool | None:
         moved: how far each place moved, by picture and quarter [pictures, 4, h, w].
 
     Returns:
-        True; False where one is moved more by another's, by `MARGIN`, or where the cells show
-        one change each, but not by quarters; None where all cells show all changes alike.
+        True. False where quarters show each other's changes, as in a map that is mirrored or
+        turned, by `MARGIN`; where a single one shows another's by `ALONE`; or where the cells show
+        one change each, but scattered. None where the changes show everywhere alike.
     """
     share = _shares(moved).mean(0)
     rows, columns = (torch.arange(n) * 2 < n - 1 for n in moved.shape[2:])
@@ -176,8 +177,10 @@ def by_quarters(moved: torch.Tensor) -> bool | None:
     others = (held - torch.diag(torch.full_like(own, math.inf))).amax(1)
     if bool((own > others).all()):
         return True
+    beyond, best = others - own, held.argmax(1).tolist()
+    turned = sorted(best) == list(range(PLACES)) and bool((beyond > MARGIN).sum() > 1)
     scattered = float(share.amax(0).mean()) > MOSTLY
-    return False if scattered or bool((others - own > MARGIN).any()) else None
+    return False if turned or scattered or bool((beyond > ALONE).any()) else None
 
 
 def is_shifted(moved: torch.Tensor) -> bool:

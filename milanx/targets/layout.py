@@ -52,6 +52,7 @@ class Layouts:
         What could not be told at first may follow from what was settled after it.
         """
         found = [self.settle(record) for record in records]
+        self.flow.follow_weak()
         for self.last_round in (False, True):
             found = [self.settle(record) if isinstance(layout, str) else layout
                      for record, layout in zip(records, found, strict=True)]  # fmt: skip
@@ -80,7 +81,9 @@ class Layouts:
             if not moved or not self._elsewhere(record.changes[layout.axis], layout):
                 return layout
         best: tuple[float, Layout] | None = None
-        for axis in axes if moved else ():
+        # Units of a sequence come last unless the module, or what it was made of, says otherwise.
+        measured = axes[-1:] if len(shape) - (record.groups > 1) == 2 else axes
+        for axis in measured if moved else ():
             for layout in self._candidates(record, axis):
                 fit = self.fit(record.changes[axis], layout)
                 if fit is not None and (best is None or fit > best[0] + WEAK):
@@ -123,8 +126,11 @@ class Layouts:
         places = tuple(n for a, n in enumerate(shape) if a != axis)
         if record.groups == 1 and len(places) == 2 and self._has_shape(places):
             yield Layout(axis, (places[0], places[1]))
-        elif len(places) == 1:
+        elif len(places) == 1 and record.groups == 1:
             yield from self._sequences(axis, places[0])
+        elif len(places) == 1:  # a row each
+            for grid in self._grids(places[0]):
+                yield Layout(axis, grid, groups=record.groups)
 
     def _sequences(self, axis: int, count: int) -> Iterator[Layout]:
         """Yield how ``count`` tokens may be a grid, with tokens before and behind it."""
@@ -246,7 +252,7 @@ def unit_axis(record: Seen) -> tuple[int, ...]:
     """Return the axes of `Seen.places` that may hold the units, by the module's own weights."""
     module, shape = record.module, record.places
     axes = unit_axes(len(shape), record.groups)
-    first = len(shape) - 3 if len(axes) == 2 else len(shape) - 1
+    first = axes[0]
     if isinstance(module, nn.Linear) or type(module).forward is nn.LayerNorm.forward:
         return (len(shape) - 1,)
     if isinstance(module, CHANNELS_FIRST) and len(axes) == 2:

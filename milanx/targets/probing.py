@@ -292,13 +292,10 @@ def _distances(one: torch.Tensor, other: torch.Tensor, groups: int) -> dict[int,
 def unit_axes(ndim: int, groups: int) -> tuple[int, ...]:
     """Return which axes of what belongs to one image may hold the units.
 
-    A map's units come first or last; those of a sequence, and of rows that belong to an image
-    together, come last.
+    They come first or last; those of rows that belong to an image each come last.
     """
     spatial = ndim - (groups > 1)
-    if spatial == 3:
-        return (ndim - 3, ndim - 1)
-    return (ndim - 1,)
+    return (ndim - 1,) if spatial == 1 else (ndim - spatial, ndim - 1)
 
 
 def _third(seen: dict[str, Seen]) -> After:

@@ -42,15 +42,19 @@ TURNED = {"T": "transpose", "mT": "transpose", "H": "transpose", "mH": "transpos
 LIKE = {"view_as", "reshape_as", "expand_as", "type_as", "to"}
 # What changes no place: a result of the shape of what it reads has that at the same places.
 IN_PLACE = ELEMENTWISE | {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm",
-                          "normalize", "logsigmoid"}  # fmt: skip
-# What gives maps [b, u, h, w] for maps: each place of the result is a place of what it reads.
+                          "normalize", "logsigmoid", "softmax", "log_softmax"}  # fmt: skip
 # What only moves elements about, drops some or stands others beside them.
 MOVES = {"view", "reshape", "flatten", "permute", "transpose", "unflatten", "movedim", "moveaxis",
          "swapaxes", "squeeze", "unsqueeze", "roll", "flip", "pad", "narrow", "select", "chunk",
          "split", "unbind", "tensor_split", "getitem", "t", "view_as", "reshape_as"}  # fmt: skip
-SPATIAL = {"conv2d", "conv_transpose2d", "max_pool2d", "avg_pool2d", "lp_pool2d", "interpolate",
-           "adaptive_avg_pool2d", "adaptive_max_pool2d", "pad", "upsample", "pixel_shuffle",
-           "pixel_unshuffle"}  # fmt: skip
+# What gives maps [b, u, h, w], or [b, u, n], for such ones, by their number of dimensions: each
+# place of the result is a place of what it reads.
+SPATIAL = dict.fromkeys(
+    ("conv2d", "conv_transpose2d", "max_pool2d", "avg_pool2d", "lp_pool2d", "interpolate",
+     "adaptive_avg_pool2d", "adaptive_max_pool2d", "pad", "upsample", "pixel_shuffle",
+     "pixel_unshuffle"), 4) | {"conv1d": 3}  # fmt: skip
+ATTENDING = {"scaled_dot_product_attention"}
+PRODUCTS = {"matmul", "rmatmul", "bmm", "mm"}
 SAMPLE = 4096  # places of a tensor whose values tell its function
 
 
@@ -123,6 +127,7 @@ class Edge:
         result: of the other.
         move: gives the other for the one, for whatever elements; None where it was computed.
         axis: that the computation mixes, of the units; None where it was moved.
+        weak: followed only where nothing else tells the places.
     """
 
     source: int
@@ -131,6 +136,7 @@ class Edge:
     result: tuple[int, ...]
     move: Callable[[torch.Tensor], torch.Tensor] | None = None
     axis: int | None = None
+    weak: bool = False
 
 
 class Watch(TorchFunctionMode):
@@ -294,9 +300,12 @@ class Watch(TorchFunctionMode):
             for spot, own in zip(spots, shapes, strict=True):
                 if own == shape:
                     self._join(spot, gives)
-        elif plain == "linear":
+        elif plain == "linear" or plain in ATTENDING:  # a query's answer is at its place
             self.edges.append(Edge(spots[0], gives, first, shape, axis=-1))
-        elif plain in SPATIAL and len(first) == len(shape) == 4:
+        elif plain in PRODUCTS and len(shapes) > 1:  # its rows are the first's, or the other's
+            self.edges += [Edge(spots[0], gives, first, shape, axis=-1),
+                           Edge(spots[1], gives, shapes[1], shape, axis=-2, weak=True)]  # fmt: skip
+        elif len(first) == len(shape) == SPATIAL.get(plain):
             self.edges.append(Edge(spots[0], gives, first, shape, axis=1))
 
     def places(self, number: int) -> int:
