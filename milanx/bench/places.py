@@ -62,8 +62,13 @@ class AtHome(TorchFunctionMode):
     Random weights look at all places alike, or at any: a change would show everywhere, whatever
     the layout. Which place of a tensor is which does not depend on weights, so that layers may be
     looked at with others than those by which they were found. Where the queries are more or fewer
-    than the keys, each looks at the key at its own place of a grid.
+    than the keys, each looks at the key at its own place of a grid, or of a row where the keys
+    were pooled along one.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: set[int] = set()  # numbers of keys that were pooled so
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -71,7 +76,7 @@ class AtHome(TorchFunctionMode):
         if name == "scaled_dot_product_attention":
             given = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
             query, value = given["query"], given["value"]
-            look = at_home(query.shape[-2], value.shape[-2], value)
+            look = self._at_home(query.shape[-2], value.shape[-2], value)
             if look is not None:
                 if value.ndim == 4 and value.shape[1] not in (1, query.shape[1]):
                     value = value.repeat_interleave(query.shape[1] // value.shape[1], 1)
@@ -82,10 +87,18 @@ class AtHome(TorchFunctionMode):
         made = func(*args, **kwargs)
         if name == "softmax" and made.ndim >= 3:
             axis = kwargs.get("dim", args[1] if len(args) > 1 else -1)
-            look = at_home(made.shape[-2], made.shape[-1], made)
+            look = self._at_home(made.shape[-2], made.shape[-1], made)
             if axis in (-1, made.ndim - 1) and look is not None:
                 return look.expand_as(made).clone()
+        if name == "avg_pool1d":
+            self.rows.add(made.shape[-1])
         return made
+
+    def _at_home(self, queries: int, keys: int, like: torch.Tensor) -> torch.Tensor | None:
+        if keys in self.rows and queries > 1:
+            to = torch.arange(queries) * keys // queries
+            return torch.eye(keys, dtype=like.dtype, device=like.device)[to]
+        return at_home(queries, keys, like)
 
 
 def at_home(queries: int, keys: int, like: torch.Tensor) -> torch.Tensor | None:
