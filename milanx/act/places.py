@@ -22,7 +22,7 @@ from milanx.errors import InputError
 from milanx.targets.functions import computes
 from milanx.targets.layers import NONLINEAR, PASSING, consumed
 from milanx.targets.units import LayerInfo, tensors_of
-from milanx.targets.watch import ELEMENTWISE, operation, sample
+from milanx.targets.watch import ELEMENTWISE, is_one, operation, sample
 
 POSITIONS = ("all", "patches", "class")
 # Of what hands a tensor on, what only moves its elements.
@@ -189,7 +189,7 @@ class Followed(torch.Tensor):
                 moved = (*first.moved, move) if move else first.moved
                 return _followed(result, first.way, moved, first.derived)
             others = [t for t in tensors_of((args, kwargs)) if not isinstance(t, Followed)]
-            if computing and all(t.numel() == 1 for t in others):
+            if computing and all(is_one(t) for t in others):
                 return _computed(name, follows, result)
             return result
 

@@ -330,7 +330,7 @@ class Watch(TorchFunctionMode):
             own = [n for n in reads if n == root or n in chain.steps]
             foreign = [t for t, n in zip(given, reads, strict=True) if n not in own]
             weight = done is not None and done.name == "prelu"
-            mixed = any(t.numel() > 1 for t in foreign) and not weight
+            mixed = not all(is_one(t) for t in foreign) and not weight
             if chain.ended or mixed or result.shape != chain.shape or gives in chain.steps:
                 continue
             values = sample(result) if values is None else values
@@ -377,6 +377,12 @@ def operation(func: Any) -> str:
     if bare[1:] in ELEMENTWISE and bare[0] in "ri":
         return bare[1:]
     return name if name in NO_READING else bare
+
+
+def is_one(tensor: torch.Tensor) -> bool:
+    """Whether a tensor holds one value, however often it is shown."""
+    return all(n == 1 or step == 0
+               for n, step in zip(tensor.shape, tensor.stride(), strict=True))  # fmt: skip
 
 
 def sample(tensor: torch.Tensor) -> torch.Tensor:

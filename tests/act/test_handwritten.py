@@ -177,3 +177,31 @@ def test_a_stored_edit_acts_or_is_refused(tmp_path: Path) -> None:
     edited.bend = lambda value: value + 1
     with pytest.raises(InputError, match="did not take place"):
         edited(x)
+
+
+@torch.no_grad()
+def test_units_that_come_first_in_a_sequence() -> None:
+    class Row(nn.Module):
+        """[b, u, n], by Conv1d."""
+
+        preprocess = PREPROCESS
+
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.patch, self.mix, self.head = (
+                nn.Conv2d(3, 6, 4, 4), nn.Conv1d(6, 9, 1), nn.Linear(9, 4))  # fmt: skip
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.mix(self.patch(x).flatten(2)).relu().mean(2))
+
+    model, x = Row().eval(), images()
+    target = load_target(model)
+    for edit, change in (
+        (Edit("mix", (1, 8)), set_to([1, 8], 0.0)),
+        (Edit("mix", (2,), "mean", values=(0.5,)), set_to([2], 0.5)),
+    ):
+        with ablate(target, [edit]):
+            found = model(x)
+        hidden = change(model.mix(model.patch(x).flatten(2)).relu())
+        torch.testing.assert_close(found, model.head(hidden.mean(2)))

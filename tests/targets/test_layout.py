@@ -194,3 +194,82 @@ def test_a_batch_of_one_that_loses_its_axis() -> None:
     x = torch.randn(3, 3, 64, 64)
     whole = read(target, "fc1", x, "auto")
     torch.testing.assert_close(read(target, "fc1", x[:1], "auto"), whole[:1])
+
+
+class Sequences(nn.Module):
+    """Units that come first in sequences, and rows that are flattened for a norm and put back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch, self.mix = nn.Conv2d(3, 12, 8, 8), nn.Conv1d(12, 20, 1)
+        self.act, self.near = nn.ReLU(), nn.Conv1d(20, 12, 3, padding=1)
+        self.linear, self.norm = nn.Linear(12, 16), nn.BatchNorm1d(16)
+        self.q, self.k, self.proj = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 12)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = self.near(self.act(self.mix(self.patch(x).flatten(2))))  # [b, u, n]
+        tokens = self.linear(rows.transpose(1, 2))
+        tokens = self.norm(tokens.flatten(0, 1)).reshape_as(tokens)
+        scores = (self.q(tokens) @ self.k(tokens).mT).softmax(-1)
+        return self.head(self.proj(scores @ tokens).mean(1))
+
+
+def test_sequences_whose_units_come_first() -> None:
+    torch.manual_seed(0)
+    model = Sequences()
+    target, x = load_target(model, preprocess=SMALL), torch.randn(2, 3, 64, 64)
+    infos = by_name(target)
+    assert (infos["mix"].units, infos["mix"].map_size) == (20, (8, 8))
+    assert infos["mix"].nonlinearity == "relu"
+    expected = plain(model, "mix", x)
+    torch.testing.assert_close(read(target, "mix", x), expected.unflatten(2, (8, 8)))
+    assert (infos["near"].units, infos["near"].map_size) == (12, (8, 8))
+    rows = plain(model, "norm", x)  # [b n, u]
+    assert infos["norm"].groups == 64
+    torch.testing.assert_close(
+        read(target, "norm", x), rows.unflatten(0, (2, 64)).mT.unflatten(2, (8, 8))
+    )
+    found = check_model(target)
+    assert found.wrong == 0 and found.refused.total() == 0
+
+
+def test_the_answer_of_attention_is_at_the_place_of_its_query() -> None:
+    """Even where all places are looked at alike, so that nothing is to be measured."""
+    torch.manual_seed(0)
+    model = Sequences()
+    nn.init.zeros_(model.q.weight)
+    nn.init.zeros_(model.q.bias)
+    target, x = load_target(model, preprocess=SMALL), torch.randn(2, 3, 64, 64)
+    info = by_name(target)["proj"]
+    assert (info.units, info.map_size) == (12, (8, 8))
+    expected = plain(model, "proj", x).mT.unflatten(2, (8, 8))
+    torch.testing.assert_close(read(target, "proj", x), expected)
+
+
+def test_a_class_token_alone_says_nothing_of_the_patches_beside_it() -> None:
+    """As of two branches that exchange class tokens, of which one has patches of another size."""
+
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.large, self.small = nn.Conv2d(3, 12, 16, 16), nn.Conv2d(3, 12, 8, 8)
+            self.token = nn.Parameter(torch.randn(1, 1, 12))
+            self.one, self.two, self.after = (nn.Linear(12, 12) for _ in range(3))
+            self.head = nn.Linear(12, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            token = self.token.expand(len(x), -1, -1)
+            one = self.one(torch.cat([token, self.small(x).flatten(2).mT], 1))
+            two = self.two(torch.cat([token, self.large(x).flatten(2).mT], 1))
+            both = self.after(torch.cat([one[:, :1], two[:, 1:]], 1))
+            return self.head(both.mean(1) + one.mean(1))
+
+    torch.manual_seed(0)
+    target, x = load_target(Branches(), preprocess=SMALL), torch.randn(2, 3, 64, 64)
+    infos = by_name(target)
+    assert (infos["one"].map_size, infos["one"].prefix_tokens) == ((8, 8), 1)
+    for name in ("two", "after"):
+        assert (infos[name].map_size, infos[name].prefix_tokens) == ((4, 4), 1)
+        expected = plain(target.model, name, x)[:, 1:].mT.unflatten(2, (4, 4))
+        torch.testing.assert_close(read(target, name, x), expected)
