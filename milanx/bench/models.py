@@ -40,7 +40,7 @@ FAMILIES: dict[str, Member] = {
     "beit": Member("beit_base_patch16_224", options={"depth": 3}), "byoanet": Member("halonet_h1"),
     "byobnet": Member("mobileone_s0", 160), "cait": Member("cait_xxs24_224"),
     "coat": Member("coat_tiny"), "convit": Member("convit_tiny"),
-    "convmixer": Member("convmixer_768_32", 160), "convnext": Member("convnext_atto", 160),
+    "convmixer": Member("convmixer_768_32", 112), "convnext": Member("convnext_atto", 160),
     "cpubone": Member("cpubone_nano"), "crossvit": Member("crossvit_tiny_240"),
     "csatv2": Member("csatv2"), "cspnet": Member("cs3darknet_m", 160),
     "cspnext": Member("cspnext_tiny", 160), "davit": Member("davit_tiny"),
