@@ -46,7 +46,8 @@ IN_PLACE = ELEMENTWISE | {"batch_norm", "layer_norm", "group_norm", "instance_no
 # What only moves elements about, drops some or stands others beside them.
 MOVES = {"view", "reshape", "flatten", "permute", "transpose", "unflatten", "movedim", "moveaxis",
          "swapaxes", "squeeze", "unsqueeze", "roll", "flip", "pad", "narrow", "select", "chunk",
-         "split", "unbind", "tensor_split", "getitem", "t", "view_as", "reshape_as"}  # fmt: skip
+         "split", "unbind", "tensor_split", "getitem", "t", "view_as", "reshape_as",
+         "unfold"}  # fmt: skip
 # What gives maps [b, u, h, w], or [b, u, n], for such ones, by their number of dimensions: each
 # place of the result is a place of what it reads.
 SPATIAL = dict.fromkeys(
@@ -223,9 +224,11 @@ class Watch(TorchFunctionMode):
 
             def move(value: torch.Tensor, place: int = place) -> torch.Tensor:
                 with torch._C.DisableTorchFunction():
-                    made = func(value, *args[1:], **kwargs)
+                    # Which torch knows for floating point alone; numbers below 2^24 are exact.
+                    given = value.float() if name == "unfold" else value
+                    made = func(given, *args[1:], **kwargs)
                     found: torch.Tensor = made[place] if several else made
-                    return found
+                    return found.to(value.dtype)
 
             self.number(part)
             same = spot in (self.numbers[id(part)], self.spots.get(id(part)))
