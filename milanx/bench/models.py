@@ -82,7 +82,7 @@ FAMILIES: dict[str, Member] = {
     "sknet": Member("skresnet18", 160), "starnet": Member("starnet_s050", 160),
     "swiftformer": Member("swiftformer_xs"),
     "swin_transformer": Member("swin_tiny_patch4_window7_224"),
-    "swin_transformer_v2": Member("swinv2_tiny_window8_256", options={"depths": (2, 2, 2, 2)}),
+    "swin_transformer_v2": Member("swinv2_tiny_window8_256", 256, {"depths": (2, 2, 2, 2)}),
     "swin_transformer_v2_cr": Member("swinv2_cr_tiny_224"), "tiny_vit": Member("tiny_vit_5m_224"),
     "tnt": Member("tnt_s_legacy_patch16_224"), "tresnet": Member("tresnet_m", 160),
     "twins": Member("twins_svt_small"), "vgg": Member("vgg11", 96),
