@@ -54,7 +54,7 @@ SPATIAL = dict.fromkeys(
     ("conv2d", "conv_transpose2d", "max_pool2d", "avg_pool2d", "lp_pool2d", "interpolate",
      "adaptive_avg_pool2d", "adaptive_max_pool2d", "pad", "upsample", "pixel_shuffle",
      "pixel_unshuffle"), 4) | {"conv1d": 3}  # fmt: skip
-ATTENDING = {"scaled_dot_product_attention"}
+ATTENDING = {"scaled_dot_product_attention", "multi_head_attention_forward"}
 PRODUCTS = {"matmul", "rmatmul", "bmm", "mm"}
 SAMPLE = 4096  # places of a tensor whose values tell its function
 
@@ -208,6 +208,8 @@ class Watch(TorchFunctionMode):
             self._place(plain, spots, shapes, result)
         elif plain == "setitem":
             self.number(first, anew=True)
+        elif plain == "multi_head_attention_forward":  # and its weights
+            self._place(plain, spots, shapes, result[0])
         self._end(plain, reads)
         if plain in MOVES and args and first is args[0]:
             self._move(func, (plain, args, kwargs), spots[0], shapes[0], result)

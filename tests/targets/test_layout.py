@@ -273,3 +273,30 @@ def test_a_class_token_alone_says_nothing_of_the_patches_beside_it() -> None:
         assert (infos[name].map_size, infos[name].prefix_tokens) == ((4, 4), 1)
         expected = plain(target.model, name, x)[:, 1:].mT.unflatten(2, (4, 4))
         torch.testing.assert_close(read(target, name, x), expected)
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_torchs_own_attention(batch_first: bool) -> None:
+    class Attending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patch, self.norm = nn.Conv2d(3, 16, 8, 8), nn.LayerNorm(16)
+            self.attention = nn.MultiheadAttention(16, 2, batch_first=batch_first)
+            self.head = nn.Linear(16, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            tokens = self.patch(x).flatten(2).mT
+            given = tokens if batch_first else tokens.transpose(0, 1)
+            found = self.attention(given, given, given)[0]
+            found = found if batch_first else found.transpose(0, 1)
+            return self.head(self.norm(found).mean(1))
+
+    torch.manual_seed(0)
+    target, x = load_target(Attending(), preprocess=SMALL), torch.randn(2, 3, 64, 64)
+    infos = by_name(target)
+    assert infos["norm"].map_size == (8, 8)
+    assert (
+        "attention" in infos
+    ) == batch_first  # else the images of a batch lie on its second axis
+    expected = plain(target.model, "norm", x).mT.unflatten(2, (8, 8))
+    torch.testing.assert_close(read(target, "norm", x), expected)
