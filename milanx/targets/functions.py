@@ -119,9 +119,10 @@ def recognise(before: torch.Tensor, after: torch.Tensor) -> Consumed | None:
         return None
     kinds = {before.dtype, after.dtype} & set(ROUNDINGS) or {torch.float32}
     rounding = max(ROUNDINGS.get(k, ROUNDINGS_FULL) * torch.finfo(k).eps for k in kinds)
-    x, y = before.double(), after.double()
-    scale = float(y.abs().amax())
-    if not (torch.isfinite(x).all() and torch.isfinite(y).all()) or scale == 0:
+    known = torch.isfinite(before) & torch.isfinite(after)
+    x, y = before[known].double(), after[known].double()
+    scale = float(y.abs().amax()) if len(y) else 0.0
+    if scale == 0:
         return None
 
     def distance(one: torch.Tensor) -> float:

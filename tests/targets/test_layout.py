@@ -300,3 +300,42 @@ def test_torchs_own_attention(batch_first: bool) -> None:
     ) == batch_first  # else the images of a batch lie on its second axis
     expected = plain(target.model, "norm", x).mT.unflatten(2, (8, 8))
     torch.testing.assert_close(read(target, "norm", x), expected)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_units_that_give_no_numbers_take_no_others_away(value: float) -> None:
+    class Odd(nn.Module):
+        """One unit never gives numbers, one not for every image."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.act, self.fc = nn.Conv2d(3, 9, 3, 8, 1), nn.ReLU(), nn.Linear(9, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.act(self.odd(self.conv(x)))
+            return self.fc(torch.nan_to_num(y, posinf=0, neginf=0).mean((2, 3)))
+
+    class Spoiling(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x.clone()
+            x[:, 1] = value
+            x[x[:, 7].mean((1, 2)) < x[:, 7].mean(), 2] = value  # of one image of two
+            return x
+
+    model = Odd()
+    model.odd = Spoiling()
+    target, x = load_target(model, preprocess=SMALL), torch.randn(2, 3, 64, 64)
+    infos = by_name(target)
+    assert (infos["odd"].units, infos["odd"].map_size) == (9, (8, 8))
+    assert infos["odd"].nonlinearity == "relu"
+    found = read(target, "odd", x)
+    torch.testing.assert_close(found, plain(model, "odd", x), equal_nan=True)
+    assert {"conv", "act"} <= infos.keys()
+
+    class Nothing(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.full_like(x, value)
+
+    model.odd = Nothing()
+    refused = {i.name: i.refused for i in refused_layers(load_target(model, preprocess=SMALL))}
+    assert "no numbers" in str(refused["odd"])
