@@ -48,6 +48,7 @@ from milanx.errors import FormatError, InputError
 from milanx.files import atomic_path, fingerprint, write_json
 from milanx.files.replacing import EDIT, check_place
 from milanx.progress import Reporter, Silent, Timed
+from milanx.targets.given import gives_back
 from milanx.targets.units import LayerInfo
 from milanx.targets.zoo import Target
 
@@ -62,6 +63,7 @@ IN_EDIT = ("count", "measure", "figures", "worst", "images", "notes")
 CHECKED = 8  # images on which written weights are compared with the edit
 
 
+@gives_back
 def prune(
     run: Run | Path | str,
     *,

@@ -6,3 +6,43 @@ owner gave it, ``layers`` discovers (``probing``, ``layout``, ``watch``, ``gates
 answer one question of it), ``functions`` names nonlinearities, ``units`` names and shapes units,
 ``capture`` reads them by hooks.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from milanx import import_public
+
+if TYPE_CHECKING:
+    from milanx.targets.capture import Capture, find_layers, list_layers, refused_layers
+    from milanx.targets.units import LayerInfo
+    from milanx.targets.zoo import Target, load_target
+
+_PLACES = {
+    "Capture": "capture",
+    "LayerInfo": "units",
+    "Target": "zoo",
+    "find_layers": "capture",
+    "list_layers": "capture",
+    "load_target": "zoo",
+    "refused_layers": "capture",
+}
+
+__all__ = [
+    "Capture",
+    "LayerInfo",
+    "Target",
+    "find_layers",
+    "list_layers",
+    "load_target",
+    "refused_layers",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    return import_public(__name__, _PLACES, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

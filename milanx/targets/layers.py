@@ -61,6 +61,10 @@ def _infos(probed: Probed, record: Seen, layout: Layout, down: str | None) -> li
     """Make the entries of one module: one, or two for tokens with a class token."""
     base = _base(probed, record, down)
     shape, ndim = record.places, len(record.shape)
+    if len(shape) == 2 and record.groups == 1 and layout.axis == 0:  # [b, u, n]: units come first
+        cells = layout.map_size[0] * layout.map_size[1]
+        order = layout.order or tuple(range(layout.prefix, layout.prefix + cells))
+        layout = dataclasses.replace(layout, order=order, prefix=0, suffix=0)
     units = shape[layout.axis]
     if down:
         projection = probed.seen[down]
@@ -81,7 +85,7 @@ def _infos(probed: Probed, record: Seen, layout: Layout, down: str | None) -> li
         return [dataclasses.replace(made, kind="vector")]
     patch = dataclasses.replace(
         made, kind="neurons" if bent else "tokens",
-        channels_last=bool(layout.order) or record.groups > 1,
+        channels_last=last and (bool(layout.order) or record.groups > 1),
     )  # fmt: skip
     if not layout.prefix:
         return [patch]
