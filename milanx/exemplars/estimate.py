@@ -14,7 +14,7 @@ from PIL import Image
 
 from milanx.environment import peak_memory
 from milanx.exemplars.extract import pixels, unreadable
-from milanx.exemplars.histogram import WAITING, bins
+from milanx.exemplars.histogram import bins, waiting
 from milanx.exemplars.inputs import Inputs
 from milanx.exemplars.statistics import BLOCK_BYTES, LayerStatistics
 from milanx.exemplars.store import WEBP_QUALITY, WEBP_THREADS
@@ -135,7 +135,7 @@ def _counting(info: LayerInfo, units: int) -> int:
     if info.map_size == (1, 1):
         return 0
     held = units * bins(info.rectified)
-    return 4 * held + 2 * min(held // 2, WAITING)
+    return 4 * held + 2 * waiting(held)
 
 
 def _cores() -> int:
