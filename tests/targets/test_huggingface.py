@@ -293,6 +293,26 @@ def test_offline_nothing_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert len(caught.value.ways_out) > 2
 
 
+def test_what_was_downloaded_serves_where_the_hub_is_silent(
+    monkeypatch: pytest.MonkeyPatch, folders: dict[str, Path]
+) -> None:
+    def silent(*args: object, **kwargs: object) -> None:
+        raise ConnectionError("no network")
+
+    asked: list[object] = []
+
+    def cached(repository: str, **options: object) -> str:
+        asked.append(options["local_files_only"])
+        return str(folders["vit"])
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", silent)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", cached)
+    own = load_target(f"hf:{folders['vit']}").fingerprint
+    assert load_target("hf:owner/name@v1").fingerprint == own
+    assert asked == [True]
+
+
 def test_a_download_is_said_with_its_size_and_takes_no_pickle(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
