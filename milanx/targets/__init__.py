@@ -1,11 +1,11 @@
 """Targets: a model by name or module, its weights, its layers, and how its units are read.
 
 In comes a name or a `torch.nn.Module`; out go a `Target`, `LayerInfo`s and maps [b, u, h, w].
-``zoo`` loads by name, with ``huggingface`` and ``processors`` for transformers, ``torchvisions`` and
-``openclips``, each of which gives what ``built`` holds; ``weights`` and ``checkpoints`` read weights, ``given`` keeps a module as its
-owner gave it, ``layers`` discovers (``probing``, ``layout``, ``watch``, ``gates``, ``inert`` each
-answer one question of it), ``functions`` names nonlinearities, ``units`` names and shapes units,
-``capture`` reads them by hooks.
+``zoo`` loads by name, with ``huggingface`` and ``processors`` for transformers, ``torchvisions``
+and ``openclips``, each of which gives what ``built`` holds; ``weights`` and ``checkpoints`` read
+weights, ``given`` keeps a module as its owner gave it, ``layers`` discovers (``probing``,
+``layout``, ``watch``, ``gates``, ``inert`` each answer one question of it), ``functions`` names
+nonlinearities, ``units`` names and shapes units, ``capture`` reads them by hooks.
 """
 
 from __future__ import annotations

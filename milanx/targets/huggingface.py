@@ -247,8 +247,8 @@ def _looked_up(
     if not bare and not tensors:
         raise _no_safetensors(list(sizes), name)
     wanted = [f for f in (CONFIG, *FILES, *(() if bare else tensors)) if f in sizes]
-    new = [f for f in wanted
-           if not isinstance(try_to_load_from_cache(repository, f, revision=info.sha), str)]  # fmt: skip
+    cached = {f: try_to_load_from_cache(repository, f, revision=info.sha) for f in wanted}
+    new = [f for f, path in cached.items() if not isinstance(path, str)]
     if new:
         announce(f"{name} ({len(new)} files)", f"{repository} on the Hugging Face Hub",
                  sum(sizes[f] for f in new))  # fmt: skip

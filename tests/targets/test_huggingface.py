@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 import milanx
 from milanx.act.data import model_classes
+from milanx.act.reopen import find_target
 from milanx.bench.checks import check_model
 from milanx.errors import InputError, MissingWeights
 from milanx.targets.capture import Capture, find_layers, list_layers
@@ -179,6 +180,18 @@ def test_weights_may_be_random_or_a_file(folders: dict[str, Path], tmp_path: Pat
     save_file({f"module.{k}": v for k, v in again.model.state_dict().items()},
               tmp_path / "a.safetensors")  # fmt: skip
     assert load_target(spec, weights=tmp_path / "a.safetensors").fingerprint == again.fingerprint
+
+
+def test_a_run_finds_its_target_again(folders: dict[str, Path], tmp_path: Path) -> None:
+    spec, photos = f"hf:{folders['dinov2']}", write_parquet(tmp_path / "p.parquet", noise(20))
+    milanx.extract(spec, layers=["encoder.layer.0"], images=photos, units="0-1", out=tmp_path / "r")
+    known = json.loads((tmp_path / "r" / "run.json").read_text())["target"]
+    found = find_target(known)
+    assert found.preprocess == load_target(spec).preprocess
+    assert found.preprocess.rounds_down
+    known["preprocess"].pop("rounds_down")
+    with pytest.raises(InputError, match="are not those of the run"):
+        find_target(known)
 
 
 def change(folder: Path, name: str, **values: Any) -> None:
