@@ -228,7 +228,10 @@ def _mask(detection: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
     if detection.get("mask") is not None:
         packed = base64.b64decode(detection["mask"]["$binary"]["base64"], validate=True)
         most = 4096 + 8 * height * width  # a head, and the widest numbers
-        content = zlib.decompressobj().decompress(packed, most)
+        try:
+            content = zlib.decompressobj().decompress(packed, most)
+        except zlib.error as error:
+            raise ValueError(str(error)) from error
         inside = np.load(io.BytesIO(content), allow_pickle=False) > 0
         if inside.shape != (bottom - top, right - left):
             raise ValueError(f"a mask of {inside.shape} in a box of {bottom - top, right - left}")
