@@ -235,7 +235,7 @@ def _settings(
         "score": None,
         "exemplars": key,
         "imported": {"format": format, "views": bundle.view is not None, "left_out": list(notes)},
-        "settings": {},
+        "settings": {"k": max(layer.images.shape[1] for layer in bundle.layers)},
         "versions": versions(),
         "seconds": {},
     }  # fmt: skip
