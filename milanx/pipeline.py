@@ -427,7 +427,8 @@ def _place(source: str | Path | Source) -> dict[str, str]:
     if not isinstance(source, str | Path) or str(source) == BUILTIN:
         return {}
     if is_named(source):
-        return {"spec": str(source)}
+        pattern = str(source).endswith(".tar")
+        return {"spec": str(located(source).absolute() if pattern else source)}
     if ":" in str(source) and not Path(source).exists():
         return {}
     return {"path": str(located(source).resolve())}

@@ -61,13 +61,18 @@ def is_shards(spec: str) -> bool:
     return spec.endswith(".tar")
 
 
+def is_pattern(spec: str) -> bool:
+    """Whether a name stands for several shards."""
+    return is_shards(spec) and bool(PATTERN & set(spec)) and not os.path.exists(spec)
+
+
 def shard_paths(spec: str) -> list[Path]:
     """Return the files of a pattern such as ``train-*.tar`` or ``train-{000..012}.tar``, in order.
 
     Raises:
         InputError: there are none, or one of those that are counted is not there.
     """
-    if not PATTERN & set(spec) or os.path.exists(spec):
+    if not is_pattern(spec):
         return [Path(spec)]
     found = sorted(_expanded(spec))
     if not found:

@@ -19,7 +19,7 @@ from milanx.images.hf import PREFIX as HF
 from milanx.images.hf import open_hf, read_spec
 from milanx.images.item import Item, Skipped, Source, SourceInfo, one_line, plain_name
 from milanx.images.pictures import NAME, Pictures
-from milanx.images.shards import Shards, is_shards, shard_paths
+from milanx.images.shards import Shards, is_pattern, is_shards, shard_paths
 from milanx.images.table import Table, is_parquet
 from milanx.images.vision import PREFIX as VISION
 from milanx.images.vision import open_vision
@@ -103,8 +103,9 @@ def _is_source(given: Any) -> bool:
 
 
 def is_named(spec: str | Path) -> bool:
-    """Whether a source is named by more than a path: those of libraries, and the built-in ones."""
-    return str(spec).startswith((HF, VISION, "builtin:"))
+    """Whether a source is named by more than a path: of libraries, built-in, or by a pattern."""
+    text = str(spec)
+    return text.startswith((HF, VISION, "builtin:")) or is_pattern(text)
 
 
 def source_name(spec: str | Path | Source) -> str:
@@ -163,7 +164,7 @@ def open_source(spec: str, name: str) -> Source:
         return open_vision(spec, name)
     path = located(spec)
     shown = one_line(str(path))
-    if is_shards(spec) and not path.is_dir() and (path.is_file() or set(spec) & set("*?[{")):
+    if is_shards(spec) and (path.is_file() or is_pattern(spec)):
         return Shards(shard_paths(str(path)), name)
     try:
         path.stat()

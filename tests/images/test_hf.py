@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from huggingface_hub import HfFileSystem, constants
 from PIL import Image
 
 import milanx
@@ -16,6 +18,8 @@ from milanx.images.hf import read_spec
 from milanx.images.probe import open_images
 from tests.cli.commands import refused
 from tests.helpers import noise, png, tiny, write_parquet
+from tests.hub.fixtures import hub as hub
+from tests.hub.server import Hub
 
 datasets = pytest.importorskip("datasets", reason="an optional extra: pip install 'milanx[hf]'")
 
@@ -134,6 +138,56 @@ def test_it_is_a_source_as_any(tmp_path: Path) -> None:
     given = milanx.extract(tiny(), layers=["conv2"], images=datasets.load_from_disk(str(root)),
                            out=tmp_path / "given")  # fmt: skip
     assert len(given.image_table()) == 12
+
+
+@pytest.fixture
+def served(
+    hub: Hub, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Hub]:
+    """The folder as a repository of a Hub on this machine, as a process that asks it sees it."""
+    files = {p.relative_to(repository).as_posix(): p.read_bytes()
+             for p in repository.rglob("*.parquet")}  # fmt: skip
+    hub.put("user/flowers", files, "dataset")
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    for name, value in (("HF_ENDPOINT", hub.url), ("HF_HUB_OFFLINE", False)):
+        monkeypatch.setattr(datasets.config, name, value)
+    yield hub
+    HfFileSystem.clear_instance_cache()
+
+
+def test_a_repository_is_fetched_once_after_a_line(
+    served: Hub, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = open_images(["hf:user/flowers:train"])
+    assert len(opened) == 8 and opened.records[1].name == "lily"
+    assert "fetching the data set user/flowers, split train" in capsys.readouterr().err
+    assert (np.asarray(opened.read(3)) == np.asarray(noise(4)[3])).all()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    asked = len(served.log)
+    again = open_images(["hf:user/flowers:train"])
+    assert again.fingerprint == opened.fingerprint and len(served.log) == asked
+    assert "fetching" not in capsys.readouterr().err
+
+
+def test_a_stream_of_a_repository(served: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = "hf:user/flowers:train?streaming=true&take=3"
+    opened = open_images([spec])
+    assert [r.name for r in opened.records] == ["rose", "lily", "rose"]
+    assert "fetching rows of user/flowers, split train" in capsys.readouterr().err
+    asked = len(served.log)
+    assert open_images([spec]).fingerprint == opened.fingerprint
+    assert len(served.log) == asked
+
+
+@pytest.mark.parametrize("name", ["user/none", "else/flowers"])
+def test_a_repository_that_is_not_there(served: Hub, name: str) -> None:
+    with pytest.raises(MilanxError) as caught:
+        open_images([f"hf:{name}:train"])
+    assert f"cannot open hf:{name}:train" in str(caught.value)
+    with pytest.raises(MilanxError, match="validation"):
+        open_images(["hf:user/flowers:validation"])
 
 
 @pytest.mark.parametrize(("spec", "path", "split"), [

@@ -198,5 +198,9 @@ def test_a_shard_is_a_source_as_any(tmp_path: Path) -> None:
     assert [r["source"] for r in store.image_table()] == ["a"] * 12
     settings = json.loads((tmp_path / "run" / "run.json").read_text())
     assert settings["images"]["sources"][0]["path"] == str(path)
+    pattern = str(tmp_path / "?.tar")
+    milanx.extract(tiny(), layers=["conv2"], images=pattern, out=tmp_path / "pattern")
+    settings = json.loads((tmp_path / "pattern" / "run.json").read_text())
+    assert settings["images"]["sources"][0]["spec"] == pattern
     again = milanx.extract(tiny(), layers=["conv2"], images=str(path), out=tmp_path / "run")
     assert again.fingerprint == store.fingerprint

@@ -13,6 +13,7 @@ from milanx.report.page import write_page
 from milanx.share.exchange.building import GREY
 from milanx.share.exchange.export import FORMATS
 from tests.cli.commands import run
+from tests.hub.server import Hub
 
 PICTURES = ("milan", "maia", "fiftyone")  # formats with views and masks
 BOTH_SIGNS = ("fiftyone", "csv", "jsonl")
@@ -178,3 +179,29 @@ def test_fiftyone_is_as_fiftyone_reads_it(odd: milanx.Run, tmp_path: Path) -> No
             assert 0 <= x < x + w <= 1 and 0 <= y < y + h <= 1
             seen += 1
     assert seen == sum(len(row["images"]) for row in odd.rows)
+
+
+def test_the_commands_say_what_is_left_out(odd: milanx.Run, tmp_path: Path) -> None:
+    code, out, err = run("export", odd.root, "clip-dissect", "-o", tmp_path / "d.csv")
+    assert code == 0 and out.strip() == str(tmp_path / "d.csv")
+    assert "left out: exemplars" in err and "units of the sign -" in err
+    code, out, err = run("import", "clip-dissect", tmp_path / "d.csv", "-o", tmp_path / "r")
+    assert code == 0 and out.strip() == str(tmp_path / "r") and "17 units" in err
+    code, out, _ = run("export", odd.root, "jsonl", "-o", tmp_path / "j", "--json")
+    assert json.loads(out)["units"] == 34 and code == 0
+    code, out, _ = run("import", "jsonl", tmp_path / "j", "-o", tmp_path / "k", "--json")
+    assert code == 0 and "grey" in " ".join(json.loads(out)["notes"])
+
+
+def test_an_imported_run_goes_to_the_hub_and_back(
+    hub: Hub, odd: milanx.Run, tmp_path: Path
+) -> None:
+    back = there_and_back(odd, "milan", tmp_path)
+    milanx.push(back.root, "user/imported")
+    card = hub.files("user/imported", "dataset")["README.md"].decode()
+    assert "imported from the format `milan`" in card and "milanx describe tests" not in card
+    pulled = milanx.open_run("user/imported")
+    assert pulled.rows == back.rows and pulled.settings["imported"]["format"] == "milan"
+    done = milanx.export_run("user/imported", "milan", tmp_path / "again")
+    assert np.array_equal(np.load(done.root / "conv2" / "images.npy"),
+                          np.load(tmp_path / "out" / "conv2" / "images.npy"))  # fmt: skip
