@@ -79,6 +79,8 @@ def extract(
     random_weights: bool = False,
     preprocess: Preprocess | None = None,
     read: str = "auto",
+    sae: Path | str | None = None,
+    directions: Path | str | None = None,
     signs: Sequence[str] | str = ("+",),
     settings: ExtractSettings | None = None,
     device: str = "auto",
@@ -100,6 +102,8 @@ def extract(
         random_weights: use random weights, for tests and controls.
         preprocess: for a module that brings none.
         read: ``auto`` reads units after their own nonlinearity, ``raw`` before it.
+        sae: folder or file of a sparse autoencoder: its latents are the units (docs/units.md).
+        directions: a safetensors file: the projections on its directions are the units.
         signs: ``+``, ``-`` or both.
         settings: of the extraction; the defaults when None.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -119,8 +123,8 @@ def extract(
     request = Request(
         target=model, layers=_layers(model, layers), images=_several(images), units=units,
         limit=limit, weights=_path(weights), random_weights=random_weights, preprocess=preprocess,
-        read=read, signs=_several(signs), settings=settings or ExtractSettings(), device=device,
-        dtype=dtype,
+        read=read, sae=_path(sae), directions=_path(directions), signs=_several(signs),
+        settings=settings or ExtractSettings(), device=device, dtype=dtype,
     )  # fmt: skip
     timed = Timed(progress or Silent())
     with as_given(model), contextlib.ExitStack() as alone:
@@ -213,6 +217,8 @@ def describe(
     random_weights: bool = False,
     preprocess: Preprocess | None = None,
     read: str = "auto",
+    sae: Path | str | None = None,
+    directions: Path | str | None = None,
     signs: Sequence[str] | str = ("+",),
     search: SearchSettings | None = None,
     settings: ExtractSettings | None = None,
@@ -242,6 +248,8 @@ def describe(
         random_weights: use random weights.
         preprocess: for a module that brings none.
         read: ``auto`` or ``raw``.
+        sae: folder or file of a sparse autoencoder.
+        directions: file of directions.
         signs: ``+``, ``-`` or both.
         search: how to search; the describer's own settings when None.
         settings: of the extraction.
@@ -267,8 +275,8 @@ def describe(
     request = Request(
         target=model, layers=_layers(model, layers), images=_several(images), units=units,
         limit=limit, weights=_path(weights), random_weights=random_weights, preprocess=preprocess,
-        read=read, signs=_several(signs), settings=settings or ExtractSettings(), device=device,
-        dtype=dtype,
+        read=read, sae=_path(sae), directions=_path(directions), signs=_several(signs),
+        settings=settings or ExtractSettings(), device=device, dtype=dtype,
     )  # fmt: skip
     _check_out(_path(out), overwrite)
     timed = Timed(progress or Silent())
@@ -391,6 +399,7 @@ def _write_run(
                    "weights": target.weights, "random": target.random,
                    "preprocess": target.preprocess.to_dict()},
         "layers": [info.to_dict() for info in inputs.layers],
+        **({"lens": inputs.lens.facts()} if inputs.lens else {}),
         "images": {"count": len(images), "distinct": images.distinct,
                    "fingerprint": images.fingerprint, "notes": list(images.notes),
                    "skipped": [asdict(s) for s in images.skipped],
