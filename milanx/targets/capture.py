@@ -15,7 +15,7 @@ from milanx.errors import InputError, did_you_mean
 from milanx.targets.given import PREFIXES, Enough, running
 from milanx.targets.layers import discover
 from milanx.targets.lens import LENSES, Lens
-from milanx.targets.through import read_through
+from milanx.targets.through import read_through, reopen
 from milanx.targets.units import (
     Address,
     LayerInfo,
@@ -106,6 +106,24 @@ def find_addressed(
     infos = [info for name, info in known.items() if name in chosen]
     infos = [_raw(i) for i in infos] if read == "raw" else infos
     return infos if lens is None else read_through(infos, lens), found
+
+
+def find_again(
+    target: Target, known: Mapping[str, Any], lens: Mapping[str, Any] | None
+) -> LayerInfo:
+    """Find a layer of a run again, with what it was read through.
+
+    Args:
+        target: the run's.
+        known: what `LayerInfo.to_dict` gave of the layer.
+        lens: what `Lens.facts` gave of the run's; None where it had none.
+
+    Raises:
+        InputError: the layer is not there, or what it was read through is not, or is another.
+    """
+    read = "raw" if str(known["read"]).split()[-1] == "raw" else "auto"
+    through = reopen(lens) if lens and known.get("through") else None
+    return find_layers(target, [str(known["name"])], read=read, lens=through)[0]
 
 
 def match_layers(target: Target, known: Mapping[str, LayerInfo], pattern: str) -> list[str]:

@@ -164,10 +164,10 @@ def _maps(
     batch_size: int, advance: Callable[[int], None],
 ) -> tuple[dict[tuple[int, int], np.ndarray], dict[int, np.ndarray]]:  # fmt: skip
     """Run the target on the images that units need: (unit, image) -> map, image -> view."""
-    from milanx.targets.capture import Capture, find_layers
+    from milanx.targets.capture import Capture, find_again
 
     known = next(i for i in run.settings["layers"] if i["name"] == layer)
-    info = find_layers(target, [layer], read="raw" if known["read"] == "raw" else "auto")[0]
+    info = find_again(target, known, run.settings.get("lens"))
     asking: dict[int, list[int]] = {}
     for unit, shown in wanted.items():
         for image in shown.tolist():
