@@ -8,7 +8,7 @@ answer one question of it), ``functions`` names nonlinearities, ``units`` names 
 
 Units may be computed from a layer's own: ``lens`` says what such a computation is, ``through``
 opens one and reads layers through it. There are ``autoencoders`` (``saefiles`` and ``saereaders``
-read their files) and ``directions``.
+read their files), ``directions``, and ``heads`` of attention.
 """
 
 from __future__ import annotations

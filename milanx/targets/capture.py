@@ -13,10 +13,12 @@ from torch import nn
 
 from milanx.errors import InputError, did_you_mean
 from milanx.targets.given import PREFIXES, Enough, running
+from milanx.targets.heads import named_heads
 from milanx.targets.layers import discover
 from milanx.targets.lens import LENSES, Lens
 from milanx.targets.through import read_through, reopen
 from milanx.targets.units import (
+    HEAD,
     Address,
     LayerInfo,
     first_tensor,
@@ -94,6 +96,7 @@ def find_addressed(
     check_read(read)
     known = {info.name: info for info in discover(target)}
     asked = [parse_address(t, known) if addresses else Address(t) for t in texts]
+    known = named_heads(known, [address.layer for address in asked])
     suffix = "" if lens is None else lens.suffix
     chosen: set[str] = set()
     found = []
@@ -131,14 +134,14 @@ def match_layers(target: Target, known: Mapping[str, LayerInfo], pattern: str) -
 
     A name that is one as it stands is that layer's, whatever signs it holds; the names that
     modules have inside a wrapper, such as torch.compile's, stand for those of the original. A
-    pattern passes over layers that cannot be described.
+    pattern passes over layers that cannot be described, and over heads that it does not name.
 
     Raises:
         InputError: none, or none that can be described.
     """
     ways = [pattern, *(pattern.removeprefix(p) for p in PREFIXES if pattern.startswith(p))]
     found = next(([way] for way in ways if way in known), None) or next(
-        (names for way in ways if (names := [n for n in known if fnmatch.fnmatchcase(n, way)])), []
+        (names for way in ways if (names := [n for n in known if _meant(n, way)])), []
     )
     described = [name for name in found if known[name].refused is None]
     if found and not described:
@@ -151,7 +154,14 @@ def match_layers(target: Target, known: Mapping[str, LayerInfo], pattern: str) -
     return described
 
 
+def _meant(name: str, pattern: str) -> bool:
+    """Whether a pattern means a layer; heads only where it says so."""
+    return fnmatch.fnmatchcase(name, pattern) and (HEAD in pattern or HEAD not in name)
+
+
 def _raw(info: LayerInfo) -> LayerInfo:
+    if info.lens is not None:
+        return info
     if info.nonlinearity is None and info.input_of is None:
         return info
     return dataclasses.replace(info, read="raw", rectified=False, upper=None, off=None,

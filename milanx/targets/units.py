@@ -20,7 +20,7 @@ from milanx.targets.functions import Consumed
 if TYPE_CHECKING:
     from milanx.targets.lens import Lens
 
-CLASS = "@class"
+CLASS, HEAD = "@class", "@head"
 SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+ -]{0,99}(?<![. ])")  # names that are folders as is
 UNITS = re.compile(r"[-\d,\s]*\d[-\d,\s]*")  # what may be a list of units
 FOLDER = 80  # characters of any other name that its folder keeps; a digest tells it apart

@@ -191,6 +191,6 @@ def test_another_place_is_told_and_latents_are_not_pruned(work: Path) -> None:
         error.split()
     )
     assert "blocks.0@sae" in out
-    said = refused("prune", "r", "--unit", "blocks.0@sae:1", "--images", "p.parquet", "--dry-run")
+    said = refused("prune", "r", "--units", "blocks.0@sae:1", "--images", "p.parquet", "--dry-run")
     assert "units of blocks.0@sae cannot be edited" in said
     assert "describe blocks.0 itself" in said
