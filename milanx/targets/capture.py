@@ -197,7 +197,8 @@ class Capture:
         target: the model.
         infos: the layers, as `find_layers` gives them.
 
-    Inside the context `run` gives the maps of a batch. Nothing stays on the model afterwards.
+    Inside the context `run` gives the maps of a batch, and leaves in ``shown`` the maps of logits
+    that show where these come from. Nothing stays on the model afterwards.
 
     Raises:
         ValueError: a layer that was not discovered here, but rebuilt from what is written of it.
@@ -217,7 +218,9 @@ class Capture:
         self._handles: list[Any] = []
         # By module, and by the module whose input is read instead of its output.
         self._raw: dict[Key, torch.Tensor] = {}
-        self._wanted = {_key(i) for i in infos}
+        self._read = [*infos, *(i.cam.source for i in infos if i.cam is not None)]
+        self._wanted = {_key(i) for i in self._read}
+        self.shown: dict[str, torch.Tensor] = {}
 
     def __enter__(self) -> Capture:
         for name, down in sorted(self._wanted, key=str):
@@ -234,10 +237,11 @@ class Capture:
             handle.remove()
         self._handles.clear()
         self._raw.clear()
+        self.shown = {}
 
     def _keep(self, key: Key) -> Callable[..., None]:
         """Make the hook of one module: the value is fixed before anything can change it."""
-        raw, here, name = self._raw, [i for i in self.infos if _key(i) == key], key[0]
+        raw, here, name = self._raw, [i for i in self._read if _key(i) == key], key[0]
         apply, into = here[0].consumed, here[0].input_of is not None
         copied = any(i.changed for i in here) or into
         total = len(self._wanted)
@@ -277,6 +281,7 @@ class Capture:
         if len(inputs) == 1 and any(not _fits(maps.get(i.name), i, 1) for i in self.infos):
             # Some models drop the axis of a batch of one: they are shown the image twice.
             maps = {n: m[:1] for n, m in self._maps(inputs.repeat(2, 1, 1, 1)).items()}
+            self.shown = {n: m[:1] for n, m in self.shown.items()}
         for info in self.infos:
             if not _fits(maps.get(info.name), info, len(inputs)):
                 raise InputError(
@@ -291,7 +296,8 @@ class Capture:
         self._raw.clear()
         with running(self.target.name, self.model, inputs), contextlib.suppress(Enough):
             self.model(inputs)
-        missing = [i.name for i in self.infos if _key(i) not in self._raw]
+        self.shown = {}
+        missing = [i.name for i in self._read if _key(i) not in self._raw]
         if missing:
             raise InputError(f"{missing[0]} did not run", "this forward pass did not reach it")
         maps = {}
@@ -299,6 +305,9 @@ class Capture:
             with contextlib.suppress(RuntimeError, IndexError):
                 own = to_maps(self._raw[_key(info)], info)
                 maps[info.name] = own if info.lens is None else info.lens(own)
+            if info.cam is not None:
+                source = info.cam.source
+                self.shown[info.name] = info.cam(to_maps(self._raw[_key(source)], source))
         self._raw.clear()
         return maps
 

@@ -182,7 +182,7 @@ def _heads(name: str, lens: Heads, place: LayerInfo) -> LayerInfo:
     """Make the entry of all heads, at the places of their projection's output."""
     if place.refused is not None:
         return _refused(name, f"of its output projection {place.name}: {place.refused}")
-    own = dataclasses.replace(place, input_of=place.module, better=None, upper=None,
+    own = dataclasses.replace(place, input_of=place.module, better=None, upper=None, off=None,
                               changed=False, nonlinearity=None, consumed=None)  # fmt: skip
     return _through(own, lens, name + HEAD)
 

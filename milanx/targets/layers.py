@@ -11,6 +11,7 @@ import dataclasses
 
 from torch import nn
 
+from milanx.targets.cam import with_class_maps
 from milanx.targets.flow import Layout
 from milanx.targets.functions import NONLINEAR, Consumed, consumed, off_value, value_range
 from milanx.targets.gates import find_gates
@@ -51,7 +52,7 @@ def discover(target: Target) -> list[LayerInfo]:
     good = [info for info in infos if info.refused is None]
     inert = dict(zip((i.name for i in good), find_inert(target, probed.inputs, good), strict=True))
     infos = [dataclasses.replace(i, inert=inert[i.name]) if i.name in inert else i for i in infos]
-    return with_heads(probed, _with_better(target.model, infos))
+    return with_heads(probed, with_class_maps(probed, _with_better(target.model, infos)))
 
 
 def _refused(record: Seen, why: str) -> LayerInfo:

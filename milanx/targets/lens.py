@@ -16,6 +16,21 @@ import torch
 LENSES = {"@sae": "--sae FOLDER", "@directions": "--directions FILE"}
 
 
+class Shows(Protocol):
+    """Computes maps that show where units come from, beside their own.
+
+    Attributes:
+        source: the layer that it reads, as a `milanx.targets.units.LayerInfo`.
+    """
+
+    @property
+    def source(self) -> Any: ...  # noqa: D102
+
+    def __call__(self, maps: torch.Tensor) -> torch.Tensor:
+        """Compute maps [b, u, h, w] from those of the source."""
+        ...
+
+
 class Lens(Protocol):
     """Computes units from those of a layer.
 

@@ -33,8 +33,8 @@ def read_through(infos: Sequence[LayerInfo], lens: Lens) -> list[LayerInfo]:
         made.append(dataclasses.replace(
             info, name=info.name + lens.suffix, kind=lens.kind, units=lens.units,
             read=f"{lens.title} of {info.read}", rectified=lens.rectified, upper=None,
-            off=0.0 if lens.rectified else None,
-            linear=lens.linear, better=None, through=lens.key, lens=lens,
+            off=0.0 if lens.rectified else None, linear=lens.linear, better=None,
+            through=lens.key, lens=lens, shown=(), cam=None,
         ))  # fmt: skip
     return made
 

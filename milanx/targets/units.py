@@ -18,7 +18,7 @@ from milanx.errors import InputError
 from milanx.targets.functions import Consumed
 
 if TYPE_CHECKING:
-    from milanx.targets.lens import Lens
+    from milanx.targets.lens import Lens, Shows
 
 CLASS, HEAD = "@class", "@head"
 SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+ -]{0,99}(?<![. ])")  # names that are folders as is
@@ -57,8 +57,10 @@ class LayerInfo:
             that is no plain row after row.
         refused: why the layer cannot be described; None for one that can.
         through: fingerprint of what computes the units from the layer's own; "" for those.
+        shown: (h, w) of maps that show where logits come from; () for the layer's own.
         consumed: the nonlinearity itself, as discovery saw it; no part of what is written.
         lens: what computes the units, likewise.
+        cam: what computes those maps, likewise.
     """
 
     name: str
@@ -84,8 +86,10 @@ class LayerInfo:
     order: tuple[int, ...] = field(default=(), repr=False)
     refused: str | None = None
     through: str = ""
+    shown: tuple[int, ...] = ()
     consumed: Consumed | None = field(default=None, repr=False, compare=False)
     lens: Lens | None = field(default=None, repr=False, compare=False)
+    cam: Shows | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what is written of a layer, and what stands for it in fingerprints.
@@ -96,9 +100,10 @@ class LayerInfo:
         return {k: v for k, v in values.items() if k not in RARE or v != RARE[k]}
 
 
-UNWRITTEN = ("consumed", "lens")
+UNWRITTEN = ("consumed", "lens", "cam")
 RARE: dict[str, Any] = {
     "suffix_tokens": 0, "groups": 1, "order": (), "refused": None, "off": None, "through": "",
+    "shown": (),
 }  # fmt: skip
 
 

@@ -177,7 +177,9 @@ def _maps(
     with Capture(target, [info]) as capture:
         stream = images.iterate(sorted(asking), target.preprocess, batch_size)
         for batch, indices in stream:
-            out = capture.run(target.inputs(batch))[layer].float().cpu().numpy()
+            given = capture.run(target.inputs(batch))[layer]
+            given = capture.shown[layer] if run.store.record(layer).pooled else given
+            out = given.float().cpu().numpy()
             for number, image in enumerate(indices.tolist()):
                 views[image] = batch[number].numpy()
                 for unit in asking[image]:
