@@ -153,12 +153,9 @@ def _projection(probed: Probed, record: Seen, count: int) -> Seen | None:
               and r.module.in_features % count == 0]  # fmt: skip
     inside = [r for r in linear if r.name.startswith(f"{record.name}.")
               and r.given != record.given and _same(r.value, record.value)]  # fmt: skip
-    if inside:
-        return inside[-1]
+    if inside or not _is_attention(record):
+        return inside[-1] if inside else None
     parent = record.name.rpartition(".")[0]
-    if not _is_attention(record) or any(r.given == record.given and r.name.startswith(
-            f"{record.name}.") and _same(r.value, record.value) for r in linear):  # fmt: skip
-        return None
     beside = [r for r in linear if r.given == record.number and r.name.startswith(f"{parent}.")]
     return beside[0] if len(beside) == 1 else None
 

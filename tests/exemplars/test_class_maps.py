@@ -21,8 +21,6 @@ from milanx.targets.capture import Capture, find_layers, list_layers
 from milanx.targets.zoo import load_target
 from tests.helpers import PREPROCESS, Tiny, TinyViT, write_parquet
 
-SMALL = Preprocess((64, 64), 64, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-
 
 class Pooled(nn.Module):
     """Red, green and blue where they exceed the others, averaged, then a layer of two logits."""
@@ -126,7 +124,7 @@ def test_masks_of_class_maps_lie_above_a_fifth_of_the_peak() -> None:
 def test_found_where_logits_are_averages_of_maps(name: str) -> None:
     torch.manual_seed(0)
     more = {"img_size": 56, "depths": (1, 1), "embed_dim": 24, "num_heads": (3, 6)}
-    size = 56 if name.startswith("swin") else 64
+    size = {"swin_tiny_patch4_window7_224": 56, "tf_efficientnet_lite0": 160}.get(name, 64)
     model = timm.create_model(name, num_classes=7, **(more if size == 56 else {})).eval()
     preprocess = Preprocess((size, size), size, "bilinear", (0.5,) * 3, (0.5,) * 3)
     target = load_target(model, preprocess=preprocess)

@@ -135,3 +135,47 @@ def test_heads_of_transformers_models(name: str) -> None:
     bias = target.model.get_submodule(info.module).bias
     total = torch.stack([found[n] for n in layers[1:5]]).sum(0) + bias[:, None, None]
     torch.testing.assert_close(total, found[info.module], rtol=1e-4, atol=1e-5)
+
+
+class Gathered(nn.Module):
+    """Self-attention without a projection of its own."""
+
+    num_attention_heads = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(16, 16) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (m(x).unflatten(2, (4, 4)).transpose(1, 2)
+                   for m in (self.query, self.key, self.value))  # fmt: skip
+        return nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+class Beside(Plain):
+    """As in older models of transformers: the projection stands beside the attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.Module()
+        self.attention.attention = Gathered()
+        self.attention.dense = nn.Linear(16, 16)
+        del self.attn
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        x = x + self.attention.dense(self.attention.attention(x))
+        return self.head(x.mean(1))
+
+
+@torch.inference_mode()
+def test_a_projection_beside_the_attention_is_found() -> None:
+    target = load_target(Beside())
+    infos = [i for i in list_layers(target) if "@head" in i.name]
+    assert [(i.name, i.module) for i in infos] == [
+        ("attention.attention@head", "attention.dense")]  # fmt: skip
+    layers = [f"attention.attention@head{h}" for h in range(4)]
+    found = run(target, [*layers, "attention.dense"], torch.randn(2, 3, 32, 32))
+    total = torch.stack([found[n] for n in layers]).sum(0)
+    bias = target.model.attention.dense.bias[:, None, None]
+    torch.testing.assert_close(total + bias, found["attention.dense"])
