@@ -9,6 +9,8 @@ import typer
 from milanx.cli import common as c
 from milanx.cli import planted
 
+from milanx.errors import InputError
+
 app = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True)
 
 app.add_typer(planted.app, name="planted")
@@ -126,8 +128,12 @@ def extract(
 @app.command("models")
 @c.explained
 def models(
-    model: Annotated[
-        list[str] | None, typer.Argument(help="Targets [a small one of each family].")
+    model: Annotated[list[str] | None, typer.Argument(help="Targets, such as resnet18.")] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="A small member of every family of timm's, in an hour.")
+    ] = False,
+    keep: Annotated[
+        Path | None, typer.Option(help="File of rows, which a stopped run goes on with.")
     ] = None,
     as_json: c.Json = False,
     quiet: c.Quiet = False,
@@ -139,9 +145,11 @@ def models(
     The table is Markdown, as in docs/models.md.
     """
     c.starting(quiet, as_json, "milanx bench models")
+    if bool(model) == every:
+        raise InputError("which models?", "name some, or all of them", ["resnet18", "--all"])
     from milanx.bench.models import bench_models, markdown
 
-    rows = bench_models(model or None, progress=c.reporter(quiet, as_json))
+    rows = bench_models(model or None, keep=keep, progress=c.reporter(quiet, as_json))
     if as_json:
         c.print_json(rows)
         return

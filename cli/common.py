@@ -49,6 +49,14 @@ Out = Annotated[
 Weights = Annotated[Path | None, typer.Option(help="Checkpoint, .safetensors or .pth.")]
 RandomWeights = Annotated[bool, typer.Option("--random-weights", help="Random weights.")]
 Read = Annotated[str, typer.Option(help="auto: after the own nonlinearity; raw: before it.")]
+Sae = Annotated[
+    Path | None,
+    typer.Option(help="Folder of a sparse autoencoder: its latents are the units."),
+]
+Directions = Annotated[
+    Path | None,
+    typer.Option(help="Directions, .safetensors: the projections on them are the units."),
+]
 Sign = Annotated[
     list[str], typer.Option("--sign", help="+ or - (images of the lowest values); repeatable.")
 ]

@@ -6,6 +6,7 @@ Nothing heavy is imported before it is used.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -106,11 +107,20 @@ __all__ = [
 ]
 
 
+def import_public(package: str, places: Mapping[str, str], name: str) -> Any:
+    """Import a public name of a package from the file of it where it stands.
+
+    Raises:
+        AttributeError: the package has no such name.
+    """
+    if name in places:
+        return getattr(importlib.import_module(f"{package}.{places[name]}"), name)
+    raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used."""
-    if name in _PLACES:
-        return getattr(importlib.import_module(f"milanx.{_PLACES[name]}"), name)
-    raise AttributeError(f"module 'milanx' has no attribute {name!r}")
+    return import_public("milanx", _PLACES, name)
 
 
 def __dir__() -> list[str]:

@@ -81,6 +81,8 @@ def extract(
     random_weights: bool = False,
     preprocess: Preprocess | None = None,
     read: str = "auto",
+    sae: Path | str | None = None,
+    directions: Path | str | None = None,
     signs: Sequence[str] | str = ("+",),
     settings: ExtractSettings | None = None,
     device: str = "auto",
@@ -104,6 +106,8 @@ def extract(
         random_weights: use random weights, for tests and controls.
         preprocess: for a module that brings none.
         read: ``auto`` reads units after their own nonlinearity, ``raw`` before it.
+        sae: folder or file of a sparse autoencoder: its latents are the units (docs/units.md).
+        directions: a safetensors file: the projections on its directions are the units.
         signs: ``+``, ``-`` or both.
         settings: of the extraction; the defaults when None.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -124,8 +128,8 @@ def extract(
     request = Request(
         target=model, layers=_layers(model, layers), images=given_sources(images), units=units,
         limit=limit, weights=_path(weights), random_weights=random_weights, preprocess=preprocess,
-        read=read, signs=_several(signs), settings=settings or ExtractSettings(), device=device,
-        dtype=dtype,
+        read=read, sae=_path(sae), directions=_path(directions), signs=_several(signs),
+        settings=settings or ExtractSettings(), device=device, dtype=dtype,
     )  # fmt: skip
     timed = Timed(progress or Silent())
     with as_given(model), contextlib.ExitStack() as alone:
@@ -219,6 +223,8 @@ def describe(
     random_weights: bool = False,
     preprocess: Preprocess | None = None,
     read: str = "auto",
+    sae: Path | str | None = None,
+    directions: Path | str | None = None,
     signs: Sequence[str] | str = ("+",),
     search: SearchSettings | None = None,
     settings: ExtractSettings | None = None,
@@ -248,6 +254,8 @@ def describe(
         random_weights: use random weights.
         preprocess: for a module that brings none.
         read: ``auto`` or ``raw``.
+        sae: folder or file of a sparse autoencoder.
+        directions: file of directions.
         signs: ``+``, ``-`` or both.
         search: how to search; the describer's own settings when None.
         settings: of the extraction.
@@ -274,8 +282,8 @@ def describe(
     request = Request(
         target=model, layers=_layers(model, layers), images=given_sources(images), units=units,
         limit=limit, weights=_path(weights), random_weights=random_weights, preprocess=preprocess,
-        read=read, signs=_several(signs), settings=settings or ExtractSettings(), device=device,
-        dtype=dtype,
+        read=read, sae=_path(sae), directions=_path(directions), signs=_several(signs),
+        settings=settings or ExtractSettings(), device=device, dtype=dtype,
     )  # fmt: skip
     _check_out(_path(out), overwrite)
     timed = Timed(progress or Silent())
@@ -398,6 +406,7 @@ def _write_run(
                    "weights": target.weights, "random": target.random,
                    "preprocess": target.preprocess.to_dict()},
         "layers": [info.to_dict() for info in inputs.layers],
+        **({"lens": inputs.lens.facts()} if inputs.lens else {}),
         "images": {"count": len(images), "distinct": images.distinct,
                    "fingerprint": images.fingerprint, "notes": list(images.notes),
                    "skipped": [asdict(s) for s in images.skipped],

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
 import tomllib
 from graphlib import TopologicalSorter
 from pathlib import Path
+
+import pytest
 
 import milanx
 
@@ -223,3 +226,25 @@ def test_public_names() -> None:
     assert {"describe", "extract", "open_run", "Describer", "Run", "MilanxError"} <= set(
         milanx.__all__
     )
+
+
+def test_folders_give_their_public_names_and_stay_light() -> None:
+    """Names that users look for are at the face of a folder, and cost nothing until then."""
+    wanted = {
+        "targets": {"Capture", "find_layers", "list_layers", "load_target"},
+        "images": {"Preprocess", "open_images"},
+        "exemplars": {"ExemplarStore"},
+        "describing": {"Describer"},
+    }
+    code = "".join(f"import milanx.{folder}\n" for folder in wanted)
+    code += "import sys; sys.exit(', '.join({'torch', 'timm', 'numpy'} & set(sys.modules)) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for folder, names in wanted.items():
+        module = importlib.import_module(f"milanx.{folder}")
+        assert names <= set(module.__all__)
+        assert dir(module) == module.__all__ == sorted(module.__all__)
+        for name in module.__all__:
+            assert getattr(module, name).__doc__, name
+        with pytest.raises(AttributeError, match="nothing"):
+            module.__getattr__("nothing")

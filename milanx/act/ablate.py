@@ -147,13 +147,8 @@ def ablate(
             places.append(Place(target.model, where.info, replacement(edit, where)))
             stack.callback(places[-1].remove)
         yield
-    missed = next((p for p in places if p.done < p.began), None)
-    if missed is not None:
-        raise InputError(
-            f"the edit of {missed.info.name} did not take place",
-            f"{missed.info.nonlinearity} did not read what {missed.info.module} gave",
-            "edit it as the module gives it (--read raw)",
-        )
+    for place in places:
+        place.check()
 
 
 def check_apart(edits: Sequence[Edit]) -> None:
@@ -241,6 +236,7 @@ def _watch(target: Target, info: LayerInfo, look: Replace, batches: Iterator[tor
     try:
         for inputs in batches:
             target.model(inputs)
+        place.check()
     finally:
         place.remove()
 

@@ -31,6 +31,7 @@ from milanx.errors import InputError, MilanxError
 from milanx.language.compare import Embed
 from milanx.measures.intervals import bootstrap, wilson
 from milanx.progress import Reporter, Silent
+from milanx.targets.given import gives_back
 
 if TYPE_CHECKING:
     from milanx.runs import Run
@@ -69,6 +70,7 @@ class Analysis:
                 "notes": list(self.notes)}  # fmt: skip
 
 
+@gives_back
 def analyze(
     run: Run | Path | str,
     images: Sequence[str | Path] | str | Path | None = None,

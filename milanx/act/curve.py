@@ -259,6 +259,7 @@ def _expected(bench: Bench, info: LayerInfo) -> tuple[torch.Tensor, torch.Tensor
                 margin = logits.gather(1, label)[:, 0] - others
                 right += (margin.detach()[:, None] + changes(margin) > 0).sum(0)
                 gain += changes(logits.log_softmax(1).gather(1, label)).sum(0)
+        place.check()
     finally:
         place.remove()
     return right, gain

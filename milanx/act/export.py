@@ -268,9 +268,16 @@ def load_edited(
     target = find_target(
         known, model=copy.deepcopy(model), weights=weights, device=device, what=str(stored.path)
     )
+    places = []
     for edit in stored.edits:
         where = check_units(stored.infos[edit.layer], edit.units, edit.positions)
-        Place(target.model, where.info, replacement(edit, where))
+        places.append(Place(target.model, where.info, replacement(edit, where)))
+
+    def check(module: nn.Module, args: Any, output: Any) -> None:
+        for place in places:
+            place.check()
+
+    target.model.register_forward_hook(check)
     return target.model
 
 

@@ -134,4 +134,7 @@ def _extraction(
                 # Each batch differs a little, so that the top k change as they really do.
                 maps = run(inputs.roll(step, 0))
                 job.take(torch.arange(step * batch, (step + 1) * batch), maps)
+            for layer in job.statistics.values():
+                if layer.histogram is not None:
+                    layer.histogram.settle()
             return time.perf_counter() - started

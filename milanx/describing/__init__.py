@@ -7,3 +7,37 @@ far texts and sets agree, ``response`` how well texts foretell activations, ``un
 ``checks`` looks at; ``trained`` is what its folder tells of its training; ``concepts`` and
 ``dissect`` do without language models, ``ways`` chooses, ``parcel`` packs a describer for the Hub.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from milanx import import_public
+
+if TYPE_CHECKING:
+    from milanx.describing.candidates import Candidate, Description
+    from milanx.describing.describer import Describer
+    from milanx.describing.settings import SearchSettings
+
+_PLACES = {
+    "Candidate": "candidates",
+    "Describer": "describer",
+    "Description": "candidates",
+    "SearchSettings": "settings",
+}
+
+__all__ = [
+    "Candidate",
+    "Describer",
+    "Description",
+    "SearchSettings",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    return import_public(__name__, _PLACES, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -7,3 +7,36 @@ the best of them, ``histogram`` the bins of values, ``numbers`` maxima and means
 ``masks`` where a unit peaks, ``store`` the files, ``reading`` what is looked at when they are read,
 ``planted`` units whose meaning is known.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from milanx import import_public
+
+if TYPE_CHECKING:
+    from milanx.exemplars.request import ExtractSettings, Request
+    from milanx.exemplars.store import ExemplarSet, ExemplarStore
+
+_PLACES = {
+    "ExemplarSet": "store",
+    "ExemplarStore": "store",
+    "ExtractSettings": "request",
+    "Request": "request",
+}
+
+__all__ = [
+    "ExemplarSet",
+    "ExemplarStore",
+    "ExtractSettings",
+    "Request",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    return import_public(__name__, _PLACES, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

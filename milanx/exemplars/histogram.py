@@ -6,7 +6,9 @@ positions is counted.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
@@ -15,6 +17,7 @@ import torch
 MANTISSA_BITS = 6
 LOWEST_EXPONENT, HIGHEST_EXPONENT = -30, 16
 _SHIFT = 23 - MANTISSA_BITS
+UPPER = 1 if sys.byteorder == "little" else 0  # which half of a float32 holds sign and exponent
 _BASE = (127 + LOWEST_EXPONENT) << MANTISSA_BITS
 HALF = (HIGHEST_EXPONENT - LOWEST_EXPONENT) << MANTISSA_BITS
 BINS = 2 * HALF + 1
@@ -24,7 +27,9 @@ MAX_POSITIONS = 784  # larger maps are counted at a fixed, seeded subset of this
 ORDINARY = (-14, 12)
 LARGE_AT = 6
 BLOCK = 4_000_000  # bins that are counted, or summed up, at a time: 32 MB of sums
-WAITING = 32_000_000  # keys of int16 that wait to be counted, at most
+WAITING = 16_000_000  # keys of int16 that wait to be counted, at most
+SHARED = 100_000  # keys from which on several threads count them
+ROUNDS = 2  # as many keys wait as there are bins, this often: counting goes over all bins each time
 
 
 def bin_edges() -> torch.Tensor:
@@ -37,6 +42,11 @@ def bin_edges() -> torch.Tensor:
 def bins(rectified: bool) -> int:
     """Return how many bins a unit has, with that of NaN."""
     return BINS - (HALF if rectified else 0) + 1
+
+
+def waiting(held: int) -> int:
+    """Return how many keys wait before they are counted in so many bins."""
+    return min(ROUNDS * held, WAITING)
 
 
 def scales(largest: torch.Tensor) -> torch.Tensor:
@@ -112,21 +122,18 @@ class Histogram:
         rows = maps.permute(0, 2, 3, 1).flatten(1, 2)  # [b, h * w, u]
         if self.subset is not None:
             rows = rows[:, self.subset]
-        keys = self._keys(rows.flatten(0, 1).float().contiguous(), finite)
-        if keys.numel() >= self._counts.numel() // 2 and not self._waiting:
-            self._count(keys)
-            return
-        self._waiting.append(keys.to(torch.int16))
-        if sum(k.numel() for k in self._waiting) >= min(self._counts.numel() // 2, WAITING):
+        self._waiting.append(self._keys(rows.flatten(0, 1).float().contiguous(), finite))
+        if sum(k.numel() for k in self._waiting) >= waiting(self._counts.numel()):
             self.settle()
 
     def _keys(self, values: torch.Tensor, finite: bool) -> torch.Tensor:
-        """Return the bin of each value [n, u], int32."""
-        bits = values.view(torch.int32)
-        key = ((bits & 0x7FFFFFFF) >> _SHIFT).sub_(self.scale * (1 << MANTISSA_BITS) + _BASE - 1)
-        key.clamp_(0, HALF)
+        """Return the bin of each value [n, u], int16."""
+        # What counts stands in the upper half.
+        bits = values.flatten().view(torch.int16)[UPPER::2].view(values.shape)
+        first = (self.scale * (1 << MANTISSA_BITS) + _BASE - 1).to(torch.int16)
+        key = ((bits & 0x7FFF) >> (_SHIFT - 16)).sub_(first).clamp_(0, HALF)
         if not self.rectified:
-            key.mul_((bits >> 31).bitwise_or_(1)).add_(self._zero)
+            key.mul_((bits >> 15).bitwise_or_(1)).add_(self._zero)
         if not finite:
             key[torch.isnan(values)] = self._width - 1
         return key
@@ -134,20 +141,42 @@ class Histogram:
     def settle(self) -> None:
         """Count the keys that wait; many batches of small maps together cost as much as one."""
         if self._waiting:
-            keys, self._waiting = torch.cat(self._waiting), []
-            self._count(keys)
+            keys, self._waiting = self._waiting, []
+            self._count(keys[0] if len(keys) == 1 else torch.cat(keys))
 
     def _count(self, keys: torch.Tensor) -> None:
-        for units in self._blocks():
-            counts = self._counts[units]
-            offset = torch.arange(len(counts), device=keys.device, dtype=torch.int32) * self._width
-            places = (keys[:, units] + offset).flatten()
-            counts += torch.bincount(places, minlength=counts.numel()).view_as(counts)
+        """Count keys int16 [n, u]; torch counts in one thread, so several count some units each."""
+        threads = torch.get_num_threads() if keys.device.type == "cpu" else 1
+        blocks = list(self._blocks(threads))
+        if threads == 1 or keys.numel() < SHARED:
+            for units in blocks:
+                self._add(units, self._counted(self._places(keys, units)))
+            return
+        with ThreadPoolExecutor(threads) as pool:
+            for start in range(0, len(blocks), threads):
+                here = blocks[start : start + threads]
+                places = [self._places(keys, units) for units in here]
+                for units, counted in zip(here, pool.map(self._counted, places), strict=True):
+                    self._add(units, counted)
 
-    def _blocks(self) -> Iterator[slice]:
+    def _places(self, keys: torch.Tensor, units: slice) -> tuple[torch.Tensor, int]:
+        """Return where among the bins of some units their keys lie, and how many bins these are."""
+        some = keys[:, units]
+        offset = torch.arange(some.shape[1], device=keys.device, dtype=torch.int32) * self._width
+        return (some + offset).flatten(), some.shape[1] * self._width
+
+    def _counted(self, places: tuple[torch.Tensor, int]) -> torch.Tensor:
+        return torch.bincount(places[0], minlength=places[1])
+
+    def _add(self, units: slice, counted: torch.Tensor) -> None:
+        counts = self._counts[units]
+        counts += counted.view_as(counts)
+
+    def _blocks(self, parts: int = 1) -> Iterator[slice]:
         """Yield units a few at a time, so that what is computed of their bins stays small."""
-        step = max(1, BLOCK // self._width)
-        for start in range(0, len(self._counts), step):
+        units = len(self._counts)
+        step = max(1, min(BLOCK // self._width, -(-units // parts)))
+        for start in range(0, units, step):
             yield slice(start, start + step)
 
     def merge(self, other: Histogram) -> None:

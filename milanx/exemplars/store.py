@@ -367,8 +367,14 @@ def write_index(
             names.append((folder / name).as_posix())
     listing = Listing.of(root, [name for name in names if (root / name).is_file()])
     content = {"fingerprint": fingerprint, "view_size": list(view_size),
-               "layers": [asdict(r) for r in records], FILES: listing.to_dict()}  # fmt: skip
+               "layers": [_written(r) for r in records], FILES: listing.to_dict()}  # fmt: skip
     write_json(root / "exemplars" / "index.json", FORMAT, VERSION, content)
+
+
+def _written(record: LayerRecord) -> dict[str, Any]:
+    """Return a record for json; what few layers are is left out of the others."""
+    values = asdict(record)
+    return values if record.pooled else {k: v for k, v in values.items() if k != "pooled"}
 
 
 def read_fingerprint(root: Path) -> str | None:

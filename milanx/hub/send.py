@@ -7,6 +7,7 @@ was interrupted goes on with those that have not arrived.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -160,10 +161,12 @@ def send(parcel: Parcel, to: Destination, progress: Reporter | None = None) -> S
         operations: list[Any] = [CommitOperationAdd(item.name, item.source)
                                  for item in parcel.items]  # fmt: skip
         operations += [CommitOperationDelete(name, is_folder=False) for name in stale]
-        made = api.create_commit(
-            address.repo_id, operations, commit_message=to.message or parcel.message,
-            repo_type=kind, revision=address.branch, create_pr=to.create_pr,
-        )  # fmt: skip
+        with warnings.catch_warnings():  # a describer holds a table of photos, and is a model
+            warnings.filterwarnings("ignore", "It seems that you are about to commit a data file")
+            made = api.create_commit(
+                address.repo_id, operations, commit_message=to.message or parcel.message,
+                repo_type=kind, revision=address.branch, create_pr=to.create_pr,
+            )  # fmt: skip
     url = f"{constants.ENDPOINT}/{'datasets/' * (kind == 'dataset')}{address.repo_id}"
     return Sent(url, str(made.oid), made.pr_url, private, len(parcel.items), len(stale),
                 parcel.size)  # fmt: skip

@@ -9,3 +9,39 @@ of bytes, ``resizing`` and ``preprocess`` make views. ``scan`` looks at every im
 brings near-duplicates together, ``probe`` opens all as one sequence, ``splits`` holds groups out,
 ``regions`` says what is where.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from milanx import import_public
+
+if TYPE_CHECKING:
+    from milanx.images.decoding import decode
+    from milanx.images.preprocess import Preprocess
+    from milanx.images.probe import ImageRecord, ProbeImages, open_images
+
+_PLACES = {
+    "ImageRecord": "probe",
+    "Preprocess": "preprocess",
+    "ProbeImages": "probe",
+    "decode": "decoding",
+    "open_images": "probe",
+}
+
+__all__ = [
+    "ImageRecord",
+    "Preprocess",
+    "ProbeImages",
+    "decode",
+    "open_images",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    return import_public(__name__, _PLACES, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

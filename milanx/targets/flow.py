@@ -48,6 +48,7 @@ class Flow:
     def __init__(self, watch: Watch) -> None:
         self.watch = watch
         self.known: dict[int, tuple[torch.Tensor, tuple[int, int]]] = {}
+        self.shares: dict[int, float] = {}  # of a map's cells that those numbers hold
         self.edges: dict[int, list[tuple[Edge, bool]]] = {}
         for edge in watch.edges:
             self.edges.setdefault(watch.places(edge.source), []).append((edge, True))
@@ -58,25 +59,55 @@ class Flow:
         found = self.known.get(self.watch.places(spot))
         if found is None or found[0].ndim != len(shape):
             return None
-        return interpret(_fitted(found[0], shape), found[1])
+        numbers = _fitted(found[0], shape)
+        return interpret(numbers, found[1]) if tuple(numbers.shape) == shape else None
 
     def begin(self, spot: int, shape: tuple[int, ...], layout: Layout) -> None:
         """Let a tensor's layout be known, and all that follows from it."""
         start = self.watch.places(spot)
-        if start in self.known:
+        if start in self.known and self.layout(spot, shape) is not None:
             return
         self.known[start] = (_numbered(shape, layout), layout.map_size)
-        open_ = [start]
+        self.shares[start] = 1.0
+        self._follow([start], weak=False)
+
+    def follow_weak(self) -> None:
+        """Let what is known go on where nothing else told the places."""
+        self._follow(list(self.known), weak=True)
+
+    def _follow(self, open_: list[int], *, weak: bool) -> None:
+        """Carry numbers on from some tensors, first along edges that are weak or are not."""
+        found: list[int] = []
         while open_:
             here = open_.pop()
             for edge, forward in self.edges.get(here, ()):
                 there = self.watch.places(edge.target if forward else edge.source)
-                if there in self.known:
+                if edge.weak != weak or (weak and not forward) or self.shares.get(there) == 1:
                     continue
                 made = _carried(edge, forward, *self.known[here])
-                if made is not None:
-                    self.known[there] = made
-                    open_.append(there)
+                if made is None:
+                    continue
+                share = _share(*made)
+                if share > self.shares.get(there, 0.0):
+                    self.known[there], self.shares[there] = made, share
+                    (found if weak else open_).append(there)
+        if found:
+            self._follow(found, weak=False)
+
+
+def _share(numbers: torch.Tensor, grid: tuple[int, int]) -> float:
+    """Return which share of a map's cells some numbers hold; a class token alone holds none."""
+    cells = grid[0] * grid[1]
+    counts = torch.bincount(_once(numbers).flatten().long(), minlength=2 * cells + 1)
+    return float((counts[1 : 2 * cells + 1] > 0).sum()) / (2 * cells)
+
+
+def _once(numbers: torch.Tensor) -> torch.Tensor:
+    """Return numbers without the repetitions along their last axis or their second."""
+    for axis in (-1, 1):
+        if numbers.ndim > 1 and numbers.stride(axis) == 0:
+            return numbers.select(axis, 0)
+    return numbers
 
 
 def _carried(

@@ -119,9 +119,10 @@ def recognise(before: torch.Tensor, after: torch.Tensor) -> Consumed | None:
         return None
     kinds = {before.dtype, after.dtype} & set(ROUNDINGS) or {torch.float32}
     rounding = max(ROUNDINGS.get(k, ROUNDINGS_FULL) * torch.finfo(k).eps for k in kinds)
-    x, y = before.double(), after.double()
-    scale = float(y.abs().amax())
-    if not (torch.isfinite(x).all() and torch.isfinite(y).all()) or scale == 0:
+    known = torch.isfinite(before) & torch.isfinite(after)
+    x, y = before[known].double(), after[known].double()
+    scale = float(y.abs().amax()) if len(y) else 0.0
+    if scale == 0:
         return None
 
     def distance(one: torch.Tensor) -> float:
@@ -136,6 +137,43 @@ def recognise(before: torch.Tensor, after: torch.Tensor) -> Consumed | None:
         if far <= 1 and (best is None or far < BETTER * best[0]):
             best = (far, done)
     return best[1] if best else None
+
+
+def computes(
+    name: str, done: Consumed | None, before: torch.Tensor, after: torch.Tensor
+) -> bool | None:
+    """Whether some values are a nonlinearity of others, by whatever operations it was computed.
+
+    Args:
+        name: of the nonlinearity.
+        done: itself, where its arguments are known.
+        before: [n].
+        after: [n], of the same places.
+
+    Returns:
+        None where the nonlinearity changes none of these values, so that they do not tell.
+    """
+    if done is None:
+        found = recognise(before, after)
+        if found is not None:
+            return found.name == name
+        done = Consumed(name)
+    try:
+        expected = done(before)
+    except TypeError:  # it has arguments that nothing was kept of
+        return False
+    if not _equal(expected, after):
+        return False
+    return None if _equal(before, after) else True
+
+
+def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors differ by no more than what rounding may do."""
+    kinds = {one.dtype, other.dtype} & set(ROUNDINGS) or {torch.float32}
+    rounding = max(ROUNDINGS.get(k, ROUNDINGS_FULL) * torch.finfo(k).eps for k in kinds)
+    x, y = one.double(), other.double()
+    allowed = rounding * (float(y.abs().amax()) + y.abs())
+    return x.shape == y.shape and bool(((x - y).abs() <= allowed).all())
 
 
 def _candidates(x: torch.Tensor, y: torch.Tensor) -> Iterator[Consumed]:

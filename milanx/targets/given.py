@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import nn
@@ -19,8 +20,15 @@ WRAPPERS = {
     "AveragedModel": "module",
 }  # fmt: skip
 PREFIXES = ("_orig_mod.", "module.")  # of the names of what is in a wrapper
+# Where a module holds hooks.
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs",
+         "_forward_pre_hooks_with_kwargs", "_forward_hooks_always_called", "_backward_hooks",
+         "_backward_pre_hooks")  # fmt: skip
 PACKED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized",
           "torchao.", "bitsandbytes.", "optimum.", "auto_gptq.", "awq.")  # fmt: skip
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def original(model: nn.Module) -> nn.Module:
@@ -70,22 +78,41 @@ def check_readable(model: nn.Module, name: str) -> None:
 
 
 @contextmanager
-def as_given(model: Any) -> Iterator[None]:
-    """Let a module come back as it was: values, types, places, memory layout, modes, gradients.
+def as_given(*models: Any) -> Iterator[None]:
+    """Let modules come back as they were, and the global random state with them.
+
+    Values, types, places, memory layout, modes, gradients, buffers and hooks of modules.
 
     Args:
-        model: a module; anything else, such as a name, is left alone.
+        models: modules; anything else, such as a name, is left alone.
     """
-    if not isinstance(model, nn.Module):
+    found = {id(m): m for m in models if isinstance(m, nn.Module)}
+    with ExitStack() as stack:
+        stack.callback(torch.set_rng_state, torch.get_rng_state())
+        if torch.cuda.is_initialized():
+            stack.callback(torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all())
+        for model in found.values():
+            stack.enter_context(_kept(model))
         yield
-        return
-    modes = [(m, m.training) for m in model.modules()]
+
+
+@contextmanager
+def _kept(model: nn.Module) -> Iterator[None]:
+    modules = list(model.modules())
+    modes = [(m, m.training) for m in modules]
     weights = [(p, p.data, p.requires_grad, p.grad) for p in model.parameters()]
     slopes = [(p.grad, p.grad.data) for p in model.parameters() if p.grad is not None]
-    buffers = [(m, key, b) for m in model.modules() for key, b in m._buffers.items()]
+    # A forward pass may write into buffers: what they held is kept beside.
+    buffers = [(m, key, b, None if b is None else b.detach().clone())
+               for m in modules for key, b in m._buffers.items()]  # fmt: skip
+    hooks = [(held, dict(held)) for m in modules for name in HOOKS
+             if isinstance(held := getattr(m, name, None), dict)]  # fmt: skip
     try:
         yield
     finally:
+        for held, before in hooks:
+            held.clear()
+            held.update(before)
         for module, training in modes:
             module.training = training
         for slope, data in slopes:
@@ -95,8 +122,45 @@ def as_given(model: Any) -> Iterator[None]:
             parameter.data = data
             parameter.requires_grad_(requires)
             parameter.grad = gradient
-        for module, key, buffer in buffers:
+        for module, key, buffer, values in buffers:
             module._buffers[key] = buffer
+            if buffer is not None and values is not None and not _alike(buffer, values):
+                buffer.detach().copy_(values)
+
+
+def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors hold the same; what cannot be compared has not been changed."""
+    if one.is_meta or one.is_quantized:
+        return True
+    return bool(((one == other) | ((one != one) & (other != other))).all())
+
+
+def gives_back(function: Callable[P, R]) -> Callable[P, R]:
+    """Let the modules among a function's arguments come back as they were (`as_given`).
+
+    They are found as they are, in a `Target` or what holds one, and in mappings of any of these.
+    """
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        with as_given(*_modules([*args, *kwargs.values()])):
+            return function(*args, **kwargs)
+
+    return run
+
+
+def _modules(values: Iterable[Any]) -> Iterator[nn.Module]:
+    for value in values:
+        if isinstance(value, nn.Module):
+            yield value
+        elif isinstance(value, Mapping):
+            yield from _modules(value.values())
+        else:
+            for name in ("model", "target"):  # of a target, of a subject
+                inner = getattr(value, name, None)
+                if isinstance(inner, nn.Module) or isinstance(getattr(inner, "model", None),
+                                                              nn.Module):  # fmt: skip
+                    yield from _modules([inner])
 
 
 class Enough(BaseException):

@@ -11,9 +11,11 @@ import dataclasses
 
 from torch import nn
 
+from milanx.targets.cam import with_class_maps
 from milanx.targets.flow import Layout
 from milanx.targets.functions import NONLINEAR, Consumed, consumed, off_value, value_range
 from milanx.targets.gates import find_gates
+from milanx.targets.heads import with_heads
 from milanx.targets.inert import find_inert
 from milanx.targets.layout import Layouts
 from milanx.targets.probing import SKIPPED, Probed, Seen, probe
@@ -28,8 +30,9 @@ def discover(target: Target) -> list[LayerInfo]:
     """Find every layer, by a few forward passes and, where the model has gradients, one backward.
 
     Returns:
-        The layers in the order of the forward pass, each token layer also at its class token;
-        those that a nonlinearity follows carry it, and those that cannot be described say why.
+        The layers in the order of the forward pass, each token layer also at its class token, and
+        the heads of attention modules behind them; those that a nonlinearity follows carry it,
+        and those that cannot be described say why.
 
     Raises:
         InputError: the target does not run.
@@ -49,7 +52,7 @@ def discover(target: Target) -> list[LayerInfo]:
     good = [info for info in infos if info.refused is None]
     inert = dict(zip((i.name for i in good), find_inert(target, probed.inputs, good), strict=True))
     infos = [dataclasses.replace(i, inert=inert[i.name]) if i.name in inert else i for i in infos]
-    return _with_better(target.model, infos)
+    return with_heads(probed, with_class_maps(probed, _with_better(target.model, infos)))
 
 
 def _refused(record: Seen, why: str) -> LayerInfo:
@@ -61,6 +64,10 @@ def _infos(probed: Probed, record: Seen, layout: Layout, down: str | None) -> li
     """Make the entries of one module: one, or two for tokens with a class token."""
     base = _base(probed, record, down)
     shape, ndim = record.places, len(record.shape)
+    if len(shape) == 2 and record.groups == 1 and layout.axis == 0:  # [b, u, n]: units come first
+        cells = layout.map_size[0] * layout.map_size[1]
+        order = layout.order or tuple(range(layout.prefix, layout.prefix + cells))
+        layout = dataclasses.replace(layout, order=order, prefix=0, suffix=0)
     units = shape[layout.axis]
     if down:
         projection = probed.seen[down]
@@ -81,7 +88,7 @@ def _infos(probed: Probed, record: Seen, layout: Layout, down: str | None) -> li
         return [dataclasses.replace(made, kind="vector")]
     patch = dataclasses.replace(
         made, kind="neurons" if bent else "tokens",
-        channels_last=bool(layout.order) or record.groups > 1,
+        channels_last=last and (bool(layout.order) or record.groups > 1),
     )  # fmt: skip
     if not layout.prefix:
         return [patch]

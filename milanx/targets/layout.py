@@ -20,6 +20,7 @@ from milanx.targets.watch import Watch
 
 MAX_PREFIX = 16  # class, distillation and register tokens that are looked for
 ASPECT = 1.6  # most that a map's shape may differ from the image's, as a factor
+SHOWN = 0.05  # excess of shares from which changes show at one part rather than at all alike
 CLEAR = 0.5  # correlation from which a map that is mirrored or turned is taken to be so
 WEAK = 1e-9  # share of the largest change below which a place did not move
 
@@ -51,6 +52,7 @@ class Layouts:
         What could not be told at first may follow from what was settled after it.
         """
         found = [self.settle(record) for record in records]
+        self.flow.follow_weak()
         for self.last_round in (False, True):
             found = [self.settle(record) if isinstance(layout, str) else layout
                      for record, layout in zip(records, found, strict=True)]  # fmt: skip
@@ -79,7 +81,9 @@ class Layouts:
             if not moved or not self._elsewhere(record.changes[layout.axis], layout):
                 return layout
         best: tuple[float, Layout] | None = None
-        for axis in axes if moved else ():
+        # Units of a sequence come last unless the module, or what it was made of, says otherwise.
+        measured = axes[-1:] if len(shape) - (record.groups > 1) == 2 else axes
+        for axis in measured if moved else ():
             for layout in self._candidates(record, axis):
                 fit = self.fit(record.changes[axis], layout)
                 if fit is not None and (best is None or fit > best[0] + WEAK):
@@ -111,7 +115,7 @@ class Layouts:
         """Whether a map is another one mirrored or turned: its changes show, but elsewhere."""
         turned = ([0, 2, 1, 3], [1, 0, 3, 2], [2, 3, 0, 1], [3, 2, 1, 0], [1, 3, 0, 2],
                   [2, 0, 3, 1], [3, 1, 2, 0])  # fmt: skip
-        fits = [self.fit([changes[i] for i in order], layout) for order in turned]
+        fits = [self.fit([changes[i] for i in order], layout, SHOWN) for order in turned]
         return any(fit is not None and fit > CLEAR for fit in fits)
 
     # What may be
@@ -122,8 +126,11 @@ class Layouts:
         places = tuple(n for a, n in enumerate(shape) if a != axis)
         if record.groups == 1 and len(places) == 2 and self._has_shape(places):
             yield Layout(axis, (places[0], places[1]))
-        elif len(places) == 1:
+        elif len(places) == 1 and record.groups == 1:
             yield from self._sequences(axis, places[0])
+        elif len(places) == 1:  # a row each
+            for grid in self._grids(places[0]):
+                yield Layout(axis, grid, groups=record.groups)
 
     def _sequences(self, axis: int, count: int) -> Iterator[Layout]:
         """Yield how ``count`` tokens may be a grid, with tokens before and behind it."""
@@ -158,12 +165,13 @@ class Layouts:
 
     # What was measured
 
-    def fit(self, changes: list[torch.Tensor], layout: Layout) -> float | None:
+    def fit(self, changes: list[torch.Tensor], layout: Layout, least: float = 0.0) -> float | None:
         """Say how well changes of the picture's parts show at those parts of a map.
 
         Args:
             changes: how far each place moved, for each part [places].
             layout: where the places would be.
+            least: by which a part's own share of the changes there must exceed every other's.
 
         Returns:
             The correlation of how far the cells moved, beside the other parts, with which of them
@@ -185,7 +193,7 @@ class Layouts:
         inside = quarters @ share.T / quarters.sum(1, keepdim=True).clamp_min(1)  # [quarter, part]
         own = inside.diagonal()
         others = inside - torch.diag(torch.full_like(own, math.inf))
-        if not bool((own > others.amax(1)).all()):
+        if not bool((own > others.amax(1) + least).all()):
             return None
         x, y = share - share.mean(0), covered - covered.mean(0)
         return float((x * y).sum() / (x.norm() * y.norm()).clamp_min(1e-300))
@@ -244,19 +252,19 @@ def unit_axis(record: Seen) -> tuple[int, ...]:
     """Return the axes of `Seen.places` that may hold the units, by the module's own weights."""
     module, shape = record.module, record.places
     axes = unit_axes(len(shape), record.groups)
-    first = len(shape) - 3 if len(axes) == 2 else len(shape) - 1
+    first = axes[0]
     if isinstance(module, nn.Linear) or type(module).forward is nn.LayerNorm.forward:
         return (len(shape) - 1,)
     if isinstance(module, CHANNELS_FIRST) and len(axes) == 2:
         return (first,)
-    counts = {getattr(module, name, None) for name in COUNTS}
+    counts = {n for name in COUNTS if isinstance(n := getattr(module, name, None), int)}
     normalised = getattr(module, "normalized_shape", None)
     if isinstance(normalised, tuple | list | torch.Size) and len(normalised) == 1:
         counts.add(normalised[0])
     own = [p for p in module.parameters(recurse=False) if p.ndim == 1]
     if not list(module.children()):
         counts |= {len(p) for p in own}
-    fitting = tuple(a for a in axes if shape[a] in counts - {None, 1})
+    fitting = tuple(a for a in axes if shape[a] in counts - {1})
     return fitting or axes
 
 

@@ -194,7 +194,7 @@ class _First:
         """Return a tensor's values as they are now."""
         key = (self.watch.number(tensor), tuple(tensor.shape), tensor.stride())
         if key not in self.copies:
-            self.copies[key] = tensor.detach().clone()
+            self.copies[key] = finite(tensor.detach().clone())
         return self.copies[key]
 
     def before(self, name: str, args: Any, kwargs: Any) -> None:
@@ -226,9 +226,7 @@ class _First:
         """Note which outputs are no longer what their modules gave."""
         for name, tensor in self.outputs.items():
             record = self.seen[name]
-            same = tensor.shape == record.value.shape and bool(
-                ((tensor == record.value) | (tensor != tensor)).all()
-            )
+            same = tensor.shape == record.value.shape and torch.equal(finite(tensor), record.value)
             record.changed = not same
 
 
@@ -238,9 +236,19 @@ def _unfit(tensor: torch.Tensor) -> str | None:
         return f"its output holds {str(tensor.dtype).removeprefix('torch.')}, no activations"
     if not 2 <= tensor.ndim <= MOST_DIMS:
         return f"its output has {tensor.ndim} dimensions: {list(tensor.shape)}"
-    if not bool(torch.isfinite(tensor).all()):
+    if tensor.numel() and not bool(torch.isfinite(tensor).any()):
         return "its output holds values that are no numbers"
     return None
+
+
+def finite(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor with zeros for what is no number or infinite, which says nothing of places.
+
+    A unit that gives such values on some images has a layout all the same.
+    """
+    if not tensor.is_floating_point():
+        return tensor
+    return torch.nan_to_num(tensor, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _second(seen: dict[str, Seen]) -> After:
@@ -250,7 +258,7 @@ def _second(seen: dict[str, Seen]) -> After:
         record, tensor = seen.get(name), first_tensor(output)
         if record is None or tensor is None or record.refused or record.apart:
             return
-        record.refused = _find_rows(record, tensor)
+        record.refused = _find_rows(record, finite(tensor))
         if not record.refused:
             first, other = (record.of_image(record.value, i) for i in (0, 1))
             record.apart = _distances(first, other, record.groups)
@@ -292,13 +300,10 @@ def _distances(one: torch.Tensor, other: torch.Tensor, groups: int) -> dict[int,
 def unit_axes(ndim: int, groups: int) -> tuple[int, ...]:
     """Return which axes of what belongs to one image may hold the units.
 
-    A map's units come first or last; those of a sequence, and of rows that belong to an image
-    together, come last.
+    They come first or last; those of rows that belong to an image each come last.
     """
     spatial = ndim - (groups > 1)
-    if spatial == 3:
-        return (ndim - 3, ndim - 1)
-    return (ndim - 1,)
+    return (ndim - 1,) if spatial == 1 else (ndim - spatial, ndim - 1)
 
 
 def _third(seen: dict[str, Seen]) -> After:
@@ -315,7 +320,7 @@ def _third(seen: dict[str, Seen]) -> After:
             return
         first = record.of_image(record.value, 0)
         for image in (0, 1):
-            moved = _distances(record.of_image(tensor, image), first, record.groups)
+            moved = _distances(record.of_image(finite(tensor), image), first, record.groups)
             for axis, distance in moved.items():
                 record.changes.setdefault(axis, []).append(distance)
 

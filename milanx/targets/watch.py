@@ -19,7 +19,7 @@ from milanx.targets.units import tensors_of
 # What hands a tensor on as it is, so that the question goes on to what reads the result.
 PASSING = {"dropout", "dropout2d", "contiguous", "alpha_dropout", "view", "reshape", "flatten",
            "detach", "to", "float", "permute", "transpose", "feature_dropout", "clone", "half",
-           "double", "bfloat16", "type_as"}  # fmt: skip
+           "double", "bfloat16", "type_as", "view_as", "reshape_as"}  # fmt: skip
 # What computes each element of its result from the same element of its arguments.
 ELEMENTWISE = {
     "add", "sub", "mul", "div", "pow", "neg", "abs", "square", "sqrt", "rsqrt", "reciprocal",
@@ -30,19 +30,32 @@ ELEMENTWISE = {
     "full_like", "atan",
 }  # fmt: skip
 PARTS = {"chunk", "split", "unbind", "tensor_split", "getitem", "narrow", "select"}
+# What asks for a shape or a type, or makes something of the same one: no value is read.
 NO_READING = {"__get__", "__set__", "size", "dim", "__len__", "is_floating_point", "numel",
-              "register_hook", "is_contiguous", "stride"}  # fmt: skip
+              "register_hook", "is_contiguous", "stride", "nelement", "ndimension", "is_complex",
+              "is_same_size", "get_device", "element_size", "data_ptr", "storage_offset",
+              "__hash__", "new_tensor", "new_zeros", "new_ones", "new_full", "new_empty",
+              "empty_like", "rand_like", "randn_like", "retain_grad", "requires_grad"}  # fmt: skip
+# Attributes that give a tensor's elements in another order.
+TURNED = {"T": "transpose", "mT": "transpose", "H": "transpose", "mH": "transpose"}
+# What takes the shape or the type of a second tensor, without its values.
+LIKE = {"view_as", "reshape_as", "expand_as", "type_as", "to"}
 # What changes no place: a result of the shape of what it reads has that at the same places.
 IN_PLACE = ELEMENTWISE | {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm",
-                          "normalize", "logsigmoid"}  # fmt: skip
-# What gives maps [b, u, h, w] for maps: each place of the result is a place of what it reads.
+                          "normalize", "logsigmoid", "softmax", "log_softmax"}  # fmt: skip
 # What only moves elements about, drops some or stands others beside them.
 MOVES = {"view", "reshape", "flatten", "permute", "transpose", "unflatten", "movedim", "moveaxis",
          "swapaxes", "squeeze", "unsqueeze", "roll", "flip", "pad", "narrow", "select", "chunk",
-         "split", "unbind", "tensor_split", "getitem", "t"}  # fmt: skip
-SPATIAL = {"conv2d", "conv_transpose2d", "max_pool2d", "avg_pool2d", "lp_pool2d", "interpolate",
-           "adaptive_avg_pool2d", "adaptive_max_pool2d", "pad", "upsample", "pixel_shuffle",
-           "pixel_unshuffle"}  # fmt: skip
+         "split", "unbind", "tensor_split", "getitem", "t", "view_as", "reshape_as",
+         "unfold"}  # fmt: skip
+# What gives maps [b, u, h, w], or [b, u, n], for such ones, by their number of dimensions: each
+# place of the result is a place of what it reads.
+SPATIAL = dict.fromkeys(
+    ("conv2d", "conv_transpose2d", "max_pool2d", "avg_pool2d", "lp_pool2d", "interpolate",
+     "adaptive_avg_pool2d", "adaptive_max_pool2d", "pad", "upsample", "pixel_shuffle",
+     "pixel_unshuffle"), 4) | {"conv1d": 3}  # fmt: skip
+ATTENDING = {"scaled_dot_product_attention", "multi_head_attention_forward"}
+PRODUCTS = {"matmul", "rmatmul", "bmm", "mm"}
 SAMPLE = 4096  # places of a tensor whose values tell its function
 
 
@@ -76,18 +89,22 @@ class _Chain:
     def settle(self) -> tuple[int, Consumed] | None:
         """Find the last step whose values are a known function of the tensor's own.
 
-        From a step that is none, only what it has computed from one tensor alone is looked at:
-        what a step makes of two, such as x sigmoid(3 x + 1), is no function that has a name.
+        From a step that is none, only what all of it was computed through is looked at: of
+        x tanh(x), which has no name, tanh(x) is a part that x goes around; of pool(relu(x)) -
+        relu(x) nothing is read but relu(x).
         """
-        at = self.last
-        while at is not None and at != self.root:
+        through: dict[int, tuple[int, ...]] = {self.root: ()}  # the way of all, first to last
+        for step in self.steps.values():
+            ways = [through[n] for n in step.sources]
+            shared = [n for n in ways[0] if all(n in way for way in ways[1:])]
+            through[step.gives] = (*shared, step.gives)
+        for at in reversed(through.get(self.last if self.last is not None else self.root, ())):
             step = self.steps[at]
             if step.done is not None and step.sources == (self.root,):
                 return at, step.done
             done = recognise(self.values, step.values)
             if done is not None:
                 return at, done
-            at = step.sources[0] if len(step.sources) == 1 else None
         return None
 
 
@@ -111,6 +128,7 @@ class Edge:
         result: of the other.
         move: gives the other for the one, for whatever elements; None where it was computed.
         axis: that the computation mixes, of the units; None where it was moved.
+        weak: followed only where nothing else tells the places.
     """
 
     source: int
@@ -119,6 +137,7 @@ class Edge:
     result: tuple[int, ...]
     move: Callable[[torch.Tensor], torch.Tensor] | None = None
     axis: int | None = None
+    weak: bool = False
 
 
 class Watch(TorchFunctionMode):
@@ -166,11 +185,12 @@ class Watch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = getattr(func, "__name__", "")
-        given = list(tensors_of((args, kwargs))) if name not in NO_READING else []
+        plain = operation(func)
+        given = list(tensors_of((args, kwargs))) if plain not in NO_READING else []
         if not given:
             return func(*args, **kwargs)
-        plain = _plain(name)
+        if plain in LIKE and isinstance(args[0] if args else None, torch.Tensor):
+            given = given[:1]
         reads, spots = [self.number(t) for t in given], [self.spot(t) for t in given]
         shapes = [tuple(t.shape) for t in given]
         if plain not in PASSING:
@@ -188,25 +208,29 @@ class Watch(TorchFunctionMode):
             self._place(plain, spots, shapes, result)
         elif plain == "setitem":
             self.number(first, anew=True)
+        elif plain == "multi_head_attention_forward":  # and its weights
+            self._place(plain, spots, shapes, result[0])
         self._end(plain, reads)
         if plain in MOVES and args and first is args[0]:
-            self._move(func, args, kwargs, spots[0], shapes[0], result)
+            self._move(func, (plain, args, kwargs), spots[0], shapes[0], result)
         elif plain in ("cat", "concat", "concatenate") and isinstance(result, torch.Tensor):
             self._join_up(func, args, kwargs, spots, shapes, result)
         return result
 
     def _move(
-        self, func: Any, args: Any, kwargs: Any, spot: int, shape: tuple[int, ...], result: Any
+        self, func: Any, call: tuple[str, Any, Any], spot: int, shape: tuple[int, ...], result: Any
     ) -> None:
         """Note how elements were moved about."""
-        several, name = not isinstance(result, torch.Tensor), func.__name__
+        several, (name, args, kwargs) = not isinstance(result, torch.Tensor), call
         for place, part in enumerate(tensors_of(result)):
 
             def move(value: torch.Tensor, place: int = place) -> torch.Tensor:
                 with torch._C.DisableTorchFunction():
-                    made = func(value, *args[1:], **kwargs)
+                    # Which torch knows for floating point alone; numbers below 2^24 are exact.
+                    given = value.float() if name == "unfold" else value
+                    made = func(given, *args[1:], **kwargs)
                     found: torch.Tensor = made[place] if several else made
-                    return found
+                    return found.to(value.dtype)
 
             self.number(part)
             same = spot in (self.numbers[id(part)], self.spots.get(id(part)))
@@ -281,9 +305,12 @@ class Watch(TorchFunctionMode):
             for spot, own in zip(spots, shapes, strict=True):
                 if own == shape:
                     self._join(spot, gives)
-        elif plain == "linear":
+        elif plain == "linear" or plain in ATTENDING:  # a query's answer is at its place
             self.edges.append(Edge(spots[0], gives, first, shape, axis=-1))
-        elif plain in SPATIAL and len(first) == len(shape) == 4:
+        elif plain in PRODUCTS and len(shapes) > 1:  # its rows are the first's, or the other's
+            self.edges += [Edge(spots[0], gives, first, shape, axis=-1),
+                           Edge(spots[1], gives, shapes[1], shape, axis=-2, weak=True)]  # fmt: skip
+        elif len(first) == len(shape) == SPATIAL.get(plain):
             self.edges.append(Edge(spots[0], gives, first, shape, axis=1))
 
     def places(self, number: int) -> int:
@@ -308,7 +335,7 @@ class Watch(TorchFunctionMode):
             own = [n for n in reads if n == root or n in chain.steps]
             foreign = [t for t, n in zip(given, reads, strict=True) if n not in own]
             weight = done is not None and done.name == "prelu"
-            mixed = any(t.numel() > 1 for t in foreign) and not weight
+            mixed = not all(is_one(t) for t in foreign) and not weight
             if chain.ended or mixed or result.shape != chain.shape or gives in chain.steps:
                 continue
             values = sample(result) if values is None else values
@@ -341,12 +368,26 @@ def _widened(part: tuple[int, ...], whole: tuple[int, ...]) -> bool:
     return len(part) == len(whole) and differing in axes
 
 
-def _plain(name: str) -> str:
-    """Return an operation's name without the marks of operators and of working in place."""
+def operation(func: Any) -> str:
+    """Return an operation's name without the marks of operators and of working in place.
+
+    What is asked of a tensor as an attribute goes by the name of the function that gives the same.
+    """
+    name = str(getattr(func, "__name__", ""))
+    if name == "__get__":
+        return TURNED.get(getattr(getattr(func, "__self__", None), "__name__", ""), name)
     if not name.startswith("__"):
         return name.rstrip("_")
     bare = name.strip("_")
-    return bare[1:] if bare[1:] in ELEMENTWISE and bare[0] in "ri" else bare
+    if bare[1:] in ELEMENTWISE and bare[0] in "ri":
+        return bare[1:]
+    return name if name in NO_READING else bare
+
+
+def is_one(tensor: torch.Tensor) -> bool:
+    """Whether a tensor holds one value, however often it is shown."""
+    return all(n == 1 or step == 0
+               for n, step in zip(tensor.shape, tensor.stride(), strict=True))  # fmt: skip
 
 
 def sample(tensor: torch.Tensor) -> torch.Tensor:

@@ -237,12 +237,12 @@ def test_two_processes_give_one_processs_exemplars(photos: Path, tmp_path: Path)
 
 
 def test_a_run_discovers_layers_once(photos: Path, tmp_path: Path) -> None:
-    """Four passes probe, one has gradients; two estimate, one is for scales, one for each batch."""
+    """Four passes probe, one has gradients; three estimate, one is for scales, one each batch."""
     model, passes_seen = Tiny(), []
     model.register_forward_pre_hook(lambda *_: passes_seen.append(torch.is_grad_enabled()))
     milanx.extract(model, layers=LAYERS, images=photos, out=tmp_path / "run",
                    settings=ExtractSettings(batch_size=30))  # fmt: skip
-    assert passes_seen == [*[False] * 4, True, *[False] * 6]
+    assert passes_seen == [*[False] * 4, True, *[False] * 7]
 
 
 def test_the_run_says_what_was_asked(photos: Path, tmp_path: Path) -> None:

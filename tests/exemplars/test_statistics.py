@@ -112,6 +112,41 @@ def test_large_maps_are_counted_at_the_same_positions_always() -> None:
     assert int(one.counts[0].sum()) == 20 * 784
 
 
+@pytest.mark.parametrize("rectified", [False, True])
+def test_counts_are_the_plain_ones_whatever_the_threads_and_batches(
+    rectified: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(3)
+    maps = torch.randn(12, 5, 6, 6, generator=generator) * torch.logspace(-9, 5, 5)[:, None, None]
+    maps[0, 0, 0, :3] = torch.tensor([torch.nan, torch.inf, -0.0])
+    maps = maps.relu() if rectified else maps
+    found = []
+    for threads, split in ((1, 12), (3, 12), (2, 5), (1, 1)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        monkeypatch.setattr(bins, "SHARED", 10)
+        histogram = Histogram(5, 36, rectified=rectified)
+        histogram.scale = bins.scales(maps.nan_to_num(0, 0, 0).abs().amax((0, 2, 3)))
+        for part in maps.split(split):
+            histogram.update(part)
+        found.append(histogram.counts.clone())
+    edges = bins.bin_edges().numpy()
+    for unit in range(5):
+        values = maps[:, unit].flatten().double().numpy() / 2.0 ** int(histogram.scale[unit])
+        plain = np.zeros(bins.BINS + 1, int)
+        for value in values:
+            if np.isnan(value):
+                plain[-1] += 1
+                continue
+            # Bin HALF holds zero alone, and what is too small; others from an edge to the next.
+            above = np.searchsorted(edges[bins.HALF + 1 :], abs(value), side="right")
+            key = min(int(above), bins.HALF)
+            plain[bins.HALF + (key if value >= 0 else -key)] += 1
+        first = bins.HALF if rectified else 0
+        assert found[0][unit].tolist() == plain[first:].tolist()
+    for other in found[1:]:
+        assert torch.equal(other, found[0])
+
+
 def test_nothing_counted_is_an_error() -> None:
     with pytest.raises(ValueError, match="no values"):
         Histogram(1, 1).quantile(0.5)

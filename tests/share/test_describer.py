@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import stat
+import warnings
 from pathlib import Path
 
 import pytest
@@ -44,11 +45,13 @@ def test_the_pulled_describer_is_the_pushed_one(
     for one, two in zip(first, second, strict=True):
         assert [c.text for c in one.candidates] == [c.text for c in two.candidates]
         assert one.rank == pytest.approx(two.rank, abs=1e-4)  # float32 sums
-    assert milanx.check(pulled.root).files == 13
+    assert milanx.check(pulled.root).files == milanx.check("builtin").files > 0
 
 
 def test_what_lies_in_the_repository(hub: Hub, describer: Describer) -> None:
-    milanx.push("builtin", NAME)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        milanx.push("builtin", NAME)
     files = hub.files(NAME)
     assert describer.root is not None
     for path in describer.root.rglob("*"):

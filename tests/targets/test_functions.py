@@ -190,3 +190,44 @@ def test_values_do_not_depend_on_what_else_is_read(change: Callable) -> None:
     for layers in (["conv1"], ["conv1", "conv2"], ["conv1", "conv2", "fc"]):
         with Capture(target, find_layers(target, layers)) as capture:
             torch.testing.assert_close(capture.run(x)["conv1"], expected)
+
+
+def test_what_is_computed_beside_a_nonlinearity_does_not_hide_it() -> None:
+    """A pooling token mixer: of pool(relu(x)) - relu(x) nothing but relu(x) is read."""
+
+    class Pooling(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.pool = nn.Conv2d(3, 16, 3, 2, 1), nn.AvgPool2d(3, 1, 1)
+            self.around, self.fc = nn.Conv2d(16, 8, 1), nn.Linear(8, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = torch.relu(self.conv(x))
+            y = self.around(self.pool(y) - y)
+            return self.fc((y * torch.tanh(y)).mean((2, 3)))
+
+    target = load_target(Pooling(), preprocess=SMALL)
+    conv, around = find_layers(target, ["conv", "around"])
+    assert conv.nonlinearity == "relu"
+    assert around.nonlinearity is None  # x tanh(x) has no name, and tanh(x) is a part of it
+
+
+@pytest.mark.parametrize(
+    "bend",
+    [
+        lambda x: torch.relu(x + x.new_zeros(1)), lambda x: x.mT.relu().mT,
+        lambda x: torch.maximum(x, x.new_tensor(0.0)), lambda x: x.view_as(x).clamp(min=0),
+        lambda x: torch.where(x > torch.zeros_like(x), x, x.new_zeros(()).expand_as(x)),
+    ],
+)  # fmt: skip
+def test_asking_for_a_shape_or_a_type_is_no_reading(bend: Callable) -> None:
+    class Bent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 16, 3, 2, 1), nn.Linear(16, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(bend(self.conv(x)).mean((2, 3)))
+
+    target = load_target(Bent(), preprocess=SMALL)
+    assert find_layers(target, ["conv"])[0].nonlinearity == "relu"

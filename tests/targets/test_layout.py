@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from milanx.bench.models import check_model
+from milanx.bench.checks import check_model
 from milanx.errors import InputError
 from milanx.images.preprocess import Preprocess
 from milanx.targets.capture import Capture, find_layers, list_layers, refused_layers
@@ -176,7 +176,7 @@ def test_mirrored_maps_are_not_described() -> None:
 def test_families_are_read_as_plain_hooks_see_them(name: str) -> None:
     found = check_model(load_target(name, random_weights=True))
     assert found.described > 10
-    assert found.wrong == 0, (found.units, found.rows, found.placed, found.bent)
+    assert found.wrong == 0, (found.units, found.rows, found.placed, found.shifted, found.bent)
 
 
 def test_a_batch_of_one_that_loses_its_axis() -> None:
@@ -194,3 +194,148 @@ def test_a_batch_of_one_that_loses_its_axis() -> None:
     x = torch.randn(3, 3, 64, 64)
     whole = read(target, "fc1", x, "auto")
     torch.testing.assert_close(read(target, "fc1", x[:1], "auto"), whole[:1])
+
+
+class Sequences(nn.Module):
+    """Units that come first in sequences, and rows that are flattened for a norm and put back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch, self.mix = nn.Conv2d(3, 12, 8, 8), nn.Conv1d(12, 20, 1)
+        self.act, self.near = nn.ReLU(), nn.Conv1d(20, 12, 3, padding=1)
+        self.linear, self.norm = nn.Linear(12, 16), nn.BatchNorm1d(16)
+        self.q, self.k, self.proj = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 12)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = self.near(self.act(self.mix(self.patch(x).flatten(2))))  # [b, u, n]
+        tokens = self.linear(rows.transpose(1, 2))
+        tokens = self.norm(tokens.flatten(0, 1)).reshape_as(tokens)
+        scores = (self.q(tokens) @ self.k(tokens).mT).softmax(-1)
+        return self.head(self.proj(scores @ tokens).mean(1))
+
+
+def test_sequences_whose_units_come_first() -> None:
+    torch.manual_seed(0)
+    model = Sequences()
+    target, x = load_target(model, preprocess=SMALL), torch.randn(2, 3, 64, 64)
+    infos = by_name(target)
+    assert (infos["mix"].units, infos["mix"].map_size) == (20, (8, 8))
+    assert infos["mix"].nonlinearity == "relu"
+    expected = plain(model, "mix", x)
+    torch.testing.assert_close(read(target, "mix", x), expected.unflatten(2, (8, 8)))
+    assert (infos["near"].units, infos["near"].map_size) == (12, (8, 8))
+    rows = plain(model, "norm", x)  # [b n, u]
+    assert infos["norm"].groups == 64
+    torch.testing.assert_close(
+        read(target, "norm", x), rows.unflatten(0, (2, 64)).mT.unflatten(2, (8, 8))
+    )
+    found = check_model(target)
+    assert found.wrong == 0 and found.refused.total() == 0
+
+
+def test_the_answer_of_attention_is_at_the_place_of_its_query() -> None:
+    """Even where all places are looked at alike, so that nothing is to be measured."""
+    torch.manual_seed(0)
+    model = Sequences()
+    nn.init.zeros_(model.q.weight)
+    nn.init.zeros_(model.q.bias)
+    target, x = load_target(model, preprocess=SMALL), torch.randn(2, 3, 64, 64)
+    info = by_name(target)["proj"]
+    assert (info.units, info.map_size) == (12, (8, 8))
+    expected = plain(model, "proj", x).mT.unflatten(2, (8, 8))
+    torch.testing.assert_close(read(target, "proj", x), expected)
+
+
+def test_a_class_token_alone_says_nothing_of_the_patches_beside_it() -> None:
+    """As of two branches that exchange class tokens, of which one has patches of another size."""
+
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.large, self.small = nn.Conv2d(3, 12, 16, 16), nn.Conv2d(3, 12, 8, 8)
+            self.token = nn.Parameter(torch.randn(1, 1, 12))
+            self.one, self.two, self.after = (nn.Linear(12, 12) for _ in range(3))
+            self.head = nn.Linear(12, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            token = self.token.expand(len(x), -1, -1)
+            one = self.one(torch.cat([token, self.small(x).flatten(2).mT], 1))
+            two = self.two(torch.cat([token, self.large(x).flatten(2).mT], 1))
+            both = self.after(torch.cat([one[:, :1], two[:, 1:]], 1))
+            return self.head(both.mean(1) + one.mean(1))
+
+    torch.manual_seed(0)
+    target, x = load_target(Branches(), preprocess=SMALL), torch.randn(2, 3, 64, 64)
+    infos = by_name(target)
+    assert (infos["one"].map_size, infos["one"].prefix_tokens) == ((8, 8), 1)
+    for name in ("two", "after"):
+        assert (infos[name].map_size, infos[name].prefix_tokens) == ((4, 4), 1)
+        expected = plain(target.model, name, x)[:, 1:].mT.unflatten(2, (4, 4))
+        torch.testing.assert_close(read(target, name, x), expected)
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_torchs_own_attention(batch_first: bool) -> None:
+    class Attending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patch, self.norm = nn.Conv2d(3, 16, 8, 8), nn.LayerNorm(16)
+            self.attention = nn.MultiheadAttention(16, 2, batch_first=batch_first)
+            self.head = nn.Linear(16, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            tokens = self.patch(x).flatten(2).mT
+            given = tokens if batch_first else tokens.transpose(0, 1)
+            found = self.attention(given, given, given)[0]
+            found = found if batch_first else found.transpose(0, 1)
+            return self.head(self.norm(found).mean(1))
+
+    torch.manual_seed(0)
+    target, x = load_target(Attending(), preprocess=SMALL), torch.randn(2, 3, 64, 64)
+    infos = by_name(target)
+    assert infos["norm"].map_size == (8, 8)
+    assert (
+        "attention" in infos
+    ) == batch_first  # else the images of a batch lie on its second axis
+    expected = plain(target.model, "norm", x).mT.unflatten(2, (8, 8))
+    torch.testing.assert_close(read(target, "norm", x), expected)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_units_that_give_no_numbers_take_no_others_away(value: float) -> None:
+    class Odd(nn.Module):
+        """One unit never gives numbers, one not for every image."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.act, self.fc = nn.Conv2d(3, 9, 3, 8, 1), nn.ReLU(), nn.Linear(9, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.act(self.odd(self.conv(x)))
+            return self.fc(torch.nan_to_num(y, posinf=0, neginf=0).mean((2, 3)))
+
+    class Spoiling(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x.clone()
+            x[:, 1] = value
+            x[x[:, 7].mean((1, 2)) < x[:, 7].mean(), 2] = value  # of one image of two
+            return x
+
+    model = Odd()
+    model.odd = Spoiling()
+    target, x = load_target(model, preprocess=SMALL), torch.randn(2, 3, 64, 64)
+    infos = by_name(target)
+    assert (infos["odd"].units, infos["odd"].map_size) == (9, (8, 8))
+    assert infos["odd"].nonlinearity == "relu"
+    found = read(target, "odd", x)
+    torch.testing.assert_close(found, plain(model, "odd", x), equal_nan=True)
+    assert {"conv", "act"} <= infos.keys()
+
+    class Nothing(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.full_like(x, value)
+
+    model.odd = Nothing()
+    refused = {i.name: i.refused for i in refused_layers(load_target(model, preprocess=SMALL))}
+    assert "no numbers" in str(refused["odd"])

@@ -24,6 +24,7 @@ from milanx.errors import InputError, did_you_mean
 from milanx.language.compare import Embed
 from milanx.measures.intervals import wilson
 from milanx.progress import Reporter, Silent
+from milanx.targets.given import gives_back
 
 if TYPE_CHECKING:
     from milanx.runs import Run
@@ -181,6 +182,7 @@ def check_severity(severity: str) -> None:
                          did_you_mean(severity, SEVERITIES))  # fmt: skip
 
 
+@gives_back
 def audit(
     run: Run | Path | str,
     *,

@@ -29,6 +29,7 @@ from milanx.errors import InputError, did_you_mean
 from milanx.files import cache_dir, fingerprint
 from milanx.images.probe import open_images
 from milanx.progress import Reporter, Silent
+from milanx.targets.given import gives_back
 from milanx.targets.zoo import Target
 
 KINDS = ("imagenet-c", "cue-conflict", "labelled")
@@ -44,6 +45,7 @@ AGREEMENT = (
 Images = EvalSet | str | Path | Sequence[str | Path]
 
 
+@gives_back
 def evaluate_robustness(
     models: Mapping[str, Model] | Model,
     images: Images | None = None,
