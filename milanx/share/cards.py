@@ -201,11 +201,13 @@ def _data(run: Run) -> str:
     sources = ", ".join(f"`{s.get('name')}` ({s.get('count')})" for s in run.sources)
     owners = ("They are the built-in ones, under free licences: `CREDITS.md`." if _only_builtin(run)
               else "Their terms are those of their owners.")  # fmt: skip
-    aside = ("Which were kept aside is not known." if run.settings.get("imported") else "A fifth of "
-             "them, by group, was kept aside and became no exemplar.")  # fmt: skip
+    aside = "A fifth of them, by group, was kept aside and became no exemplar."
+    if run.settings.get("imported"):
+        aside = "Which were kept aside is not known."
     return f"""## Data and its terms
 
-{images.get("count")} probe images: {sources}. {owners} {aside} Views that are exemplars lie in `views.parquet` and in the sheets."""
+{images.get("count")} probe images: {sources}. {owners} {aside} Views that are
+exemplars lie in `views.parquet` and in the sheets."""
 
 
 def _only_builtin(run: Run) -> bool:
