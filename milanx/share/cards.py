@@ -125,8 +125,8 @@ def _what(run: Run) -> str:
     counts: dict[str, int] = {}
     for row in run.rows:
         counts[row["status"]] = counts.get(row["status"], 0) + 1
-    names = ", ".join(f"`{layer['name']}`" + f" ({layer['read']})" * ("read" in layer)
-                      for layer in layers if "name" in layer)  # fmt: skip
+    names = ", ".join(f"`{layer['name']}`" + (f" ({layer['read']})" if "read" in layer else "")
+                      for layer in layers)  # fmt: skip
     told = ", ".join(f"{n} {status}" for status, n in counts.items())
     return (
         f"Plain-language descriptions of {len(run)} units of `{run.target}`: {told}. Layers: "
