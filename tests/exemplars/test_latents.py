@@ -217,5 +217,6 @@ def test_another_place_is_told_and_latents_are_not_pruned(work: Path) -> None:
     said = refused("prune", "r", "--units", "blocks.0@sae:1", "--images", "p.parquet", "--dry-run")
     assert "units of blocks.0@sae cannot be edited" in said
     assert "describe blocks.0 itself" in said
-    code, out, error = run("audit", "r", "--json")
-    assert code == 0, error
+    for command in (("audit", "r", "--json"), ("show", "r", "--unit", "blocks.0@sae:1")):
+        code, out, error = run(*command)
+        assert code == 0, error
