@@ -35,7 +35,11 @@ Layers = Annotated[list[str], _LAYER]
 LayersOrDefault = Annotated[list[str] | None, _LAYER]
 Images = Annotated[
     list[str],
-    typer.Option("--images", help="Folder, .parquet file or builtin:probe; may be repeated."),
+    typer.Option(
+        "--images",
+        help="Folder, .parquet file, .tar shards, hf:NAME:SPLIT, torchvision:NAME?root=DIR "
+        "or builtin:probe; may be repeated.",
+    ),
 ]
 Units = Annotated[str | None, typer.Option(help="Units of every layer, such as 0-63 or 3,17.")]
 Limit = Annotated[int | None, typer.Option(help="At most this many images.", min=1)]

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from milanx.errors import InputError, did_you_mean
+from milanx.images.item import Source
 from milanx.images.preprocess import Preprocess
 from milanx.targets.capture import check_read
 from milanx.targets.through import check_one
@@ -102,7 +103,7 @@ class Request:
 
     target: str | nn.Module
     layers: tuple[str, ...]
-    images: tuple[str | Path, ...]
+    images: tuple[str | Path | Source, ...]
     units: str | None = None
     limit: int | None = None
     weights: Path | None = None

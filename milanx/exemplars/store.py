@@ -322,12 +322,15 @@ def write_layer(
                   folder / "stats.safetensors")  # fmt: skip
 
 
-def write_views(root: Path, views: Iterable[tuple[int, np.ndarray]]) -> None:
+def write_views(
+    root: Path, views: Iterable[tuple[int, np.ndarray]], *, lossless: bool = False
+) -> None:
     """Write ``views.parquet``: each distinct view once, as WebP.
 
     Args:
         root: the run folder.
         views: image index and view uint8 [H, W, 3], ascending.
+        lossless: keep every pixel as it is; for views that were encoded before.
     """
     from concurrent.futures import ThreadPoolExecutor
 
@@ -335,7 +338,7 @@ def write_views(root: Path, views: Iterable[tuple[int, np.ndarray]]) -> None:
 
     def encode(item: tuple[int, np.ndarray]) -> tuple[int, bytes]:
         buffer = io.BytesIO()
-        Image.fromarray(item[1]).save(buffer, "WEBP", quality=WEBP_QUALITY)
+        Image.fromarray(item[1]).save(buffer, "WEBP", quality=WEBP_QUALITY, lossless=lossless)
         return item[0], buffer.getvalue()
 
     rows: list[tuple[int, bytes]] = []

