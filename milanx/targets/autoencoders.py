@@ -178,7 +178,9 @@ def agrees(hook: str, module: str) -> bool:
     if hook == module:
         return True
     (number, part), (own, inside) = _block(hook), _block(module)
-    if number is None or own is None:
+    if number is None:  # in words of its own, of which nothing is known
+        return True
+    if own is None:
         return False
     sites = SITES.get(part)
     if sites is None:

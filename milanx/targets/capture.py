@@ -13,7 +13,7 @@ from torch import nn
 
 from milanx.errors import InputError, did_you_mean
 from milanx.targets.given import PREFIXES, Enough, running
-from milanx.targets.heads import named_heads
+from milanx.targets.heads import gathered, is_torch_attention, named_heads
 from milanx.targets.layers import discover
 from milanx.targets.lens import LENSES, Lens
 from milanx.targets.through import read_through, reopen
@@ -226,7 +226,11 @@ class Capture:
         for name, down in sorted(self._wanted, key=str):
             module = self.model.get_submodule(down or name)
             keep = self._keep((name, down))
-            if down:
+            owner = self.model.get_submodule(name)
+            if down and is_torch_attention(owner):
+                self._handles.append(owner.register_forward_hook(_gathering(keep),
+                                                                 with_kwargs=True))  # fmt: skip
+            elif down:
                 self._handles.append(module.register_forward_pre_hook(keep, with_kwargs=True))
             else:
                 self._handles.append(module.register_forward_hook(keep))
@@ -310,6 +314,15 @@ class Capture:
                 self.shown[info.name] = info.cam(to_maps(self._raw[_key(source)], source))
         self._raw.clear()
         return maps
+
+
+def _gathering(keep: Callable[..., None]) -> Callable[..., None]:
+    """Make a hook of torch's own attention that keeps the input of its output projection."""
+
+    def hook(module: nn.MultiheadAttention, args: Any, kwargs: Any, output: Any) -> None:
+        keep(module, gathered(module, args, kwargs), None)
+
+    return hook
 
 
 def _key(info: LayerInfo) -> Key:

@@ -126,7 +126,7 @@ def _names(path: Path, metadata: dict[str, str], count: int) -> tuple[str, ...]:
         return ()
     try:
         names = json.loads(metadata[NAMES])
-    except ValueError:
+    except (ValueError, RecursionError):
         names = None
     if (
         not isinstance(names, list)

@@ -8,12 +8,13 @@ vector; ``blocks.6.attn@head3`` has the vector of head 3 itself, a unit an axis 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import fnmatch
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
@@ -25,6 +26,8 @@ from milanx.targets.units import CLASS, HEAD, LayerInfo
 
 # Where modules say how many heads they have.
 COUNTS = ("num_heads", "num_attention_heads", "n_heads", "heads", "n_head", "nhead")
+OUT = "out_proj"  # name of the projection of torch's own attention
+NONE = "no output projection was found that gathers its heads"
 ADDRESS = re.compile(rf"(?P<base>.+{HEAD})(?P<number>\d*)(?P<at>{CLASS})?")
 
 
@@ -102,6 +105,36 @@ class Heads:
         return []
 
 
+def is_torch_attention(module: nn.Module) -> TypeGuard[nn.MultiheadAttention]:
+    """Whether a module is torch's own attention, which never calls its output projection."""
+    return isinstance(module, nn.MultiheadAttention) and (
+        type(module).forward is nn.MultiheadAttention.forward
+    )
+
+
+def gathered(
+    module: nn.MultiheadAttention, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> torch.Tensor:
+    """Return what heads found side by side: the output projection's input.
+
+    torch's own attention applies the projection's weights by a function. Attention is computed
+    again with weights that leave everything as it is, in a twin that shares the rest.
+
+    Args:
+        module: the attention.
+        args: it was called with.
+        kwargs: likewise, by name.
+    """
+    weight = module.out_proj.weight
+    same = nn.Module()
+    same.register_buffer("weight", torch.eye(len(weight), dtype=weight.dtype, device=weight.device))
+    same.register_parameter("bias", None)
+    twin = copy.copy(module)
+    twin._modules = dict(module._modules) | {OUT: same}
+    found: torch.Tensor = twin.forward(*args, **kwargs)[0]
+    return found
+
+
 def with_heads(probed: Probed, infos: list[LayerInfo]) -> list[LayerInfo]:
     """Return layers with the heads of every attention module behind its own entries."""
     places = {info.name: info for info in infos}
@@ -111,14 +144,20 @@ def with_heads(probed: Probed, infos: list[LayerInfo]) -> list[LayerInfo]:
         count = _count(record.module)
         if count is None:
             continue
+        if is_torch_attention(record.module):
+            own = Heads(record.module.out_proj, count)
+            found[record.name] = _heads(record.name, own, places[record.name],
+                                        f"{record.name}.{OUT}")  # fmt: skip
+            continue
         projection = _projection(probed, record, count)
         if projection is not None and projection.name not in taken:
             taken.add(projection.name)
             assert isinstance(projection.module, nn.Linear)
             lens = Heads(projection.module, count)
-            found[record.name] = _heads(record.name, lens, places[projection.name])
+            found[record.name] = _heads(record.name, lens, places[projection.name],
+                                        projection.name)  # fmt: skip
         elif projection is None and _is_attention(record) and not _inside(record.name, found):
-            found[record.name] = _refused(record.name, _why(record.module))
+            found[record.name] = _refused(record.name, NONE)
     made = []
     for i, info in enumerate(infos):
         made.append(info)
@@ -164,22 +203,15 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
     return one.shape == other.shape and torch.equal(one, other)
 
 
-def _why(module: nn.Module) -> str:
-    if isinstance(module, nn.MultiheadAttention):
-        return ("torch.nn.MultiheadAttention applies the weights of its output projection without "
-                "calling it, so that what single heads write is not seen")  # fmt: skip
-    return "no output projection was found that gathers its heads"
-
-
 def _refused(name: str, why: str) -> LayerInfo:
     return LayerInfo(name + HEAD, name, "", 0, (0, 0), inert=None, refused=why)
 
 
-def _heads(name: str, lens: Heads, place: LayerInfo) -> LayerInfo:
-    """Make the entry of all heads, at the places of their projection's output."""
+def _heads(name: str, lens: Heads, place: LayerInfo, projection: str) -> LayerInfo:
+    """Make the entry of all heads, at the places of what their projection gives."""
     if place.refused is not None:
-        return _refused(name, f"of its output projection {place.name}: {place.refused}")
-    own = dataclasses.replace(place, input_of=place.module, better=None, upper=None, off=None,
+        return _refused(name, f"of its output projection {projection}: {place.refused}")
+    own = dataclasses.replace(place, input_of=projection, better=None, upper=None, off=None,
                               changed=False, nonlinearity=None, consumed=None)  # fmt: skip
     return _through(own, lens, name + HEAD)
 

@@ -110,7 +110,7 @@ def config_beside(weights: Path) -> tuple[dict[str, Any], str]:
             continue
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RecursionError) as error:
             raise InputError(f"{path} cannot be read", str(error).splitlines()[0],
                              "it is damaged: fetch it anew") from error  # fmt: skip
         if isinstance(content, dict):

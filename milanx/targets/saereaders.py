@@ -43,7 +43,15 @@ def open_autoencoder(path: Path) -> Autoencoder:
     Raises:
         InputError: no such place, a format that is not known, or values that cannot be.
     """
-    made = _read(path)
+    try:
+        made = _read(path)
+    except InputError:
+        raise
+    except (AttributeError, TypeError, KeyError, ValueError, RuntimeError) as error:
+        said = (str(error).splitlines() or [""])[0]
+        raise InputError(f"{path} cannot be read", f"{type(error).__name__}: {said}",
+                         "its settings or its tensors are not what its maker writes: fetch it "
+                         "anew") from error  # fmt: skip
     for name, tensor in made.tensors().items():
         if tensor is not None and not bool(torch.isfinite(tensor).all()):
             raise InputError(f"{path} holds values that are no numbers",

@@ -15,9 +15,13 @@ from torch import nn
 import milanx
 import milanx.exemplars.job as passes
 from milanx.errors import InputError, Interrupted
+from milanx.evaluate.p4.sheets import aside_sheets, top_aside
 from milanx.exemplars.extract import extract
 from milanx.exemplars.inputs import open_inputs
 from milanx.exemplars.request import ExtractSettings, Request
+from milanx.images.probe import open_images
+from milanx.images.sources import open_sources
+from milanx.targets.zoo import load_target
 from tests.cli.commands import refused, run
 from tests.helpers import TinyViT, noise, write_directions, write_parquet, write_sae
 
@@ -158,6 +162,25 @@ def test_units_and_addresses_name_latents(photos: Path, tmp_path: Path) -> None:
         open_inputs(Request(TinyViT(), ("blocks.0:20",), (photos,), sae=sae))
 
 
+def test_images_kept_aside_are_shown_as_latents_see_them(photos: Path, tmp_path: Path) -> None:
+    milanx.extract(colour_vit(), layers="blocks.1", images=photos, sae=colour_sae(tmp_path / "s"),
+                   out=tmp_path / "run", settings=ExtractSettings(k=5, quantile=0.9))  # fmt: skip
+    run = milanx.open_run(tmp_path / "run")
+    wanted = top_aside(run, "blocks.1@sae", [0, 2], 2)
+    images = open_images(open_sources([photos]))
+    sheets = aside_sheets(run, "blocks.1@sae", wanted, load_target(colour_vit()), images)
+    table = run.store.image_table()
+    for unit, name in ((0, "red"), (2, "blue")):
+        assert {[*COLOURS, "grey"][table[i]["label"]] for i in sheets[unit].images} == {name}
+        for view in sheets[unit].views:
+            # Bright inside the mask, which is the square of a quarter; dark elsewhere.
+            bright = view.max(0) > 200
+            assert 0.15 < bright.mean() < 0.4
+    (tmp_path / "s" / "sae_weights.safetensors").unlink()
+    with pytest.raises(InputError):
+        aside_sheets(run, "blocks.1@sae", wanted, load_target(colour_vit()), images)
+
+
 # The command line
 
 
@@ -194,3 +217,6 @@ def test_another_place_is_told_and_latents_are_not_pruned(work: Path) -> None:
     said = refused("prune", "r", "--units", "blocks.0@sae:1", "--images", "p.parquet", "--dry-run")
     assert "units of blocks.0@sae cannot be edited" in said
     assert "describe blocks.0 itself" in said
+    for command in (("audit", "r", "--json"), ("show", "r", "--unit", "blocks.0@sae:1")):
+        code, out, error = run(*command)
+        assert code == 0, error

@@ -384,6 +384,11 @@ def test_what_is_not_known_is_refused(tmp_path: Path) -> None:
     save_file(w, tmp_path / "bare" / "weights.safetensors")
     assert "no config lies beside it" in refused(tmp_path / "bare")
     assert "no autoencoder" in refused(tmp_path / "nowhere")
+    odd = dictionary(tmp_path / "odd", "AutoEncoder", linears())
+    (odd / "config.json").write_text('{"trainer": "AutoEncoder"}')
+    assert "AttributeError" in refused(odd)
+    (odd / "config.json").write_text("{" * 9)
+    assert "config.json cannot be read" in refused(odd)
     (tmp_path / "empty").mkdir()
     assert "no file of weights" in refused(tmp_path / "empty")
 
@@ -442,4 +447,5 @@ def test_hook_points_are_compared_with_names_of_modules() -> None:
     assert agrees("blocks.6.hook_mlp_out", "blocks.6.mlp")
     assert not agrees("blocks.6.hook_mlp_out", "blocks.6")
     assert agrees("blocks.6.hook_attn_out", "layers.6.attention")
+    assert agrees("resid_post_layer_6", "blocks.5")  # which does not tell
     assert agrees("features.3", "features.3") and not agrees(post, "norm")

@@ -94,7 +94,7 @@ def test_heads_in_windows_stand_where_their_projection_stands() -> None:
 class Plain(nn.Module):
     """A model with torch's own attention."""
 
-    preprocess = PREPROCESS
+    preprocess, weights = PREPROCESS, True
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,17 +104,75 @@ class Plain(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.patch(x).flatten(2).transpose(1, 2)
-        return self.head((x + self.attn(x, x, x)[0]).mean(1))
+        return self.head((x + self.attn(x, x, x, need_weights=self.weights)[0]).mean(1))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("weights", [True, False])
+def test_torchs_own_attention_calls_no_projection_and_is_read_all_the_same(weights: bool) -> None:
+    model = Plain()
+    model.weights = weights
+    target, x = load_target(model), torch.randn(3, 3, 32, 32)
+    names = [f"attn@head{h}" for h in range(4)]
+    found = run(target, ["attn", "attn@head", *names], x)
+    tokens = model.patch(x).flatten(2).transpose(1, 2)
+    q, k, v = (part.unflatten(2, (4, 4)).transpose(1, 2) for part in nn.functional.linear(
+        tokens, model.attn.in_proj_weight, model.attn.in_proj_bias).chunk(3, 2))  # fmt: skip
+    heads = (q @ k.transpose(2, 3) / 2).softmax(3) @ v  # [b, heads, n, size]
+    for h, name in enumerate(names):
+        columns = model.attn.out_proj.weight[:, 4 * h : 4 * h + 4]
+        written = (heads[:, h] @ columns.T).transpose(1, 2).reshape(3, 16, 4, 4)
+        torch.testing.assert_close(found[name], written)
+        torch.testing.assert_close(found["attn@head"][:, h], written.norm(dim=1))
+    bias = model.attn.out_proj.bias[:, None, None]
+    total = torch.stack([found[n] for n in names]).sum(0) + bias
+    torch.testing.assert_close(total, found["attn"])
+    assert not model.attn._forward_hooks
+
+
+@torch.inference_mode()
+def test_heads_of_an_open_clip_tower() -> None:
+    import open_clip
+
+    torch.manual_seed(0)
+    tower = open_clip.model.VisionTransformer(32, 8, 32, 2, 4, 2.0, output_dim=16)
+    target, attention = load_target(tower, preprocess=PREPROCESS), "transformer.resblocks.0.attn"
+    layers = [attention, f"{attention}@class", *(f"{attention}@head{h}" for h in range(4)),
+              f"{attention}@head1@class", f"{attention}@head@class"]  # fmt: skip
+    found = run(target, layers, torch.randn(2, 3, 32, 32))
+    bias = target.model.get_submodule(attention).out_proj.bias[:, None, None]
+    total = torch.stack([found[n] for n in layers[2:6]]).sum(0) + bias
+    torch.testing.assert_close(total, found[attention], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[layers[7]][:, 1], found[layers[6]].norm(dim=1))
+
+
+class Folded(nn.Module):
+    """Attention that applies its projection's weights by a function."""
+
+    num_heads = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.proj = nn.Linear(16, 48), nn.Linear(16, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (m.unflatten(2, (4, 4)).transpose(1, 2) for m in self.qkv(x).chunk(3, 2))
+        made = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return nn.functional.linear(made, self.proj.weight, self.proj.bias)
 
 
 def test_attention_that_calls_no_projection_is_refused_in_words() -> None:
-    target = load_target(Plain())
+    model = Plain()
+    model.attn = nn.Module()
+    model.attn.attention = Folded()
+    model.forward = lambda x: model.head(  # type: ignore[method-assign]
+        model.attn.attention(model.patch(x).flatten(2).transpose(1, 2)).mean(1))  # fmt: skip
+    target = load_target(model)
     reasons = {i.name: str(i.refused) for i in refused_layers(target)}
-    assert "without calling it" in reasons["attn@head"]
-    with pytest.raises(InputError, match="MultiheadAttention"):
-        find_layers(target, ["attn@head"])
-    with pytest.raises(InputError, match="MultiheadAttention"):
-        find_layers(target, ["attn@head1"])
+    assert "no output projection was found" in reasons["attn.attention@head"]
+    for layer in ("attn.attention@head", "attn.attention@head1"):
+        with pytest.raises(InputError, match="no output projection was found"):
+            find_layers(target, [layer])
 
 
 @torch.inference_mode()
