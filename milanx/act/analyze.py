@@ -192,7 +192,7 @@ def _importance(
         probe = open_images(sources, limit=sample)
     for note in probe.notes:
         progress.say(f"note: {note}")
-    shown = image_set(probe, target, model_classes(_outputs(target), classes))
+    shown = image_set(probe, target, model_classes(_outputs(target), classes, target.classes))
     if shown.labels is None:
         raise InputError(f"the images of {shown.name} have no labels",
                          "importance is measured by accuracy",

@@ -29,6 +29,7 @@ SHOWN = 4  # labels of either side that an error shows
 # Images of a step through a whole network: on a CPU the maps of more leave its caches, and each
 # takes up to half as long again.
 CPU_STEP, OTHER_STEP = 16, 64
+SAME_CLASSES = 0.5  # share of a model's names from which its classes are ImageNet's
 MIN_SIDE = 10  # images that either side of the split into validation and test needs
 
 
@@ -134,19 +135,22 @@ class Classes:
     wnids: tuple[str, ...] = ()
 
 
-def model_classes(outputs: int, given: Sequence[str] | Path | None = None) -> Classes:
+def model_classes(
+    outputs: int, given: Sequence[str] | Path | None = None, own: Sequence[str] = ()
+) -> Classes:
     """Return what is known of the classes of a model with ``outputs`` logits.
 
     Args:
         outputs: how many.
         given: names or WordNet ids in the order of the logits, or a file of them, one a line;
-            when None, a model with 1,000 is taken for one of ImageNet-1k.
+            when None, a model with 1,000 is taken for one of ImageNet-1k, unless it names others.
+        own: the names that the model brings itself, several of one class with commas between.
 
     Raises:
         InputError: another number of names than of logits.
     """
     if given is None:
-        return _imagenet() if outputs == 1000 else Classes(outputs)
+        return _own_classes(outputs, own)
     lines = given.read_text("utf-8").splitlines() if isinstance(given, Path) else list(given)
     named = [line.strip() for line in lines if line.strip()]
     if len(named) != outputs:
@@ -158,6 +162,22 @@ def model_classes(outputs: int, given: Sequence[str] | Path | None = None) -> Cl
     if all(WNID.fullmatch(n) for n in named):
         return Classes(outputs, wnids=tuple(named))
     return Classes(outputs, tuple((n,) for n in named))
+
+
+def _own_classes(outputs: int, own: Sequence[str]) -> Classes:
+    """Return the classes that a model names; ImageNet's, with their ids, where they are those."""
+    imagenet = _imagenet() if outputs == 1000 else None
+    if len(own) != outputs:
+        return imagenet or Classes(outputs)
+    if all(WNID.fullmatch(n) for n in own):
+        return Classes(outputs, wnids=tuple(own))
+    named = tuple(tuple(p.strip() for p in n.split(",") if p.strip()) or (n,) for n in own)
+    if imagenet:
+        same = sum(normalise_text(a[0]) == normalise_text(b[0])
+                   for a, b in zip(named, imagenet.names, strict=True))  # fmt: skip
+        if same > SAME_CLASSES * outputs:
+            return imagenet
+    return Classes(outputs, named)
 
 
 def _imagenet() -> Classes:

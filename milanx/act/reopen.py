@@ -67,6 +67,7 @@ def _preprocess(known: Mapping[str, Any] | None) -> Preprocess | None:
         known["interpolation"],
         tuple(known["mean"]),
         tuple(known["std"]),
+        bool(known.get("rounds_down", False)),
     )
 
 

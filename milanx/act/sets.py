@@ -66,7 +66,7 @@ def make_sets(asked: Asked, run: Run, target: Target, seed: int) -> Sets:
     Raises:
         InputError: images that cannot be opened, labels that fit no class, or too few images.
     """
-    classes = model_classes(outputs(target), asked.classes)
+    classes = model_classes(outputs(target), asked.classes, target.classes)
     own = asked.evaluate.clean if isinstance(asked.evaluate, EvalSet) else None
     corrupts = asked.evaluate == IMAGENET_C
     given = [asked.images or own or run_images(run), asked.adversarial,

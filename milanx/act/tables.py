@@ -49,7 +49,7 @@ class Table:
         """
         if self.images is None:
             return
-        classes = model_classes(outputs(target), self.classes)
+        classes = model_classes(outputs(target), self.classes, target.classes)
         if self.kind == CUES:
             category_reading(classes)
             open_cues(self.images, as_it_is(target.preprocess)[0])

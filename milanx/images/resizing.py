@@ -23,6 +23,8 @@ def resized(
     wanted: tuple[int, int],
     crop: tuple[int, int],
     resample: Image.Resampling,
+    *,
+    rounds_down: bool = False,
 ) -> Image.Image:
     """Resize a picture, at least that part of it which a centre crop will keep.
 
@@ -35,6 +37,7 @@ def resized(
         wanted: (width, height) of the whole.
         crop: (width, height) of the centre crop.
         resample: the filter.
+        rounds_down: how the crop begins where an odd number of pixels is cut off.
     """
     if image.size == wanted:
         return image
@@ -43,17 +46,20 @@ def resized(
         return image.resize(wanted, resample)
     shares = [c / s for c, s in zip(crop, image.size, strict=True)]
     for axis in sorted((0, 1), key=lambda a: shares[a]):  # what shrinks most goes first
-        image = _along(image, axis, wanted[axis], min(crop[axis], wanted[axis]), resample)
+        kept = min(crop[axis], wanted[axis])
+        cut = wanted[axis] - kept  # halved as torchvision's centre crop does it, or transformers'
+        first = cut // 2 if rounds_down else round(cut / 2)
+        image = _along(image, axis, wanted[axis], (first, kept), resample)
     return image
 
 
 def _along(
-    image: Image.Image, axis: int, wanted: int, crop: int, resample: Image.Resampling
+    image: Image.Image, axis: int, wanted: int, kept: tuple[int, int], resample: Image.Resampling
 ) -> Image.Image:
-    """Resize along one axis to ``wanted`` pixels, of which only the ``crop`` middle ones."""
+    """Resize along one axis to ``wanted`` pixels, of which only ``kept``: the first, how many."""
+    first, crop = kept
     length = image.size[axis]
     scale = length / wanted
-    first = round((wanted - crop) / 2)  # as torchvision's centre crop
     start, end = first * scale, min((first + crop) * scale, length)
     # Pillow keeps boxes as float32: near the place itself they are exact.
     margin = math.ceil(REACH * max(scale, 1)) + 1

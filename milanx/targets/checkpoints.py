@@ -172,8 +172,24 @@ def _converted(model: nn.Module, tensors: Tensors) -> Iterator[Tensors]:
             found = None
         if isinstance(found, Mapping):
             yield {k: v for k, v in found.items() if isinstance(v, torch.Tensor)}
+    yield from _transformers(model, tensors)
     if any(".norm.1." in k or ".conv.1." in k for k in tensors):  # DenseNets of torchvision's files
         yield {_densenet(k): v for k, v in tensors.items()}
+
+
+def _transformers(model: nn.Module, tensors: Tensors) -> Iterator[Tensors]:
+    """Yield tensors as transformers renames those of its files when it loads them."""
+    load, config = getattr(type(model), "from_pretrained", None), getattr(model, "config", None)
+    if load is None or not hasattr(config, "model_type"):
+        return
+    try:
+        with torch.random.fork_rng(devices=[]):
+            made, told = load(None, config=config, state_dict=dict(tensors),
+                              output_loading_info=True)  # fmt: skip
+    except Exception:  # they are of another architecture
+        return
+    absent = set(told["missing_keys"])
+    yield {k: v for k, v in made.state_dict().items() if k not in absent}
 
 
 def _densenet(key: str) -> str:

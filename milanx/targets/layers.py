@@ -38,7 +38,10 @@ def discover(target: Target) -> list[LayerInfo]:
         InputError: the target does not run.
     """
     probed = probe(target)
-    layouts, gates = Layouts(target.preprocess.size, probed.watch), find_gates(probed)
+    layouts, gates = (
+        Layouts(target.preprocess.size, probed.watch, target.tokens),
+        find_gates(probed),
+    )
     infos: list[LayerInfo] = []
     records = [r for r in probed.seen.values() if type(r.module).__name__ not in SKIPPED]
     for record in records:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from milanx.environment import note
 from milanx.targets.flow import Flow, Layout
 from milanx.targets.probing import PARTS, Seen, part_of, unit_axes
 from milanx.targets.watch import Watch
@@ -35,10 +36,15 @@ class Layouts:
     Args:
         size: (H, W) of the image.
         watch: what happened in the first pass.
+        declared: how many tokens stand before and behind the patches, where the model's source
+            says so; what is seen in the passes holds where it differs, which is said.
     """
 
-    def __init__(self, size: tuple[int, int], watch: Watch) -> None:
+    def __init__(
+        self, size: tuple[int, int], watch: Watch, declared: tuple[int, int] | None = None
+    ) -> None:
         self.size = size
+        self.declared = declared
         self.flow = Flow(watch)
         self.last_round = False
         self.by_shape: dict[tuple[tuple[int, ...], int], Layout] = {}
@@ -56,7 +62,21 @@ class Layouts:
         for self.last_round in (False, True):
             found = [self.settle(record) if isinstance(layout, str) else layout
                      for record, layout in zip(records, found, strict=True)]  # fmt: skip
+        self._tell_difference(records, found)
         return found
+
+    def _tell_difference(self, records: list[Seen], found: list[Layout | str]) -> None:
+        """Say where the tokens beside the patches are not those that the source declares."""
+        odd = [(record.name, layout) for record, layout in zip(records, found, strict=True)
+               if isinstance(layout, Layout) and len(record.places) == 2 and record.groups == 1
+               and layout.prefix + layout.suffix and not layout.order
+               and (layout.prefix, layout.suffix) != self.declared]  # fmt: skip
+        if self.declared is None or not odd:
+            return
+        (name, layout), (before, behind) = odd[0], self.declared
+        note(f"note: {name} has {layout.prefix} tokens before the patches and {layout.suffix} "
+             f"behind them, and its model declares {before} and {behind}: it is read as it was "
+             f"seen{f', and so are {len(odd) - 1} others' if len(odd) > 1 else ''}")  # fmt: skip
 
     def settle(self, record: Seen) -> Layout | str:
         """Return a module's layout, or why it has none that can be told."""
@@ -139,6 +159,10 @@ class Layouts:
             for grid in self._grids(count - prefix - suffix):
                 yield Layout(axis, grid, prefix, suffix)
             return
+        if self.declared is not None:
+            prefix, suffix = self.declared
+            for grid in self._grids(count - prefix - suffix):
+                yield Layout(axis, grid, prefix, suffix)
         for prefix in range(min(MAX_PREFIX, count - 1) + 1):
             for grid in self._grids(count - prefix):
                 yield Layout(axis, grid, prefix)

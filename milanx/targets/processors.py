@@ -64,7 +64,8 @@ def read_processor(folder: Path, config: Any, name: str) -> Given:
             "give Preprocess(size=...) of your own, from Python",
         )
     mean, std = _numbers(processor)
-    made = Preprocess(size, resize, _filter(processor, name), mean, std)
+    crops = isinstance(resize, int)
+    made = Preprocess(size, resize, _filter(processor, name), mean, std, rounds_down=crops)
     beside = _beside(processor, size)
     return Given(made, beside, bool(getattr(processor, "do_flip_channel_order", False)))
 

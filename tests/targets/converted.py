@@ -2,11 +2,12 @@
 
     python -m tests.targets.converted WEIGHTS.safetensors FOLDER
 
-writes the folder of a ``vit_tiny_patch16_224`` whose weights are in a file, timm's names.
+writes the folder of a ``vit_tiny_patch16_224`` whose weights, under timm's names, are in a file.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,41 +15,51 @@ from typing import Any
 import timm
 import torch
 import transformers
-from torch import nn
 
-# What a layer is called in timm, and in transformers.
-NAMES = {
-    "mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense", "norm1": "layernorm_before",
-    "norm2": "layernorm_after", "attn.proj": "attention.output.dense",
-}  # fmt: skip
+from milanx.targets.zoo import load_target
+
+# What a part is called in timm, and in transformers.
+NAMES = (
+    (r"^blocks\.", "vit.layers."), (r"\.norm1\.", ".layernorm_before."),
+    (r"\.norm2\.", ".layernorm_after."), (r"\.attn\.proj\.", ".attention.o_proj."),
+    (r"^norm\.", "vit.layernorm."), (r"^head\.", "classifier."),
+    (r"^cls_token", "vit.embeddings.cls_token"),
+    (r"^pos_embed", "vit.embeddings.position_embeddings"),
+    (r"^patch_embed\.proj\.", "vit.embeddings.patch_embeddings.projection."),
+)  # fmt: skip
 
 
-def convert(source: nn.Module, folder: Path) -> Path:
+def convert(source: Any, folder: Path) -> Path:
     """Save timm's VisionTransformer, with its preprocessing, as a folder of transformers'."""
-    blocks: Any = source.blocks
-    height, width = source.patch_embed.img_size  # type: ignore[union-attr]
-    settings = timm.data.resolve_model_data_config(source)
+    first, settings = source.blocks[0], timm.data.resolve_model_data_config(source)
+    height, width = source.patch_embed.img_size
     model = transformers.ViTForImageClassification(transformers.ViTConfig(
-        hidden_size=source.embed_dim, num_hidden_layers=len(blocks), image_size=height,
-        num_attention_heads=blocks[0].attn.num_heads, patch_size=source.patch_embed.patch_size[0],
-        intermediate_size=blocks[0].mlp.fc1.out_features, layer_norm_eps=blocks[0].norm1.eps,
+        hidden_size=source.embed_dim, num_hidden_layers=len(source.blocks), image_size=height,
+        num_attention_heads=first.attn.num_heads, patch_size=source.patch_embed.patch_size[0],
+        intermediate_size=first.mlp.fc1.out_features, layer_norm_eps=first.norm1.eps,
         num_labels=source.num_classes,
     ))  # fmt: skip
-    model.load_state_dict(_renamed(source.state_dict(), model))
+    model.load_state_dict(renamed(source.state_dict()))
     model.save_pretrained(folder)
-    resize = int(height / settings["crop_pct"])
     transformers.ViTImageProcessor(
-        size={"shortest_edge": resize}, do_center_crop=True, resample=3,
-        crop_size={"height": height, "width": width}, image_mean=list(settings["mean"]),
-        image_std=list(settings["std"]),
+        size={"shortest_edge": int(height / settings["crop_pct"])}, do_center_crop=True,
+        crop_size={"height": height, "width": width}, resample=3,  # bicubic
+        image_mean=list(settings["mean"]), image_std=list(settings["std"]),
     ).save_pretrained(folder)  # fmt: skip
     return folder
 
 
-def _renamed(tensors: dict[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
-    raise NotImplementedError
+def renamed(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return timm's tensors of a ViT under transformers' names, queries, keys and values apart."""
+    found = {}
+    for key, value in tensors.items():
+        for pattern, name in NAMES:
+            key = re.sub(pattern, name, key)
+        parts = zip("qkv", value.chunk(3), strict=True) if ".attn.qkv." in key else [("", value)]
+        found |= {key.replace(".attn.qkv.", f".attention.{p}_proj."): v.clone() for p, v in parts}
+    return found
 
 
 if __name__ == "__main__":
-    made = timm.create_model("vit_tiny_patch16_224")
-    convert(made, Path(sys.argv[2]))
+    given = load_target("vit_tiny_patch16_224", weights=Path(sys.argv[1]))
+    convert(given.model, Path(sys.argv[2]))

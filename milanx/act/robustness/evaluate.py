@@ -198,7 +198,8 @@ class _Work:
     def classes(self) -> Classes:
         height, width = self.target.preprocess.size
         blank = torch.zeros(1, 3, height, width, dtype=torch.uint8)
-        return model_classes(outputs_of(self.subjects, blank), self.asked.classes)
+        count = outputs_of(self.subjects, blank)
+        return model_classes(count, self.asked.classes, self.target.classes)
 
     def opened(self, images: Images) -> EvalSet:
         """Open images as the models see them, or a sample of them."""

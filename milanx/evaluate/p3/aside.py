@@ -153,6 +153,7 @@ def run_features(
     preprocess = Preprocess(
         tuple(values["size"]), tuple(resize) if isinstance(resize, list) else resize,
         values["interpolation"], tuple(values["mean"]), tuple(values["std"]),
+        bool(values.get("rounds_down", False)),
     )  # fmt: skip
     table = run.store.image_table()
     wanted = [table[i]["fingerprint"] for i in indices]
