@@ -16,6 +16,8 @@ from milanx.cli import (
     env,
     evaluate,
     exemplars,
+    export,
+    import_run,
     layers,
     page,
     prune,
@@ -71,6 +73,8 @@ app.command("robustness")(robustness.robustness)
 app.command("train")(train.train)
 app.command("push")(push.push)
 app.command("pull")(pull.pull)
+app.command("export")(export.export)
+app.command("import")(import_run.import_run)
 app.command("env")(env.env)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(edit.app, name="edit")

@@ -35,7 +35,11 @@ Layers = Annotated[list[str], _LAYER]
 LayersOrDefault = Annotated[list[str] | None, _LAYER]
 Images = Annotated[
     list[str],
-    typer.Option("--images", help="Folder, .parquet file or builtin:probe; may be repeated."),
+    typer.Option(
+        "--images",
+        help="Folder, .parquet file, .tar shards, hf:NAME:SPLIT, torchvision:NAME?root=DIR "
+        "or builtin:probe; may be repeated.",
+    ),
 ]
 Units = Annotated[str | None, typer.Option(help="Units of every layer, such as 0-63 or 3,17.")]
 Limit = Annotated[int | None, typer.Option(help="At most this many images.", min=1)]
@@ -49,6 +53,14 @@ TARGET = (
 Weights = Annotated[Path | None, typer.Option(help="Checkpoint, .safetensors or .pth.")]
 RandomWeights = Annotated[bool, typer.Option("--random-weights", help="Random weights.")]
 Read = Annotated[str, typer.Option(help="auto: after the own nonlinearity; raw: before it.")]
+Sae = Annotated[
+    Path | None,
+    typer.Option(help="Folder of a sparse autoencoder: its latents are the units."),
+]
+Directions = Annotated[
+    Path | None,
+    typer.Option(help="Directions, .safetensors: the projections on them are the units."),
+]
 Sign = Annotated[
     list[str], typer.Option("--sign", help="+ or - (images of the lowest values); repeatable.")
 ]

@@ -36,6 +36,8 @@ def describe(
     random_weights: c.RandomWeights = False,
     sign: c.Sign = ["+"],  # noqa: B006
     read: c.Read = "auto",
+    sae: c.Sae = None,
+    directions: c.Directions = None,
     k: c.K = 15,
     quantile: c.Quantile = 0.99,
     device: c.Device = "auto",
@@ -78,6 +80,8 @@ def describe(
         weights=weights,
         random_weights=random_weights,
         read=read,
+        sae=sae,
+        directions=directions,
         signs=sign,
         settings=ExtractSettings(k, quantile, seed=seed, batch_size=batch_size, workers=workers),
         device=device,

@@ -20,6 +20,8 @@ def exemplars(
     random_weights: c.RandomWeights = False,
     sign: c.Sign = ["+"],  # noqa: B006
     read: c.Read = "auto",
+    sae: c.Sae = None,
+    directions: c.Directions = None,
     k: c.K = 15,
     quantile: c.Quantile = 0.99,
     device: c.Device = "auto",
@@ -50,6 +52,8 @@ def exemplars(
         weights=weights,
         random_weights=random_weights,
         read=read,
+        sae=sae,
+        directions=directions,
         signs=sign,
         settings=ExtractSettings(k, quantile, seed=seed, batch_size=batch_size, workers=workers),
         device=device,

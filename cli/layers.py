@@ -23,8 +23,9 @@ def layers(
     Linear layers (residual streams such as a ViT's blocks.6, bottlenecks, logits) have no basis
     of their own: a better layer is named beside them, and --sign - describes their other side.
     In a ViT, blocks.N.mlp.fc1 are the neurons that MILAN describes. LAYER@class reads the class
-    token. What cannot be described stands below the table, with its reason. No weights are needed
-    to list layers: random ones serve.
+    token, LAYER@head has one unit an attention head and LAYER@head3 what head 3 writes. What cannot
+    be described stands below the table, with its reason. No weights are needed to list layers:
+    random ones serve.
     """
     c.starting(quiet, as_json, f"milanx layers {model}")
     from milanx.errors import MissingWeights

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from milanx.pipeline import describe, extract
     from milanx.report.check import check
     from milanx.runs import Run, open_run
+    from milanx.share.exchange.export import export_run
+    from milanx.share.exchange.taking import import_run
     from milanx.share.pull import pull
     from milanx.share.push import push
 
@@ -59,7 +61,9 @@ _PLACES = {
     "check": "report.check",
     "describe": "pipeline",
     "evaluate_robustness": "act.robustness.evaluate",
+    "export_run": "share.exchange.export",
     "extract": "pipeline",
+    "import_run": "share.exchange.taking",
     "load_edited": "act.export",
     "open_run": "runs",
     "prune": "act.prune",
@@ -92,7 +96,9 @@ __all__ = [
     "check",
     "describe",
     "evaluate_robustness",
+    "export_run",
     "extract",
+    "import_run",
     "load_edited",
     "open_run",
     "prune",

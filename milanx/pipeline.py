@@ -6,10 +6,10 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from milanx.environment import join_processes, pick_device, versions
 from milanx.errors import FormatError, InputError, MilanxError
@@ -35,11 +35,13 @@ if TYPE_CHECKING:
     from milanx.exemplars.inputs import Inputs
     from milanx.exemplars.request import ExtractSettings, Request
     from milanx.exemplars.store import ExemplarStore
+    from milanx.images.item import Source
     from milanx.images.preprocess import Preprocess
     from milanx.runs import Run
     from milanx.scoring.column import Scores, UnitKey
 
 T = TypeVar("T")
+Images: TypeAlias = "Source | Iterable[Any] | str | Path"  # as `extract` says
 DEFAULT_MODEL = "tf_efficientnet_lite0"
 DEFAULT_LAYER = "blocks.5.3.bn1"
 DEFAULT_IMAGES = "builtin:probe"
@@ -71,7 +73,7 @@ def extract(
     model: str | nn.Module = DEFAULT_MODEL,
     *,
     layers: Sequence[str] | str | None = None,
-    images: Sequence[str | Path] | str | Path = (DEFAULT_IMAGES,),
+    images: Images = (DEFAULT_IMAGES,),
     units: str | None = None,
     limit: int | None = None,
     out: Path | str | None = None,
@@ -79,6 +81,8 @@ def extract(
     random_weights: bool = False,
     preprocess: Preprocess | None = None,
     read: str = "auto",
+    sae: Path | str | None = None,
+    directions: Path | str | None = None,
     signs: Sequence[str] | str = ("+",),
     settings: ExtractSettings | None = None,
     device: str = "auto",
@@ -92,7 +96,9 @@ def extract(
         model: a timm name, an alias of the literature, ``package.module:function``, or a module.
         layers: names, shell patterns or addresses (``blocks.6:0-63``, ``blocks.6@class``); None
             for the default model's late layer.
-        images: sources of probe images: folders, parquet files, ``builtin:probe``.
+        images: sources of probe images: folders, parquet files, shards, ``hf:NAME:SPLIT``,
+            ``torchvision:NAME?root=...``, ``builtin:probe``; or a sequence of pictures, alone or
+            with their labels (`milanx.images.pictures`).
         units: a range of units for every layer, such as ``0-63``; all when None.
         limit: at most this many images.
         out: the run folder; ``milanx-runs/MODEL/NAME`` when None.
@@ -100,6 +106,8 @@ def extract(
         random_weights: use random weights, for tests and controls.
         preprocess: for a module that brings none.
         read: ``auto`` reads units after their own nonlinearity, ``raw`` before it.
+        sae: folder or file of a sparse autoencoder: its latents are the units (docs/units.md).
+        directions: a safetensors file: the projections on its directions are the units.
         signs: ``+``, ``-`` or both.
         settings: of the extraction; the defaults when None.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -114,13 +122,14 @@ def extract(
         MilanxError: a model, layer, image source or folder that cannot be used.
     """
     from milanx.exemplars.request import ExtractSettings, Request
+    from milanx.images.sources import given_sources
     from milanx.targets.given import as_given
 
     request = Request(
-        target=model, layers=_layers(model, layers), images=_several(images), units=units,
+        target=model, layers=_layers(model, layers), images=given_sources(images), units=units,
         limit=limit, weights=_path(weights), random_weights=random_weights, preprocess=preprocess,
-        read=read, signs=_several(signs), settings=settings or ExtractSettings(), device=device,
-        dtype=dtype,
+        read=read, sae=_path(sae), directions=_path(directions), signs=_several(signs),
+        settings=settings or ExtractSettings(), device=device, dtype=dtype,
     )  # fmt: skip
     timed = Timed(progress or Silent())
     with as_given(model), contextlib.ExitStack() as alone:
@@ -173,7 +182,8 @@ def _extract(
     _check_out(out, overwrite)
     inputs = open_inputs(request, timed)
     names = [info.name for info in inputs.layers]
-    folder = out or default_out(inputs.target.name, names, [str(s) for s in request.images])
+    given = [str(s) if isinstance(s, str | Path) else s.name for s in request.images]
+    folder = out or default_out(inputs.target.name, names, given)
     process = join_processes(cpu=inputs.device == "cpu")
     if process.is_main_process:
         check_place(folder, RUN, overwrite=overwrite, resumes=True)
@@ -202,7 +212,7 @@ def describe(
     model: str | nn.Module = DEFAULT_MODEL,
     *,
     layers: Sequence[str] | str | None = None,
-    images: Sequence[str | Path] | str | Path = (DEFAULT_IMAGES,),
+    images: Images = (DEFAULT_IMAGES,),
     units: str | None = None,
     limit: int | None = None,
     out: Path | str | None = None,
@@ -213,6 +223,8 @@ def describe(
     random_weights: bool = False,
     preprocess: Preprocess | None = None,
     read: str = "auto",
+    sae: Path | str | None = None,
+    directions: Path | str | None = None,
     signs: Sequence[str] | str = ("+",),
     search: SearchSettings | None = None,
     settings: ExtractSettings | None = None,
@@ -242,6 +254,8 @@ def describe(
         random_weights: use random weights.
         preprocess: for a module that brings none.
         read: ``auto`` or ``raw``.
+        sae: folder or file of a sparse autoencoder.
+        directions: file of directions.
         signs: ``+``, ``-`` or both.
         search: how to search; the describer's own settings when None.
         settings: of the extraction.
@@ -261,14 +275,15 @@ def describe(
     from milanx.describing.describer import Describer
     from milanx.describing.ways import Way, words_of
     from milanx.exemplars.request import ExtractSettings, Request
+    from milanx.images.sources import given_sources
     from milanx.runs import open_run
     from milanx.targets.given import as_given
 
     request = Request(
-        target=model, layers=_layers(model, layers), images=_several(images), units=units,
+        target=model, layers=_layers(model, layers), images=given_sources(images), units=units,
         limit=limit, weights=_path(weights), random_weights=random_weights, preprocess=preprocess,
-        read=read, signs=_several(signs), settings=settings or ExtractSettings(), device=device,
-        dtype=dtype,
+        read=read, sae=_path(sae), directions=_path(directions), signs=_several(signs),
+        settings=settings or ExtractSettings(), device=device, dtype=dtype,
     )  # fmt: skip
     _check_out(_path(out), overwrite)
     timed = Timed(progress or Silent())
@@ -391,6 +406,7 @@ def _write_run(
                    "weights": target.weights, "random": target.random,
                    "preprocess": target.preprocess.to_dict()},
         "layers": [info.to_dict() for info in inputs.layers],
+        **({"lens": inputs.lens.facts()} if inputs.lens else {}),
         "images": {"count": len(images), "distinct": images.distinct,
                    "fingerprint": images.fingerprint, "notes": list(images.notes),
                    "skipped": [asdict(s) for s in images.skipped],
@@ -413,10 +429,15 @@ def _write_run(
         log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {line}\n")
 
 
-def _place(source: str | Path) -> dict[str, str]:
-    """Where a source lies, unless it is one that the package makes."""
-    from milanx.images.sources import located
+def _place(source: str | Path | Source) -> dict[str, str]:
+    """Where a source lies, or its name, unless it is one that the package or a program makes."""
+    from milanx.images.sources import BUILTIN, is_named, located
 
+    if not isinstance(source, str | Path) or str(source) == BUILTIN:
+        return {}
+    if is_named(source):
+        pattern = str(source).endswith(".tar")
+        return {"spec": str(located(source).absolute() if pattern else source)}
     if ":" in str(source) and not Path(source).exists():
         return {}
     return {"path": str(located(source).resolve())}

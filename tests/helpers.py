@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,3 +113,80 @@ def files_of_at_most(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+class TinyBlock(nn.Module):
+    """A block of a transformer as timm builds it: pre-norm attention and MLP."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        from timm.layers import Mlp
+        from timm.models.vision_transformer import Attention
+
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attn = Attention(width, num_heads=4, qkv_bias=True)
+        self.mlp = Mlp(width, 2 * width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class TinyViT(nn.Module):
+    """A transformer of two blocks over 4 x 4 patches and a class token; seeded."""
+
+    preprocess = PREPROCESS
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.patch = nn.Conv2d(3, width, 8, 8)
+        self.token = nn.Parameter(torch.randn(1, 1, width))
+        self.place = nn.Parameter(torch.randn(1, 17, width))
+        self.blocks = nn.ModuleList(TinyBlock(width) for _ in range(2))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.place
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x)[:, 0])
+
+
+def tiny_vit() -> nn.Module:
+    """Return the small transformer: ``tests.helpers:tiny_vit``."""
+    return TinyViT()
+
+
+def write_sae(
+    folder: Path, *, width: int, latents: int, hook: str = "", seed: int = 0,
+    tensors: dict[str, torch.Tensor] | None = None,
+) -> Path:  # fmt: skip
+    """Write a standard autoencoder as SAELens does, and its tensors as ``plain.pt``."""
+    from safetensors.torch import save_file
+
+    generator = torch.Generator().manual_seed(seed)
+    w = tensors or {
+        "W_enc": torch.randn(width, latents, generator=generator),
+        "b_enc": torch.randn(latents, generator=generator),
+        "W_dec": torch.randn(latents, width, generator=generator),
+        "b_dec": torch.randn(width, generator=generator),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(w, folder / "sae_weights.safetensors")
+    torch.save(w, folder.parent / f"{folder.name}-plain.pt")
+    cfg = {"architecture": "standard", "d_in": width, "d_sae": latents, "dtype": "float32",
+           "apply_b_dec_to_input": True, "normalize_activations": "none",
+           "metadata": {"hook_name": hook or None}}  # fmt: skip
+    (folder / "cfg.json").write_text(json.dumps(cfg))
+    return folder
+
+
+def write_directions(path: Path, rows: torch.Tensor, names: list[str] | None = None) -> Path:
+    """Write directions [n, d] with their names."""
+    from safetensors.torch import save_file
+
+    save_file({"directions": rows}, path, {"names": json.dumps(names)} if names else None)
+    return path

@@ -23,8 +23,8 @@ PAGES = {str(page.relative_to(TOP)): page.read_text(encoding="utf-8")
          for page in (TOP / "README.md", *sorted((TOP / "docs").glob("*.md")))}  # fmt: skip
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
 WITH_CODE = [name for name, text in PAGES.items() if BLOCK.search(text)]
-SHOWN = {"analyze", "audit", "audit_versus", "describe", "evaluate_robustness", "extract",
-         "load_edited", "prune", "pull", "push"}  # fmt: skip
+SHOWN = {"analyze", "audit", "audit_versus", "describe", "evaluate_robustness", "export_run",
+         "extract", "import_run", "load_edited", "prune", "pull", "push"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

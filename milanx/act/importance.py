@@ -17,6 +17,7 @@ import numpy as np
 
 from milanx.act.ablate import Edit, run_places
 from milanx.act.data import EvalSet
+from milanx.act.places import refuse_computed
 from milanx.act.tail import Tail
 from milanx.errors import InputError
 from milanx.measures.intervals import holm, p_value, resampled_counts, with_interval
@@ -93,6 +94,8 @@ def importance(
     sizes = settings.sizes(len(everything))
     infos = run_places(run)
     named = list(dict.fromkeys(layer for layer, _ in everything))
+    for layer in named:
+        refuse_computed(infos[layer])
     plans = {
         kind: list(_plan(list(dict.fromkeys(members)), everything, sizes, settings))
         for kind, members in kinds.items()

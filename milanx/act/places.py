@@ -90,12 +90,29 @@ class Where:
         return full.index_copy(self.axis(like.ndim), index, rows.to(full))
 
 
+def refuse_computed(info: LayerInfo) -> None:
+    """Refuse units that are computed beside the model: nothing in it has their value.
+
+    Raises:
+        InputError: such units.
+    """
+    if info.through:
+        raise InputError(
+            f"units of {info.name} cannot be edited",
+            f"{info.kind} are computed from units of {info.module} beside the model, which holds "
+            "no value of theirs that could be set",
+            f"describe {info.module} itself, and edit its own units",
+        )
+
+
 def check_units(info: LayerInfo, units: tuple[int, ...], positions: str) -> Where:
     """Make a `Where` of what a user names.
 
     Raises:
-        InputError: units that the layer does not have, or positions that it does not have.
+        InputError: units that the layer does not have or that the model has no value of, or
+            positions that it does not have.
     """
+    refuse_computed(info)
     beyond = [u for u in units if not 0 <= u < info.units]
     if beyond:
         raise InputError(

@@ -35,6 +35,7 @@ from milanx.act.data import EvalSet
 from milanx.act.export import EDIT as EDIT_FILE
 from milanx.act.export import Why, fill_edit
 from milanx.act.figures import Figure, Resampler, Worst, changes, worst_parts
+from milanx.act.places import refuse_computed
 from milanx.act.pruned import FORMAT, VERSION, PruneReport, PruneSettings
 from milanx.act.reopen import find_target
 from milanx.act.rig import Rig
@@ -183,7 +184,7 @@ def _layers(run: Run, choice: Choice) -> dict[str, LayerInfo]:
     """Return the layers of the chosen units, in the order of the forward pass.
 
     Raises:
-        InputError: ``run.json`` does not know one.
+        InputError: ``run.json`` does not know one, or its units cannot be edited.
     """
     known = run_places(run)
     absent = [layer for layer in choice.layers if layer not in known]
@@ -191,6 +192,8 @@ def _layers(run: Run, choice: Choice) -> dict[str, LayerInfo]:
         raise InputError(f"{run.root} does not say how {absent[0]} is read",
                          f"run.json knows {', '.join(known) or 'no layer'}",
                          "describe the model anew")  # fmt: skip
+    for layer in choice.layers:
+        refuse_computed(known[layer])
     return {name: info for name, info in known.items() if name in choice.layers}
 
 

@@ -16,6 +16,7 @@ from milanx.environment import peak_memory
 from milanx.exemplars.extract import pixels, unreadable
 from milanx.exemplars.histogram import bins, waiting
 from milanx.exemplars.inputs import Inputs
+from milanx.exemplars.job import kept_size
 from milanx.exemplars.statistics import BLOCK_BYTES, LayerStatistics
 from milanx.exemplars.store import WEBP_QUALITY, WEBP_THREADS
 from milanx.targets.capture import Capture
@@ -98,7 +99,7 @@ def estimate(inputs: Inputs, processes: int = 1) -> Estimate:
     eligible = math.ceil(images * (1 - settings.aside))
     trial = _try(inputs)
     k, units = settings.k, {i.name: _units(inputs, i) for i in inputs.layers}
-    maps = sum(units[i.name] * i.map_size[0] * i.map_size[1] for i in inputs.layers)
+    maps = sum(units[i.name] * math.prod(kept_size(i)) for i in inputs.layers)
     flat = sum(units[i.name] for i in inputs.layers if i.map_size == (1, 1))
     entries = k * signs * sum(units.values())
     distinct = round(eligible * -math.expm1(-entries / max(1, eligible)))

@@ -161,7 +161,7 @@ def _run(
     with Capture(target, inputs.layers) as capture:
         for views, indices in _readable(stream):
             maps = capture.run(pixels(target, views))
-            job.take(indices, maps)
+            job.take(indices, maps, capture.shown)
             done += len(indices)
             if progress:
                 progress(done, last - part[0])

@@ -16,6 +16,8 @@ from milanx.images.probe import ProbeImages, open_images
 from milanx.images.sources import open_sources
 from milanx.progress import Reporter, Silent
 from milanx.targets.capture import find_addressed
+from milanx.targets.lens import Lens
+from milanx.targets.through import open_lens
 from milanx.targets.units import Address, LayerInfo, matches, parse_units
 from milanx.targets.zoo import Target, load_target
 
@@ -31,6 +33,7 @@ class Inputs:
         images: the probe images.
         units: which units of a layer are asked for; all where a layer is absent.
         device: where the target is.
+        lens: what the layers are read through; None for their own units.
     """
 
     request: Request
@@ -39,6 +42,7 @@ class Inputs:
     images: ProbeImages
     units: dict[str, list[int]]
     device: str
+    lens: Lens | None = None
 
     @property
     def key(self) -> str:
@@ -69,6 +73,7 @@ def open_inputs(request: Request, progress: Reporter | None = None) -> Inputs:
     """
     progress = progress or Silent()
     device = pick_device(request.device)
+    lens = open_lens(request.sae, request.directions)
     sources = open_sources(request.images)  # what is wrong with them is said before the long work
     with progress.stage("load target", None):
         target = load_target(
@@ -80,7 +85,7 @@ def open_inputs(request: Request, progress: Reporter | None = None) -> Inputs:
         )
         if request.dtype != DEFAULT_DTYPE:
             target.model.to(getattr(torch, request.dtype))
-        found, addresses = find_addressed(target, request.layers, read=request.read)
+        found, addresses = find_addressed(target, request.layers, read=request.read, lens=lens)
         layers = tuple(found)
     units = select_units(request.units, addresses, layers)
     _tell_layers(layers, request.signs, progress)
@@ -88,12 +93,14 @@ def open_inputs(request: Request, progress: Reporter | None = None) -> Inputs:
         images = open_images(sources, limit=request.limit)
     for note in images.notes:
         progress.say(note)
-    return Inputs(request, target, layers, images, units, device)
+    return Inputs(request, target, layers, images, units, device, lens)
 
 
 def _tell_layers(layers: Sequence[LayerInfo], signs: tuple[str, ...], progress: Reporter) -> None:
     """Say what of the layers may surprise."""
     for info in layers:
+        for note in info.lens.notes(info.module, info.map_size != (1, 1)) if info.lens else ():
+            progress.say(note)
         if info.inert:
             progress.say(f"warning: {info.name} is inert here: nothing of it reaches the output")
         if info.inert is None:

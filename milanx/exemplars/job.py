@@ -26,6 +26,11 @@ PASS = "pass.json"  # in it: what pass it is
 Maps = dict[str, torch.Tensor]
 
 
+def kept_size(info: LayerInfo) -> tuple[int, int]:
+    """Return (h, w) of the maps that exemplars of a layer keep."""
+    return (info.shown[0], info.shown[1]) if info.shown else info.map_size
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
     """What a pass counts.
@@ -71,12 +76,16 @@ class Pass:
 
     def _nothing_yet(self) -> dict[str, LayerStatistics]:
         k, signs = self.settings.k, self.plan.signs
-        return {
+        made = {
             i.name: LayerStatistics(
                 len(self.chosen[i.name]), i.map_size, k, signs, self.device, i.rectified, i.off
             )
             for i in self.plan.layers
         }
+        for info in self.plan.layers:
+            if info.shown:
+                made[info.name].keep(kept_size(info))
+        return made
 
     def calibrate(self, maps: Maps) -> None:
         """Choose the scales of units from a few maps; every process is given the same."""
@@ -107,8 +116,13 @@ class Pass:
                 array.close()
         self.arrays.clear()
 
-    def take(self, indices: torch.Tensor, maps: Maps) -> None:
+    def take(self, indices: torch.Tensor, maps: Maps, shown: Maps | None = None) -> None:
         """Take one batch in: image indices int64 [b] and maps [b, u, h, w] of every layer.
+
+        Args:
+            indices: of the images.
+            maps: what is counted, and ranked by its largest value.
+            shown: what exemplars keep instead, of layers that have it.
 
         Raises:
             InputError: a layer that half precision cannot hold.
@@ -117,8 +131,10 @@ class Pass:
         self.whole = False  # until the end a part of the batch is counted and a part is not
         for info in self.plan.layers:
             here = self._of_units(maps[info.name], info)
+            kept = (shown or {}).get(info.name)
+            kept = None if kept is None else self._of_units(kept, info)
             try:
-                maximum, mean = self.statistics[info.name].update(here, indices, eligible)
+                maximum, mean = self.statistics[info.name].update(here, indices, eligible, kept)
             except Overflow as error:
                 raise InputError(
                     f"{info.name} gives NaN or infinite values", str(error),
@@ -217,7 +233,8 @@ class Pass:
         write_index(self.work, self._records(), view_size, self.key)
 
     def _records(self) -> list[LayerRecord]:
-        return [LayerRecord(i.name, i.kind, i.map_size, i.rectified, i.upper, i.off)
+        return [LayerRecord(i.name, i.kind, kept_size(i), i.rectified, i.upper, i.off,
+                            bool(i.shown))
                 for i in self.plan.layers]  # fmt: skip
 
     def _write_layer(self, record: LayerRecord) -> np.ndarray:

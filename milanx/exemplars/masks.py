@@ -11,11 +11,24 @@ from torch.nn import functional as F
 
 # float16 maps of a saturated unit hold its maximum to half a unit in the last place.
 SATURATED = 1e-3
+# Share of a class-activation map's maximum above which its mask lies (Zhou et al. 2016,
+# https://arxiv.org/abs/1512.04150, section 3.2).
+CLASS_MAP = 0.2
 
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """What the store must know of a layer: masks, and which images excite nothing of it."""
+    """What the store must know of a layer: masks, and which images excite nothing of it.
+
+    Attributes:
+        name: its address.
+        kind: of its units.
+        map_size: of the maps that are kept.
+        rectified: values are never below zero.
+        upper: the most that a value can be.
+        off: the value of units that are off; None where there is none.
+        pooled: the maps show where logits come from, whose values and statistics are others.
+    """
 
     name: str
     kind: str
@@ -23,6 +36,7 @@ class LayerRecord:
     rectified: bool
     upper: float | None
     off: float | None = None
+    pooled: bool = False
 
 
 def make_masks(
@@ -37,7 +51,8 @@ def make_masks(
     A map is upsampled bilinearly to the view (``align_corners=False``); the mask is where it lies
     strictly above the unit's quantile and, after a rectifier, above zero. Where the quantile is
     the unit's maximum, as in saturating units, it is where the map reaches it. A mask that would
-    be empty is the peak of its map. Vectors and logits have the whole view.
+    be empty is the peak of its map. Vectors have the whole view, and so have logits unless they are
+    averages of class-activation maps: then it is where such a map lies above a fifth of its peak.
 
     Args:
         maps: float32 [r, k, h, w].
@@ -52,14 +67,27 @@ def make_masks(
     rows, k = maps.shape[:2]
     if tuple(record.map_size) == (1, 1):
         return torch.ones(rows, k, *view_size, dtype=torch.bool)
+    if record.pooled:
+        up = _up(torch.where(_minus(signs), -maps, maps), view_size)
+        highest = up.flatten(2).amax(2)[..., None, None]
+        return torch.where(highest > 0, up > CLASS_MAP * highest, up >= highest)
     turned, threshold, saturated = _above(maps, stats, signs, record)
-    up = F.interpolate(turned, view_size, mode="bilinear", align_corners=False)
+    up = _up(turned, view_size)
     limit = threshold[:, None, None, None]
     reached = saturated[:, None, None, None] & (up > 0) & (up >= limit * (1 - SATURATED))
     masks = (up > limit) | reached
     empty = ~masks.flatten(2).any(2)
     peak = up >= up.flatten(2).amax(2)[..., None, None]
     return torch.where(empty[..., None, None], peak, masks)
+
+
+def _up(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    return F.interpolate(maps, size, mode="bilinear", align_corners=False)
+
+
+def _minus(signs: Sequence[str]) -> torch.Tensor:
+    """Which rows have the sign ``-``, bool [r, 1, 1, 1]."""
+    return torch.tensor([s == "-" for s in signs])[:, None, None, None]
 
 
 def active_cells(
@@ -135,6 +163,9 @@ def mask_shares(
     """
     if tuple(record.map_size) == (1, 1):
         return torch.ones(*maps.shape[:2], *size)
+    if record.pooled:
+        masks = make_masks(maps, stats, signs, record, view_size)
+        return F.adaptive_avg_pool2d(masks.float(), size)
     turned, threshold, saturated = _above(maps, stats, signs, record)
     up = F.interpolate(turned, view_size, mode="bilinear", align_corners=False)
     shares = F.adaptive_avg_pool2d(up.gt_(threshold[:, None, None, None]), size)

@@ -11,8 +11,10 @@ from typing import Any
 from torch import nn
 
 from milanx.errors import InputError, did_you_mean
+from milanx.images.item import Source
 from milanx.images.preprocess import Preprocess
 from milanx.targets.capture import check_read
+from milanx.targets.through import check_one
 from milanx.targets.units import Address, parse_address, parse_units
 
 DEFAULT_BATCH = 32
@@ -87,6 +89,8 @@ class Request:
         random_weights: use random weights.
         preprocess: instead of the target's own.
         read: ``auto``: units after their own nonlinearity; ``raw``: before it.
+        sae: folder or file of a sparse autoencoder, whose latents are the units.
+        directions: file of directions, the projections on which are the units.
         signs: ``+``, ``-`` or both. Addresses of the sign ``-`` add it, and stand for it alone
             where there are no others.
         settings: how exemplars are chosen.
@@ -99,13 +103,15 @@ class Request:
 
     target: str | nn.Module
     layers: tuple[str, ...]
-    images: tuple[str | Path, ...]
+    images: tuple[str | Path | Source, ...]
     units: str | None = None
     limit: int | None = None
     weights: Path | None = None
     random_weights: bool = False
     preprocess: Preprocess | None = None
     read: str = "auto"
+    sae: Path | None = None
+    directions: Path | None = None
     signs: tuple[str, ...] = ("+",)
     settings: ExtractSettings = field(default_factory=ExtractSettings)
     device: str = "auto"
@@ -130,6 +136,7 @@ class Request:
             _check_whole("the limit", self.limit, 1, "--limit 1000")
         self._check_weights()
         check_read(self.read)
+        check_one(self.sae, self.directions)
         for sign in self.signs:
             _check_one_of("sign", sign, SIGNS, "--sign -")
         if not self.signs:
@@ -170,6 +177,11 @@ class Request:
             "units": self.units,
             "limit": self.limit,
             "read": self.read,
+            **{
+                name: str(path)
+                for name in ("sae", "directions")
+                if (path := getattr(self, name)) is not None
+            },
             "signs": list(self.signs),
             **self.settings.choosing(),
             "batch_size": self.settings.batch,

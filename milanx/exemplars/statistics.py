@@ -65,6 +65,11 @@ class LayerStatistics:
         # The smallest value, of units all of whose maxima are equal so far: it tells dead ones.
         self.smallest = torch.full((units,), torch.inf, device=device)
 
+    def keep(self, map_size: tuple[int, int]) -> None:
+        """Let exemplars keep maps of another size (`update`); before anything is counted."""
+        for sign, top in self.top.items():
+            self.top[sign] = TopK(len(top.values), top.k, map_size, self.device)
+
     def calibrate(self, maps: torch.Tensor) -> None:
         """Choose the scale on which each unit is counted, from a few maps [b, u, h, w]."""
         if self.histogram is not None:
@@ -72,7 +77,11 @@ class LayerStatistics:
             self.histogram.scale = scales(seen).to(self.device)
 
     def update(
-        self, maps: torch.Tensor, images: torch.Tensor, eligible: torch.Tensor
+        self,
+        maps: torch.Tensor,
+        images: torch.Tensor,
+        eligible: torch.Tensor,
+        kept: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Take a batch in.
 
@@ -80,6 +89,7 @@ class LayerStatistics:
             maps: [b, u, h, w].
             images: int64 [b], their indices.
             eligible: bool [b]; the others count for nothing but what is returned.
+            kept: [b, u, h, w], the maps that exemplars keep; those when None.
 
         Returns:
             Spatial maximum and mean of every image, float32 [b, u] each, on the CPU; NaN where a
@@ -99,7 +109,8 @@ class LayerStatistics:
         every = bool(eligible.all())
         images, eligible = images.to(self.device), eligible.to(self.device)
         chosen = maps if every else maps[eligible]
-        self._count(chosen, maximum[eligible], mean[eligible], images[eligible], finite)
+        kept = chosen if kept is None else kept.to(self.device)[eligible]
+        self._count(chosen, maximum[eligible], mean[eligible], images[eligible], finite, kept)
         return maximum.cpu(), mean.cpu()
 
     def _count(
@@ -109,8 +120,9 @@ class LayerStatistics:
         mean: torch.Tensor,
         images: torch.Tensor,
         finite: bool,
+        kept: torch.Tensor,
     ) -> None:
-        """Count maps [b, u, h, w] whose images may become exemplars."""
+        """Count maps [b, u, h, w] whose images may become exemplars, and keep others."""
         lowest = maps.amin((2, 3)).float() if "-" in self.top else None
         if finite:
             nan = None
@@ -125,14 +137,14 @@ class LayerStatistics:
             self.histogram.update(maps, maximum.amax(0), finite)
         self._watch_constants(maps, maximum, nan)
         if not finite:  # for what is kept of them
-            maps = torch.nan_to_num(maps, 0.0)
+            kept = torch.nan_to_num(kept, 0.0)
         if "+" in self.top:
             if self.off is not None:  # as the maps' type holds it
                 off = torch.tensor(self.off, dtype=maps.dtype).float().item()
                 maximum = maximum.masked_fill(maximum <= off, -torch.inf)
-            self.top["+"].update(maps, maximum, mean, images)
+            self.top["+"].update(kept, maximum, mean, images)
         if lowest is not None:
-            self.top["-"].update(maps, -lowest, -mean, images)
+            self.top["-"].update(kept, -lowest, -mean, images)
 
     def _watch_constants(
         self, maps: torch.Tensor, maximum: torch.Tensor, nan: torch.Tensor | None

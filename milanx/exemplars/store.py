@@ -322,12 +322,15 @@ def write_layer(
                   folder / "stats.safetensors")  # fmt: skip
 
 
-def write_views(root: Path, views: Iterable[tuple[int, np.ndarray]]) -> None:
+def write_views(
+    root: Path, views: Iterable[tuple[int, np.ndarray]], *, lossless: bool = False
+) -> None:
     """Write ``views.parquet``: each distinct view once, as WebP.
 
     Args:
         root: the run folder.
         views: image index and view uint8 [H, W, 3], ascending.
+        lossless: keep every pixel as it is; for views that were encoded before.
     """
     from concurrent.futures import ThreadPoolExecutor
 
@@ -335,7 +338,7 @@ def write_views(root: Path, views: Iterable[tuple[int, np.ndarray]]) -> None:
 
     def encode(item: tuple[int, np.ndarray]) -> tuple[int, bytes]:
         buffer = io.BytesIO()
-        Image.fromarray(item[1]).save(buffer, "WEBP", quality=WEBP_QUALITY)
+        Image.fromarray(item[1]).save(buffer, "WEBP", quality=WEBP_QUALITY, lossless=lossless)
         return item[0], buffer.getvalue()
 
     rows: list[tuple[int, bytes]] = []
@@ -364,8 +367,14 @@ def write_index(
             names.append((folder / name).as_posix())
     listing = Listing.of(root, [name for name in names if (root / name).is_file()])
     content = {"fingerprint": fingerprint, "view_size": list(view_size),
-               "layers": [asdict(r) for r in records], FILES: listing.to_dict()}  # fmt: skip
+               "layers": [_written(r) for r in records], FILES: listing.to_dict()}  # fmt: skip
     write_json(root / "exemplars" / "index.json", FORMAT, VERSION, content)
+
+
+def _written(record: LayerRecord) -> dict[str, Any]:
+    """Return a record for json; what few layers are is left out of the others."""
+    values = asdict(record)
+    return values if record.pooled else {k: v for k, v in values.items() if k != "pooled"}
 
 
 def read_fingerprint(root: Path) -> str | None:

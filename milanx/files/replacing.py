@@ -147,7 +147,22 @@ EDIT = Kind(
     },
 )
 TABLE = Kind("a table", ("units.parquet",), {"units.parquet": "milanx-units", "README.md": None})
-KINDS = (RUN, WORK, DESCRIBER, SIMULATOR, STUDY, EDIT)
+EXPORT = Kind(
+    "an export",
+    ("milanx-export.json",),
+    {
+        "milanx-export.json": "milanx-export",
+        "annotations.csv": None,
+        "*/annotations.csv": None,
+        **{f"*/{name}": None for name in ("images.npy", "masks.npy", "units.npy", "ids.csv",
+                                          "activations.csv", "thresholds.csv")},
+        "ActivationComponentVisualizer/*.safetensors": None,
+        "metadata.json": None,
+        "samples.json": None,
+        "data/*.png": None,
+    },
+)  # fmt: skip
+KINDS = (RUN, WORK, DESCRIBER, SIMULATOR, STUDY, EDIT, EXPORT)
 
 
 def beside(path: Path, ending: str) -> Path:

@@ -97,7 +97,15 @@ def decode(content: bytes | BinaryIO, suffix: str = "") -> Image.Image:
             one; `why` says it in words.
     """
     file = io.BytesIO(content) if isinstance(content, bytes) else content
-    image: Image.Image = Image.open(file, formats=_formats(suffix))
+    return shown(Image.open(file, formats=_formats(suffix)))
+
+
+def shown(image: Image.Image) -> Image.Image:
+    """Return an opened image as `decode` does: RGB, turned as its EXIF data says.
+
+    Raises:
+        Exception: as of `decode`.
+    """
     if image.width * image.height > MAX_PIXELS:
         raise Image.DecompressionBombError
     if not image.width * image.height:

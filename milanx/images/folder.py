@@ -149,6 +149,9 @@ def _without_images(root: Path, faults: list[Skipped], ignored: dict[str, int]) 
     if ".parquet" in ignored:
         return InputError(what, f"it holds {counted(ignored)}",
                           "name the .parquet file itself; --images may be repeated")  # fmt: skip
+    if ".tar" in ignored:
+        return InputError(what, f"it holds {counted(ignored)}",
+                          f"name the shards: --images '{one_line(str(root))}/*.tar'")  # fmt: skip
     usual = [s for s in (".jpg", ".png", ".webp", ".tif", ".bmp", ".gif") if s in suffixes()]
     there = sum(ignored.values())
     return InputError(

@@ -163,13 +163,11 @@ class _Chosen:
     looks: dict[int, Look]
 
 
-def open_images(
-    specs: Sequence[str | Path] | Sequence[Source], *, limit: int | None = None
-) -> ProbeImages:
+def open_images(specs: Sequence[str | Path | Source], *, limit: int | None = None) -> ProbeImages:
     """Open sources of probe images.
 
     Args:
-        specs: folders, parquet files, ``builtin:probe``; or what `open_sources` made of them.
+        specs: folders, parquet files, whatever `open_sources` takes, or what it made of them.
         limit: at most this many images of all, spread evenly over each source's order.
 
     Raises:
@@ -177,7 +175,7 @@ def open_images(
     """
     sources = [s for s in specs if not isinstance(s, str | Path)]
     if len(sources) < len(specs) or not specs:
-        sources = open_sources([s for s in specs if isinstance(s, str | Path)])
+        sources = open_sources(specs)
     total = sum(len(s.items()) for s in sources)
     skipped = [fault for source in sources for fault in source.faults]
     chosen: list[_Chosen] = []

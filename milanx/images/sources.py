@@ -1,4 +1,4 @@
-"""Where probe images come from: a folder, a parquet file, or the built-in ones."""
+"""Where probe images come from: what a user names, or a program hands over, as a `Source`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -14,11 +15,18 @@ from milanx.files import fingerprint
 from milanx.images.decoding import decode as decode  # also found here, beside the sources
 from milanx.images.decoding import is_image, why
 from milanx.images.folder import Folder
+from milanx.images.hf import PREFIX as HF
+from milanx.images.hf import open_hf, read_spec
 from milanx.images.item import Item, Skipped, Source, SourceInfo, one_line, plain_name
+from milanx.images.pictures import NAME, Pictures
+from milanx.images.shards import Shards, is_pattern, is_shards, shard_paths
 from milanx.images.table import Table, is_parquet
+from milanx.images.vision import PREFIX as VISION
+from milanx.images.vision import open_vision
 
 BUILTIN = "builtin:probe"
 NEARBY = 6  # names beside a missing one that an error shows
+GIVE = "give a folder, a .parquet file, .tar shards, hf:NAME, torchvision:NAME or builtin:probe"
 
 
 class _Builtin:
@@ -70,7 +78,51 @@ def located(spec: str | Path) -> Path:
                          "write the whole path") from error  # fmt: skip
 
 
-def open_sources(specs: Sequence[str | Path]) -> list[Source]:
+def given_sources(images: Any) -> tuple[str | Path | Source, ...]:
+    """Return sources as they are asked for: one or several, by name or as pictures.
+
+    Args:
+        images: a name or path, a `Source`, a sequence of these or of sequences of pictures, or one
+            sequence or iterator of pictures (`milanx.images.pictures`).
+
+    Raises:
+        InputError: it is none of these, or empty.
+    """
+    if _is_source(images):
+        return (images,)
+    if isinstance(images, list | tuple) and any(map(_is_source, images)):
+        return tuple(s if _is_source(s) else Pictures(NAME, s) for s in images)
+    if isinstance(images, list | tuple) and not images:
+        return ()
+    return (Pictures(NAME, images),)
+
+
+def _is_source(given: Any) -> bool:
+    return isinstance(given, str | Path) or (hasattr(given, "items") and hasattr(given, "read")
+                                             and hasattr(given, "info"))  # fmt: skip
+
+
+def is_named(spec: str | Path) -> bool:
+    """Whether a source is named by more than a path: of libraries, built-in, or by a pattern."""
+    text = str(spec)
+    return text.startswith((HF, VISION, "builtin:")) or is_pattern(text)
+
+
+def source_name(spec: str | Path | Source) -> str:
+    """Return what a source is called, before it is told from others of that name."""
+    if not isinstance(spec, str | Path):
+        return spec.name
+    if str(spec).startswith(HF):
+        wanted = read_spec(str(spec))
+        name = Path(wanted.path).name + (f"-{wanted.split}" if wanted.split else "")
+    elif str(spec).startswith(VISION):
+        name = str(spec).removeprefix(VISION).partition("?")[0]
+    else:
+        name = BUILTIN if str(spec) == BUILTIN else Path(spec).stem
+    return plain_name(name) or str(spec)
+
+
+def open_sources(specs: Sequence[str | Path | Source]) -> list[Source]:
     """Open sources, each under a name of its own; no image is read yet.
 
     Raises:
@@ -81,17 +133,21 @@ def open_sources(specs: Sequence[str | Path]) -> list[Source]:
     names: set[str] = set()
     sources: list[Source] = []
     for spec in specs:
-        name = BUILTIN if str(spec) == BUILTIN else plain_name(Path(spec).stem) or str(spec)
+        name = source_name(spec)
         unique, number = name, 2
         while unique in names:
             unique, number = f"{name}-{number}", number + 1
         names.add(unique)
-        sources.append(open_source(str(spec), unique))
+        if isinstance(spec, str | Path):
+            sources.append(open_source(str(spec), unique))
+        else:
+            spec.name = unique
+            sources.append(spec)
     return sources
 
 
 def open_source(spec: str, name: str) -> Source:
-    """Open a source by what a user calls it: a folder, a parquet file or ``builtin:probe``.
+    """Open a source by what a user calls it: a path, or a name as ``builtin:probe`` is.
 
     Raises:
         InputError: nothing of that name, or no images in it.
@@ -102,8 +158,14 @@ def open_source(spec: str, name: str) -> Source:
         raise InputError(f"no images called {one_line(spec)}",
                          "the only built-in ones are builtin:probe",
                          "--images builtin:probe")  # fmt: skip
+    if spec.startswith(HF):
+        return open_hf(spec, name)
+    if spec.startswith(VISION):
+        return open_vision(spec, name)
     path = located(spec)
     shown = one_line(str(path))
+    if is_shards(spec) and (path.is_file() or is_pattern(spec)):
+        return Shards(shard_paths(str(path)), name)
     try:
         path.stat()
         if path.is_dir():
@@ -118,8 +180,7 @@ def open_source(spec: str, name: str) -> Source:
         raise _missing(path) from None
     except (OSError, ValueError) as error:
         reason = why(error) if isinstance(error, OSError) else str(error)
-        raise InputError(f"no images at {shown}", reason, "give a folder, a .parquet file, or "
-                         "builtin:probe") from error  # fmt: skip
+        raise InputError(f"no images at {shown}", reason, GIVE) from error
     raise InputError(f"{shown} is no source of images", f"it is {kind}",
                      "give the folder that holds the images")  # fmt: skip
 
@@ -138,7 +199,7 @@ def _missing(path: Path) -> InputError:
     else:
         reason = (f"there is no such file or folder; {one_line(str(above))} holds "
                   f"{shown or 'nothing'}")  # fmt: skip
-    ways = [did_you_mean(name, there), "give a folder, a .parquet file, or builtin:probe"]
+    ways = [did_you_mean(name, there), GIVE]
     if any(c in str(path) for c in "*?["):
         ways = ["name folders without * and ?; those below a folder are read too"]
     return InputError(f"no images at {one_line(str(path))}", reason, [w for w in ways if w])

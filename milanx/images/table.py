@@ -90,19 +90,19 @@ class Table:
         return made
 
     def _item(self, row: dict[str, Any], number: int) -> Item:
-        content, path = _content(row[self.column])
+        content, path = content_of(row[self.column])
         digest = reason = ""
         try:
             digest = self._digest(content, path)
         except OSError as error:
             reason = str(error) if error.errno is None else why(error)
-        label, name = _number(row.get("label")), row.get("name")
+        label, name = class_number(row.get("label")), row.get("name")
         if name is None and isinstance(row.get("label"), str):
             name = row["label"]
         if name is None and label is not None and 0 <= label < len(self.classes):
             name = self.classes[label]
-        return Item(path or str(number), digest, _text(row.get("group")), label, _text(name),
-                    _text(row.get("wnid")), reason)  # fmt: skip
+        return Item(path or str(number), digest, text_or_none(row.get("group")), label,
+                    text_or_none(name), text_or_none(row.get("wnid")), reason)  # fmt: skip
 
     def _digest(self, content: bytes | None, path: str | None) -> str:
         if content:
@@ -143,7 +143,7 @@ class Table:
         group = int(np.searchsorted(self.starts, row, side="right")) - 1
         with self._lock:
             value = self._group(group)[row - int(self.starts[group])].as_py()
-        content, path = _content(value)
+        content, path = content_of(value)
         suffix = PurePath(path or "").suffix
         if content:
             return decode(content, suffix)
@@ -248,21 +248,22 @@ def _refused(kind: pa.DataType) -> str:
     return f"it holds {plain}, which is no image"
 
 
-def _content(value: Any) -> tuple[bytes | None, str | None]:
+def content_of(value: Any) -> tuple[bytes | None, str | None]:
     """Return the bytes of a row's image, or the path where it lies."""
     if isinstance(value, dict):
         return value.get("bytes"), value.get("path")
     return (None, value) if isinstance(value, str) else (value, None)
 
 
-def _number(label: Any) -> int | None:
+def class_number(label: Any) -> int | None:
     """A class number; pandas makes floats of whole numbers where one is missing."""
     if isinstance(label, float) and label.is_integer():
         return int(label)
     return label if isinstance(label, int) else None
 
 
-def _text(value: Any) -> str | None:
+def text_or_none(value: Any) -> str | None:
+    """Return a value as text, None where there is none."""
     return None if value is None else str(value)
 
 

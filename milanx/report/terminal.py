@@ -151,7 +151,7 @@ def _print_why(console: Screen, view: UnitView) -> None:
     """Print what each term of the ranking added to the first text and to the next best."""
     lines = reasons(view.row)
     if not lines:
-        if view.row["candidates"]:
+        if view.row["candidates"] and not view.run.settings.get("imported"):
             console.print(
                 "This run was described by an earlier milanx, which kept no terms of the ranking: "
                 "describe it again to see why a text ranks first."

@@ -121,7 +121,7 @@ def score_texts(
     searched = _some(table, names, "exemplars", SEARCHED, seed)
     photos = len(np.unique(aside.groups))
     if photos < MIN_PHOTOS or not len(searched.indices):
-        kept = len({(r["source"], r["group"]) for r in table if r["split"] == "aside"})
+        kept = len({r["group"] for r in table if r["split"] == "aside"})
         few = f", of sources with {MIN_SOURCE} images kept aside or more" if kept > photos else ""
         return Scores.none(texts, f"only {photos} distinct photos were kept aside{few}; a score "
                                   f"needs {MIN_PHOTOS}: probe with more photos")  # fmt: skip
@@ -171,7 +171,7 @@ def _some(
     if len(rows) > most:
         drawn = np.random.default_rng(seed).permutation(len(rows))[:most]
         rows = [rows[i] for i in np.sort(drawn)]
-    groups = np.unique([f"{row['source']}/{row['group']}" for row in rows], return_inverse=True)[1]
+    groups = np.unique([row["group"] for row in rows], return_inverse=True)[1]
     return _Images(np.array([row["index"] for row in rows], np.int64),
                    np.array([names.index(row["source"]) for row in rows], np.int64),
                    np.asarray(groups, np.int64))  # fmt: skip

@@ -125,7 +125,8 @@ def _what(run: Run) -> str:
     counts: dict[str, int] = {}
     for row in run.rows:
         counts[row["status"]] = counts.get(row["status"], 0) + 1
-    names = ", ".join(f"`{layer['name']}` ({layer['read']})" for layer in layers)
+    names = ", ".join(f"`{layer['name']}`" + (f" ({layer['read']})" if "read" in layer else "")
+                      for layer in layers)  # fmt: skip
     told = ", ".join(f"{n} {status}" for status, n in counts.items())
     return (
         f"Plain-language descriptions of {len(run)} units of `{run.target}`: {told}. Layers: "
@@ -174,6 +175,12 @@ def _report(path: Path, address: Address) -> list[str]:
 
 
 def _procedure(run: Run) -> str:
+    if imported := run.settings.get("imported"):
+        left_out = "; ".join(imported.get("left_out") or ()) or "nothing"
+        return (
+            f"## Procedure\n\nIt was imported from the format `{imported.get('format')}` with "
+            f"`milanx import`: texts and exemplars are another tool's. Left out: {left_out}."
+        )
     settings, described = run.settings.get("settings") or {}, run.settings.get("describer") or {}
     words = [f"-l {layer}" for layer in settings.get("layers") or ()]
     words += [f"--units {settings['units']}"] if settings.get("units") else []
@@ -194,10 +201,13 @@ def _data(run: Run) -> str:
     sources = ", ".join(f"`{s.get('name')}` ({s.get('count')})" for s in run.sources)
     owners = ("They are the built-in ones, under free licences: `CREDITS.md`." if _only_builtin(run)
               else "Their terms are those of their owners.")  # fmt: skip
+    aside = "A fifth of them, by group, was kept aside and became no exemplar."
+    if run.settings.get("imported"):
+        aside = "Which were kept aside is not known."
     return f"""## Data and its terms
 
-{images.get("count")} probe images: {sources}. {owners} A fifth of them, by group, was kept
-aside and became no exemplar. Views that are exemplars lie in `views.parquet` and in the sheets."""
+{images.get("count")} probe images: {sources}. {owners} {aside} Views that are
+exemplars lie in `views.parquet` and in the sheets."""
 
 
 def _only_builtin(run: Run) -> bool:

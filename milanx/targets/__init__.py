@@ -6,6 +6,10 @@ and ``openclips``, each of which gives what ``built`` holds; ``weights`` and ``c
 weights, ``given`` keeps a module as its owner gave it, ``layers`` discovers (``probing``,
 ``layout``, ``watch``, ``gates``, ``inert`` each answer one question of it), ``functions`` names
 nonlinearities, ``units`` names and shapes units, ``capture`` reads them by hooks.
+
+Units may be computed from a layer's own: ``lens`` says what such a computation is, ``through``
+opens one and reads layers through it. There are ``autoencoders`` (``saefiles`` and ``saereaders``
+read their files), ``directions``, and ``heads`` of attention.
 """
 
 from __future__ import annotations

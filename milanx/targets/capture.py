@@ -13,8 +13,12 @@ from torch import nn
 
 from milanx.errors import InputError, did_you_mean
 from milanx.targets.given import PREFIXES, Enough, running
+from milanx.targets.heads import gathered, is_torch_attention, named_heads
 from milanx.targets.layers import discover
+from milanx.targets.lens import LENSES, Lens
+from milanx.targets.through import read_through, reopen
 from milanx.targets.units import (
+    HEAD,
     Address,
     LayerInfo,
     first_tensor,
@@ -27,6 +31,7 @@ from milanx.targets.zoo import Target
 
 PATTERN = frozenset("*?[")
 READS = ("auto", "raw")
+Key = tuple[str, str | None]
 
 
 def list_layers(target: Target) -> list[LayerInfo]:
@@ -49,22 +54,31 @@ def check_read(read: str) -> None:
         raise InputError(f"cannot read units {read!r}", "--read is auto or raw", "leave it away")
 
 
-def find_layers(target: Target, patterns: Sequence[str], *, read: str = "auto") -> list[LayerInfo]:
+def find_layers(
+    target: Target, patterns: Sequence[str], *, read: str = "auto", lens: Lens | None = None
+) -> list[LayerInfo]:
     """Find the layers that addresses or shell patterns name.
 
     Args:
         target: the model.
         patterns: ``blocks.6``, ``blocks.6@class``, ``blocks.*.mlp.fc1``.
         read: ``auto``: after the layer's own nonlinearity; ``raw``: the module's own output.
+        lens: what computes units from those of each layer.
 
     Raises:
-        InputError: a pattern that matches nothing, or a value of ``read`` that is not known.
+        InputError: a pattern that matches nothing, a layer that the lens does not fit, or a value
+            of ``read`` that is not known.
     """
-    return find_addressed(target, patterns, read=read, addresses=False)[0]
+    return find_addressed(target, patterns, read=read, addresses=False, lens=lens)[0]
 
 
 def find_addressed(
-    target: Target, texts: Sequence[str], *, read: str = "auto", addresses: bool = True
+    target: Target,
+    texts: Sequence[str],
+    *,
+    read: str = "auto",
+    addresses: bool = True,
+    lens: Lens | None = None,
 ) -> tuple[list[LayerInfo], list[Address]]:
     """Find the layers that addresses name, and read the addresses with their names in mind.
 
@@ -73,22 +87,46 @@ def find_addressed(
         texts: ``blocks.6``, ``blocks.6:0-63``, ``blocks.*.mlp.fc1:-17``.
         read: ``auto`` or ``raw``.
         addresses: whether units may be named; otherwise each text is a layer or a pattern.
+        lens: what computes units from those of each layer; the names of both have its suffix.
 
     Raises:
-        InputError: an address that matches nothing, or a value of ``read`` that is not known.
+        InputError: an address that matches nothing, a layer that the lens does not fit, or a value
+            of ``read`` that is not known.
     """
     check_read(read)
     known = {info.name: info for info in discover(target)}
     asked = [parse_address(t, known) if addresses else Address(t) for t in texts]
+    known = named_heads(known, [address.layer for address in asked])
+    suffix = "" if lens is None else lens.suffix
     chosen: set[str] = set()
     found = []
     for address in asked:
-        names = match_layers(target, known, address.layer)
+        layer = address.layer.removesuffix(suffix) if suffix else address.layer
+        names = match_layers(target, known, layer)
         chosen.update(names)
-        plain = address.layer if any(matches(n, address.layer) for n in names) else names[0]
-        found.append(dataclasses.replace(address, layer=plain))
+        plain = layer if any(matches(n, layer) for n in names) else names[0]
+        found.append(dataclasses.replace(address, layer=plain + suffix))
     infos = [info for name, info in known.items() if name in chosen]
-    return [_raw(i) for i in infos] if read == "raw" else infos, found
+    infos = [_raw(i) for i in infos] if read == "raw" else infos
+    return infos if lens is None else read_through(infos, lens), found
+
+
+def find_again(
+    target: Target, known: Mapping[str, Any], lens: Mapping[str, Any] | None
+) -> LayerInfo:
+    """Find a layer of a run again, with what it was read through.
+
+    Args:
+        target: the run's.
+        known: what `LayerInfo.to_dict` gave of the layer.
+        lens: what `Lens.facts` gave of the run's; None where it had none.
+
+    Raises:
+        InputError: the layer is not there, or what it was read through is not, or is another.
+    """
+    read = "raw" if str(known["read"]).split()[-1] == "raw" else "auto"
+    through = reopen(lens) if lens and known.get("through") else None
+    return find_layers(target, [str(known["name"])], read=read, lens=through)[0]
 
 
 def match_layers(target: Target, known: Mapping[str, LayerInfo], pattern: str) -> list[str]:
@@ -96,14 +134,14 @@ def match_layers(target: Target, known: Mapping[str, LayerInfo], pattern: str) -
 
     A name that is one as it stands is that layer's, whatever signs it holds; the names that
     modules have inside a wrapper, such as torch.compile's, stand for those of the original. A
-    pattern passes over layers that cannot be described.
+    pattern passes over layers that cannot be described, and over heads that it does not name.
 
     Raises:
         InputError: none, or none that can be described.
     """
     ways = [pattern, *(pattern.removeprefix(p) for p in PREFIXES if pattern.startswith(p))]
     found = next(([way] for way in ways if way in known), None) or next(
-        (names for way in ways if (names := [n for n in known if fnmatch.fnmatchcase(n, way)])), []
+        (names for way in ways if (names := [n for n in known if _meant(n, way)])), []
     )
     described = [name for name in found if known[name].refused is None]
     if found and not described:
@@ -116,7 +154,14 @@ def match_layers(target: Target, known: Mapping[str, LayerInfo], pattern: str) -
     return described
 
 
+def _meant(name: str, pattern: str) -> bool:
+    """Whether a pattern means a layer; heads only where it says so."""
+    return fnmatch.fnmatchcase(name, pattern) and (HEAD in pattern or HEAD not in name)
+
+
 def _raw(info: LayerInfo) -> LayerInfo:
+    if info.lens is not None:
+        return info
     if info.nonlinearity is None and info.input_of is None:
         return info
     return dataclasses.replace(info, read="raw", rectified=False, upper=None, off=None,
@@ -126,6 +171,11 @@ def _raw(info: LayerInfo) -> LayerInfo:
 
 def _unknown(target: Target, pattern: str, known: Mapping[str, LayerInfo]) -> InputError:
     modules = {name for name, _ in target.model.named_modules()}
+    suffix = next((s for s in LENSES if pattern.endswith(s)), None)
+    if suffix:
+        why = f"layers are read as {suffix} through a file, and none was given"
+        return InputError(f"{target.name} has no layer {pattern!r} of its own", why,
+                          f"name the layer without {suffix}, and {LENSES[suffix]}")  # fmt: skip
     if pattern in modules:
         why = "that module gives no tensor, or one forward pass does not reach it"
     elif PATTERN & set(pattern):
@@ -147,7 +197,8 @@ class Capture:
         target: the model.
         infos: the layers, as `find_layers` gives them.
 
-    Inside the context `run` gives the maps of a batch. Nothing stays on the model afterwards.
+    Inside the context `run` gives the maps of a batch, and leaves in ``shown`` the maps of logits
+    that show where these come from. Nothing stays on the model afterwards.
 
     Raises:
         ValueError: a layer that was not discovered here, but rebuilt from what is written of it.
@@ -162,15 +213,24 @@ class Capture:
                 raise InputError(f"{info.name} cannot be described", info.refused)
             if info.nonlinearity and info.consumed is None:
                 raise ValueError(f"{info.name} does not carry its {info.nonlinearity}")
+            if info.through and info.lens is None:
+                raise ValueError(f"{info.name} does not carry what it is read through")
         self._handles: list[Any] = []
-        self._raw: dict[str, torch.Tensor] = {}
-        self._wanted = {(i.module, i.input_of) for i in infos}
+        # By module, and by the module whose input is read instead of its output.
+        self._raw: dict[Key, torch.Tensor] = {}
+        self._read = [*infos, *(i.cam.source for i in infos if i.cam is not None)]
+        self._wanted = {_key(i) for i in self._read}
+        self.shown: dict[str, torch.Tensor] = {}
 
     def __enter__(self) -> Capture:
         for name, down in sorted(self._wanted, key=str):
             module = self.model.get_submodule(down or name)
-            keep = self._keep(name)
-            if down:
+            keep = self._keep((name, down))
+            owner = self.model.get_submodule(name)
+            if down and is_torch_attention(owner):
+                self._handles.append(owner.register_forward_hook(_gathering(keep),
+                                                                 with_kwargs=True))  # fmt: skip
+            elif down:
                 self._handles.append(module.register_forward_pre_hook(keep, with_kwargs=True))
             else:
                 self._handles.append(module.register_forward_hook(keep))
@@ -181,10 +241,11 @@ class Capture:
             handle.remove()
         self._handles.clear()
         self._raw.clear()
+        self.shown = {}
 
-    def _keep(self, name: str) -> Callable[..., None]:
+    def _keep(self, key: Key) -> Callable[..., None]:
         """Make the hook of one module: the value is fixed before anything can change it."""
-        raw, here = self._raw, [i for i in self.infos if i.module == name]
+        raw, here, name = self._raw, [i for i in self._read if _key(i) == key], key[0]
         apply, into = here[0].consumed, here[0].input_of is not None
         copied = any(i.changed for i in here) or into
         total = len(self._wanted)
@@ -198,7 +259,7 @@ class Capture:
                 tensor = apply(tensor)
             elif copied:
                 tensor = tensor.clone()
-            raw[name] = tensor
+            raw[key] = tensor
             if len(raw) == total:
                 raise Enough
 
@@ -224,6 +285,7 @@ class Capture:
         if len(inputs) == 1 and any(not _fits(maps.get(i.name), i, 1) for i in self.infos):
             # Some models drop the axis of a batch of one: they are shown the image twice.
             maps = {n: m[:1] for n, m in self._maps(inputs.repeat(2, 1, 1, 1)).items()}
+            self.shown = {n: m[:1] for n, m in self.shown.items()}
         for info in self.infos:
             if not _fits(maps.get(info.name), info, len(inputs)):
                 raise InputError(
@@ -238,15 +300,33 @@ class Capture:
         self._raw.clear()
         with running(self.target.name, self.model, inputs), contextlib.suppress(Enough):
             self.model(inputs)
-        missing = [i.name for i in self.infos if i.module not in self._raw]
+        self.shown = {}
+        missing = [i.name for i in self._read if _key(i) not in self._raw]
         if missing:
             raise InputError(f"{missing[0]} did not run", "this forward pass did not reach it")
         maps = {}
         for info in self.infos:
             with contextlib.suppress(RuntimeError, IndexError):
-                maps[info.name] = to_maps(self._raw[info.module], info)
+                own = to_maps(self._raw[_key(info)], info)
+                maps[info.name] = own if info.lens is None else info.lens(own)
+            if info.cam is not None:
+                source = info.cam.source
+                self.shown[info.name] = info.cam(to_maps(self._raw[_key(source)], source))
         self._raw.clear()
         return maps
+
+
+def _gathering(keep: Callable[..., None]) -> Callable[..., None]:
+    """Make a hook of torch's own attention that keeps the input of its output projection."""
+
+    def hook(module: nn.MultiheadAttention, args: Any, kwargs: Any, output: Any) -> None:
+        keep(module, gathered(module, args, kwargs), None)
+
+    return hook
+
+
+def _key(info: LayerInfo) -> Key:
+    return info.module, info.input_of
 
 
 def _fits(value: torch.Tensor | None, info: LayerInfo, images: int) -> bool:

@@ -11,9 +11,11 @@ import dataclasses
 
 from torch import nn
 
+from milanx.targets.cam import with_class_maps
 from milanx.targets.flow import Layout
 from milanx.targets.functions import NONLINEAR, Consumed, consumed, off_value, value_range
 from milanx.targets.gates import find_gates
+from milanx.targets.heads import with_heads
 from milanx.targets.inert import find_inert
 from milanx.targets.layout import Layouts
 from milanx.targets.probing import SKIPPED, Probed, Seen, probe
@@ -28,8 +30,9 @@ def discover(target: Target) -> list[LayerInfo]:
     """Find every layer, by a few forward passes and, where the model has gradients, one backward.
 
     Returns:
-        The layers in the order of the forward pass, each token layer also at its class token;
-        those that a nonlinearity follows carry it, and those that cannot be described say why.
+        The layers in the order of the forward pass, each token layer also at its class token, and
+        the heads of attention modules behind them; those that a nonlinearity follows carry it,
+        and those that cannot be described say why.
 
     Raises:
         InputError: the target does not run.
@@ -52,7 +55,7 @@ def discover(target: Target) -> list[LayerInfo]:
     good = [info for info in infos if info.refused is None]
     inert = dict(zip((i.name for i in good), find_inert(target, probed.inputs, good), strict=True))
     infos = [dataclasses.replace(i, inert=inert[i.name]) if i.name in inert else i for i in infos]
-    return _with_better(target.model, infos)
+    return with_heads(probed, with_class_maps(probed, _with_better(target.model, infos)))
 
 
 def _refused(record: Seen, why: str) -> LayerInfo:

@@ -9,7 +9,7 @@ import hashlib
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import torch
@@ -17,7 +17,10 @@ import torch
 from milanx.errors import InputError
 from milanx.targets.functions import Consumed
 
-CLASS = "@class"
+if TYPE_CHECKING:
+    from milanx.targets.lens import Lens, Shows
+
+CLASS, HEAD = "@class", "@head"
 SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+ -]{0,99}(?<![. ])")  # names that are folders as is
 UNITS = re.compile(r"[-\d,\s]*\d[-\d,\s]*")  # what may be a list of units
 FOLDER = 80  # characters of any other name that its folder keeps; a digest tells it apart
@@ -30,7 +33,8 @@ class LayerInfo:
     Attributes:
         name: its address, ``blocks.6`` or ``blocks.6@class``.
         module: its name in ``named_modules()``.
-        kind: ``conv``, ``tokens``, ``neurons``, ``vector`` or ``logits``.
+        kind: ``conv``, ``tokens``, ``neurons``, ``vector`` or ``logits``; of units that are
+            computed from a layer's own, ``latents``, ``directions``, ``heads`` or ``head``.
         units: how many.
         map_size: (h, w) of a unit's map.
         read: ``after relu6``, ``output``, ...: what is read.
@@ -52,7 +56,11 @@ class LayerInfo:
         order: which position of an image's rows holds each cell of the map, row by row, where
             that is no plain row after row.
         refused: why the layer cannot be described; None for one that can.
+        through: fingerprint of what computes the units from the layer's own; "" for those.
+        shown: (h, w) of maps that show where logits come from; () for the layer's own.
         consumed: the nonlinearity itself, as discovery saw it; no part of what is written.
+        lens: what computes the units, likewise.
+        cam: what computes those maps, likewise.
     """
 
     name: str
@@ -77,19 +85,25 @@ class LayerInfo:
     groups: int = 1
     order: tuple[int, ...] = field(default=(), repr=False)
     refused: str | None = None
+    through: str = ""
+    shown: tuple[int, ...] = ()
     consumed: Consumed | None = field(default=None, repr=False, compare=False)
+    lens: Lens | None = field(default=None, repr=False, compare=False)
+    cam: Shows | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what is written of a layer, and what stands for it in fingerprints.
 
         What few layers have is left out of the others, whose fingerprints are those of old.
         """
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "consumed"}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in UNWRITTEN}
         return {k: v for k, v in values.items() if k not in RARE or v != RARE[k]}
 
 
+UNWRITTEN = ("consumed", "lens", "cam")
 RARE: dict[str, Any] = {
-    "suffix_tokens": 0, "groups": 1, "order": (), "refused": None, "off": None,
+    "suffix_tokens": 0, "groups": 1, "order": (), "refused": None, "off": None, "through": "",
+    "shown": (),
 }  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from tests.helpers import Tiny, noise, write_parquet
 runner = CliRunner()
 TINY = "tests.helpers:tiny"
 COMMANDS = ["describe", "exemplars", "layers", "show", "page", "evaluate", "train", "env",
-            "recipes", "bench", "study", "push", "pull"]  # fmt: skip
+            "export", "import", "recipes", "bench", "study", "push", "pull"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

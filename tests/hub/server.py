@@ -348,7 +348,11 @@ def resolve(
     told = {"ETag": f'"{etag}"', "X_Repo_Commit": str(sha)}
     if large:
         told |= {"X_Linked_Etag": f'"{etag}"', "X_Linked_Size": str(len(content))}
-    asked.say(200, content, **told)
+    if part := re.fullmatch(r"bytes=(\d+)-(\d*)", asked.headers.get("Range", "")):
+        start, end = int(part[1]), min(int(part[2] or len(content)), len(content) - 1)
+        told["Content_Range"] = f"bytes {start}-{end}/{len(content)}"
+        content = content[start : end + 1]
+    asked.say(206 if "Content_Range" in told else 200, content, **told)
 
 
 KIND = r"/api/(model|dataset)s/([^/]+/[^/]+)"

@@ -162,6 +162,8 @@ class _Runner:
     def change(self, unit: Unit) -> np.ndarray | str:
         """Return the changes of the logits [images, classes], or why there are none."""
         layer, number, sign = unit
+        if self.infos[layer].through:
+            return f"{self.infos[layer].kind} are computed beside the model, and cannot be ablated"
         row = self.run.store.units(layer).index((number, sign))
         images = self.run.store.images(layer)[row]
         images = images[images >= 0]

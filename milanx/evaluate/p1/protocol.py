@@ -1,8 +1,9 @@
 """P1, named outputs: do the descriptions of a classifier's logits name their classes?
 
 The text counts when the first class that it names is the unit's own (``names.py``); the mask is
-the whole view. On ImageNet classes this proves the road from exemplars to words, not that the
-vocabulary is open: the rows ``majority label`` and ``encoder's head`` say how easy it is.
+a class-activation map's where logits are averages of such, and the whole view elsewhere. On
+ImageNet classes this proves the road from exemplars to words, not that the vocabulary is open: the
+rows ``majority label`` and ``encoder's head`` say how easy it is.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import numpy as np
 from milanx.errors import InputError
 from milanx.images.preprocess import Preprocess
 from milanx.images.probe import ProbeImages, open_images
+from milanx.images.sources import is_named
 from milanx.progress import Reporter, Silent
 from milanx.runs import Run
 from milanx.scoring.features import image_features
@@ -166,7 +167,9 @@ def run_features(
 
 def _reopen(run: Run, images: Sequence[str]) -> ProbeImages:
     """Open a run's sources again."""
-    specs = list(images) or [str(s["path"]) for s in run.sources if s.get("path")]
+    specs = list(images) or [
+        str(place) for s in run.sources if (place := s.get("path") or s.get("spec"))
+    ]
     names = ", ".join(str(s["name"]) for s in run.sources)
     if len(specs) < len(run.sources):
         raise InputError(
@@ -174,7 +177,7 @@ def _reopen(run: Run, images: Sequence[str]) -> ProbeImages:
             f"the run does not say where its sources lie ({names})",
             "name all of them: --images FILE.parquet",
         )
-    gone = [s for s in specs if not Path(s).exists()]
+    gone = [s for s in specs if not (Path(s).exists() or is_named(s))]
     if gone:
         raise InputError(
             f"no images at {gone[0]}",

@@ -164,10 +164,10 @@ def _maps(
     batch_size: int, advance: Callable[[int], None],
 ) -> tuple[dict[tuple[int, int], np.ndarray], dict[int, np.ndarray]]:  # fmt: skip
     """Run the target on the images that units need: (unit, image) -> map, image -> view."""
-    from milanx.targets.capture import Capture, find_layers
+    from milanx.targets.capture import Capture, find_again
 
     known = next(i for i in run.settings["layers"] if i["name"] == layer)
-    info = find_layers(target, [layer], read="raw" if known["read"] == "raw" else "auto")[0]
+    info = find_again(target, known, run.settings.get("lens"))
     asking: dict[int, list[int]] = {}
     for unit, shown in wanted.items():
         for image in shown.tolist():
@@ -177,7 +177,9 @@ def _maps(
     with Capture(target, [info]) as capture:
         stream = images.iterate(sorted(asking), target.preprocess, batch_size)
         for batch, indices in stream:
-            out = capture.run(target.inputs(batch))[layer].float().cpu().numpy()
+            given = capture.run(target.inputs(batch))[layer]
+            given = capture.shown[layer] if run.store.record(layer).pooled else given
+            out = given.float().cpu().numpy()
             for number, image in enumerate(indices.tolist()):
                 views[image] = batch[number].numpy()
                 for unit in asking[image]:
