@@ -109,7 +109,35 @@ def _class_of(written: Mapping[str, Any], folder: Path, name: str) -> tuple[type
         except KeyError as error:
             raise InputError(f"{name} is a model of the type {kind!r}",
                              f"transformers knows no {architecture}") from error  # fmt: skip
-    return found, found.config_class.from_pretrained(folder, local_files_only=True)
+    try:
+        if trunk := _timm_trunk(written):
+            return found, found.config_class.from_dict(trunk)
+        return found, found.config_class.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # settings that do not fit, or that name another repository
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{folder / CONFIG} cannot be used", said,
+                         "load the model where there is a network, and save_pretrained it anew",
+                         ) from error  # fmt: skip
+
+
+def _timm_trunk(written: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings that merely name their trunk with the trunk's own; empty for others.
+
+    Of a name transformers would ask whether the Hub has such a repository; the published DETRs
+    name timm's.
+
+    Raises:
+        ValueError: a trunk that is no model of timm's.
+    """
+    trunk = written.get("backbone")
+    if not isinstance(trunk, str) or written.get("backbone_config"):
+        return {}
+    if not written.get("use_timm_backbone"):
+        raise ValueError(f"it merely names its trunk, {trunk}, whose settings lie elsewhere")
+    named = ("backbone", "backbone_kwargs", "use_timm_backbone", "use_pretrained_backbone")
+    held = written.get("backbone_kwargs") or {"out_indices": [1, 2, 3, 4]}
+    settings = {"model_type": "timm_backbone", "backbone": trunk, "features_only": True, **held}
+    return {k: v for k, v in written.items() if k not in named} | {"backbone_config": settings}
 
 
 def _check_inputs(kind: type[Any], name: str) -> None:
@@ -140,7 +168,6 @@ def _model(
     """
     with no_code_of_others(), _quiet():
         if bare:
-            config.use_pretrained_backbone = False
             return kind(config), []
         _check_weights(folder, name)
         try:

@@ -149,6 +149,34 @@ def test_beside_the_picture_a_model_gets_what_its_processor_makes(
     assert bool((masks[1] == 0).all())  # what is given is not changed
 
 
+@pytest.mark.parametrize("settings", [{}, {"in_chans": 3, "out_indices": [1, 2, 3, 4]}])
+def test_a_trunk_of_timms_that_is_merely_named_asks_no_network(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    config = transformers.DetrConfig(
+        use_timm_backbone=True, backbone="resnet18", d_model=16, encoder_layers=1,
+        decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=32,
+        decoder_ffn_dim=32, num_queries=4, num_labels=3,
+    )  # fmt: skip
+    model = transformers.DetrForObjectDetection(config)
+    model.save_pretrained(tmp_path)
+    transformers.DetrImageProcessor(
+        size={"shortest_edge": 64, "longest_edge": 128}
+    ).save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())
+    written |= {"backbone": "resnet18", "use_timm_backbone": True, "backbone_config": None,
+                "backbone_kwargs": settings, "use_pretrained_backbone": True}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    target = load_target(f"hf:{tmp_path}")
+    assert list(target.model.state_dict()) == list(model.state_dict())
+    for key, value in model.state_dict().items():
+        assert torch.equal(target.model.state_dict()[key], value), key
+    written |= {"backbone": "owner/trunk", "use_timm_backbone": False}
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    with pytest.raises(InputError, match="merely names its trunk, owner/trunk"):
+        load_target(f"hf:{tmp_path}")
+
+
 def test_a_folder_is_a_name_and_its_classes_are_those_of_the_logits(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:
