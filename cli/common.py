@@ -46,6 +46,10 @@ Limit = Annotated[int | None, typer.Option(help="At most this many images.", min
 Out = Annotated[
     Path | None, typer.Option("--out", "-o", help="Run folder [milanx-runs/MODEL/NAME].")
 ]
+TARGET = (
+    "Target, by name: timm's or the literature's, hf:FOLDER, hf:owner/name, torchvision:NAME, "
+    "clip:NAME/TAG, package.module:function."
+)
 Weights = Annotated[Path | None, typer.Option(help="Checkpoint, .safetensors or .pth.")]
 RandomWeights = Annotated[bool, typer.Option("--random-weights", help="Random weights.")]
 Read = Annotated[str, typer.Option(help="auto: after the own nonlinearity; raw: before it.")]

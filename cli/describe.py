@@ -11,7 +11,7 @@ from milanx.cli import common as c
 
 @c.explained
 def describe(
-    model: Annotated[str, typer.Argument(help="Target, by name.")] = "tf_efficientnet_lite0",
+    model: Annotated[str, typer.Argument(help=c.TARGET)] = "tf_efficientnet_lite0",
     layer: c.LayersOrDefault = None,
     images: c.Images = ["builtin:probe"],  # noqa: B006 - typer copies it
     units: c.Units = None,

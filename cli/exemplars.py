@@ -10,7 +10,7 @@ from milanx.cli import common as c
 
 @c.explained
 def exemplars(
-    model: Annotated[str, typer.Argument(help="Target, by name.")],
+    model: Annotated[str, typer.Argument(help=c.TARGET)],
     layer: c.Layers,
     images: c.Images = ["builtin:probe"],  # noqa: B006
     units: c.Units = None,

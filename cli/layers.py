@@ -10,7 +10,7 @@ from milanx.cli import common as c
 
 @c.explained
 def layers(
-    model: Annotated[str, typer.Argument(help="Target, by name.")],
+    model: Annotated[str, typer.Argument(help=c.TARGET)],
     weights: c.Weights = None,
     random_weights: c.RandomWeights = False,
     as_json: c.Json = False,

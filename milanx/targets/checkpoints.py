@@ -26,6 +26,7 @@ HARMLESS: list[Any] = [argparse.Namespace]  # the options of a training, which h
 DEPTH = 3  # of dicts within dicts
 INDEX = ".index.json"  # of weights in several files
 POINTER = b"version https://git-lfs"
+CHUNKED = re.compile(r"blocks\.\d+\.(\d+)\.")  # blocks in groups, as DINOv2's training saves them
 SHOWN = 3  # names of tensors in a message
 Tensors = dict[str, torch.Tensor]
 
@@ -173,6 +174,8 @@ def _converted(model: nn.Module, tensors: Tensors) -> Iterator[Tensors]:
         if isinstance(found, Mapping):
             yield {k: v for k, v in found.items() if isinstance(v, torch.Tensor)}
     yield from _transformers(model, tensors)
+    if any(CHUNKED.search(k) for k in tensors):
+        yield {CHUNKED.sub(r"blocks.\1.", k): v for k, v in tensors.items()}
     if any(".norm.1." in k or ".conv.1." in k for k in tensors):  # DenseNets of torchvision's files
         yield {_densenet(k): v for k, v in tensors.items()}
 

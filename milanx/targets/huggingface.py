@@ -16,13 +16,12 @@ from torch import nn
 from milanx.environment import announce, no_code_of_others, note
 from milanx.errors import InputError, MilanxError
 from milanx.targets.built import Built, missing
-from milanx.targets.processors import FILES, Given, read_processor
+from milanx.targets.processors import FILES, MAIN, Given, read_processor
 
 PREFIX = "hf:"
 CONFIG = "config.json"
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
-MAIN = "pixel_values"
 TIMEOUT = 20.0  # seconds that the Hub has to say what is in a repository
 SHOWN = 3  # names in a message
 # The towers for images of models that take texts as well, by the type of the whole.
@@ -200,39 +199,60 @@ def _no_safetensors(files: list[str], name: str) -> InputError:
 def _fetched(place: str, name: str, bare: bool) -> Path:
     """Return the folder of a model of the Hub, of which only what is needed is downloaded.
 
+    Where the Hub does not answer, what was downloaded before serves.
+
     Raises:
         InputError: it is no name, or its weights are a pickle.
         MissingWeights: it cannot be had.
     """
-    from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
+    from huggingface_hub import constants, snapshot_download
 
     repository, _, revision = place.partition("@")
     if repository.count("/") != 1 or repository.startswith((".", "/", "~")):
         raise InputError(f"no model {name!r}", f"{place} is no folder, and no owner/name",
                          "hf:FOLDER or hf:owner/name")  # fmt: skip
     wanted = [CONFIG, *FILES, *(() if bare else (WHOLE, INDEX, "model-*.safetensors"))]
-    offline = bool(constants.HF_HUB_OFFLINE)
+    state, silent = revision or None, None
+    if not constants.HF_HUB_OFFLINE:
+        try:
+            wanted, state = _looked_up(repository, state, name, bare)
+        except MilanxError:
+            raise
+        except Exception as error:  # the hub raises many kinds for "cannot be had"
+            silent = error
+    here = bool(constants.HF_HUB_OFFLINE) or silent is not None
     try:
-        if not offline:
-            info = HfApi().model_info(repository, revision=revision or None, timeout=TIMEOUT,
-                                      files_metadata=True)  # fmt: skip
-            sizes = {s.rfilename: s.size or 0 for s in info.siblings or ()}
-            tensors = _tensors(sizes)
-            if not bare and not tensors:
-                raise _no_safetensors(list(sizes), name)
-            here = [f for f in (CONFIG, *FILES, *tensors * (not bare)) if f in sizes]
-            new = [f for f in here if not isinstance(
-                try_to_load_from_cache(repository, f, revision=info.sha), str)]  # fmt: skip
-            if new:
-                announce(f"{name} ({len(new)} files)", f"{repository} on the Hugging Face Hub",
-                         sum(sizes[f] for f in new))  # fmt: skip
-            wanted, revision = here, info.sha or revision
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=wanted,
-                                      local_files_only=offline))  # fmt: skip
-    except MilanxError:
-        raise
-    except Exception as error:  # the hub raises many kinds for "cannot be had"
-        raise missing(name, error) from error
+        return Path(snapshot_download(repository, revision=state, allow_patterns=wanted,
+                                      local_files_only=here))  # fmt: skip
+    except Exception as error:
+        raise missing(name, silent or error) from error
+
+
+def _looked_up(
+    repository: str, revision: str | None, name: str, bare: bool
+) -> tuple[list[str], str | None]:
+    """Ask the Hub what a repository holds, and say what will be downloaded of it.
+
+    Returns:
+        The files that are needed, and the commit.
+
+    Raises:
+        InputError: its weights are a pickle.
+    """
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    info = HfApi().model_info(repository, revision=revision, timeout=TIMEOUT, files_metadata=True)
+    sizes = {s.rfilename: s.size or 0 for s in info.siblings or ()}
+    tensors = _tensors(sizes)
+    if not bare and not tensors:
+        raise _no_safetensors(list(sizes), name)
+    wanted = [f for f in (CONFIG, *FILES, *(() if bare else tensors)) if f in sizes]
+    cached = {f: try_to_load_from_cache(repository, f, revision=info.sha) for f in wanted}
+    new = [f for f, path in cached.items() if not isinstance(path, str)]
+    if new:
+        announce(f"{name} ({len(new)} files)", f"{repository} on the Hugging Face Hub",
+                 sum(sizes[f] for f in new))  # fmt: skip
+    return wanted, info.sha or revision
 
 
 def _tensors(sizes: Mapping[str, int]) -> list[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
+import contextlib
+import logging
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
 
-from milanx.environment import announce_clip
+from milanx.environment import announce_clip, note
 from milanx.errors import InputError, MissingWeights, did_you_mean
 from milanx.images.preprocess import Preprocess
 from milanx.targets.built import Built, missing
@@ -48,16 +50,28 @@ def load(place: str, name: str, *, bare: bool) -> Built:
     if not bare:
         announce_clip(known, tag)
     try:
-        model = open_clip.create_model(
-            known, pretrained=None if bare else tag, pretrained_text=False,
-            # Which nonlinearity the weights were trained with is told by their tag.
-            force_quick_gelu=bool(config.get("quick_gelu", False)),
-        )  # fmt: skip
+        with _quiet():
+            model = open_clip.create_model(
+                known, pretrained=None if bare else tag, pretrained_text=False,
+                # Which nonlinearity the weights were trained with is told by their tag.
+                force_quick_gelu=bool(config.get("quick_gelu", False)),
+            )  # fmt: skip
     except Exception as error:  # open_clip and the hub raise many kinds for "cannot be had"
         raise missing(name, error) from error
     tower = model.visual
     origin = f"open_clip, {known}" + (f" ({tag})" if tag and not bare else "")
     return Built(tower, preprocess_of(tower), origin, tokens=_tokens(tower))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Let open_clip, which writes to the root logger, say nothing of what milanx says itself."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def preprocess_of(tower: nn.Module) -> Preprocess:
@@ -68,8 +82,7 @@ def preprocess_of(tower: nn.Module) -> Preprocess:
     config = PreprocessCfg(**held)
     height, width = config.input_size[-2:]
     if config.resize_mode == "longest":
-        warnings.warn("the longer side is made to fit and padded; here the middle is shown",
-                      stacklevel=2)  # fmt: skip
+        note("note: open_clip shows whole pictures with a margin here: the middle is shown instead")
     squashed = config.resize_mode == "squash" or height != width
     return Preprocess(
         (height, width),

@@ -21,6 +21,7 @@ LEVELS = 255  # of a pixel
 # Pixels of the short side from which ConvNeXT's processor squashes the whole picture instead of
 # cropping (transformers, image_processing_convnext.py).
 SQUASHED_FROM = 384
+MAIN = "pixel_values"
 MULTIPLE_OF = 32  # pixels: what every stage of a trunk that halves five times divides
 
 
@@ -66,7 +67,7 @@ def read_processor(folder: Path, config: Any, name: str) -> Given:
     mean, std = _numbers(processor)
     crops = isinstance(resize, int)
     made = Preprocess(size, resize, _filter(processor, name), mean, std, rounds_down=crops)
-    beside = _beside(processor, size)
+    beside = _beside(processor, size, name)
     return Given(made, beside, bool(getattr(processor, "do_flip_channel_order", False)))
 
 
@@ -177,11 +178,25 @@ def _words(processor: Any) -> str:
     return size or "no size"
 
 
-def _beside(processor: Any, size: tuple[int, int]) -> dict[str, torch.Tensor]:
-    """Return what the processor gives beside the picture, for a picture of the view's size."""
+def _beside(processor: Any, size: tuple[int, int], name: str) -> dict[str, torch.Tensor]:
+    """Return what the processor gives beside the picture, for a picture of the view's size.
+
+    Raises:
+        InputError: it makes something else than a picture.
+    """
     blank = np.zeros((*size, 3), np.uint8)
     steps = dict.fromkeys(("do_resize", "do_center_crop"), False)
     known = {key: value for key, value in steps.items() if hasattr(processor, key)}
-    made = processor(images=blank, return_tensors="pt", **known)
+    try:
+        made = processor(images=blank, return_tensors="pt", **known)
+        shape = tuple(made[MAIN].shape)
+    except Exception as error:  # whatever a processor raises for a picture that it does not take
+        raise InputError(f"the image processor of {name} fails", str(error)) from error
+    if shape != (1, 3, *size):
+        raise InputError(
+            f"{name} takes no plain picture",
+            f"its {type(processor).__name__} makes {list(shape)} of one of {list(size)}",
+            "give a module of your own that makes it of a batch of pictures",
+        )
     return {key: value for key, value in made.items()
-            if key != "pixel_values" and isinstance(value, torch.Tensor)}  # fmt: skip
+            if key != MAIN and isinstance(value, torch.Tensor)}  # fmt: skip

@@ -71,6 +71,19 @@ def test_any_view_is_torchvisions_to_two_levels(
         assert (found != wanted).mean() < 0.05
 
 
+@pytest.mark.parametrize("shape", [(43, 40), (40, 43), (500, 375), (6, 400), (400, 6)])
+def test_crops_may_begin_where_transformers_begins_them(shape: tuple[int, int]) -> None:
+    image = picture(*shape)
+    made = Preprocess((32, 32), 40, "bicubic", rounds_down=True)
+    width, height = resized_size(shape, 40)
+    left, top = (width - 32) // 2, (height - 32) // 2
+    whole = image.resize((width, height), Image.Resampling.BICUBIC)
+    wanted = np.asarray(whole.crop((left, top, left + 32, top + 32))).astype(int)
+    assert np.abs(made.view(image).astype(int) - wanted).max() <= (2 if min(shape) == 6 else 0)
+    assert "rounds_down" in made.to_dict()
+    assert "rounds_down" not in Preprocess().to_dict()
+
+
 @given(width=st.integers(1, 5000), height=st.integers(1, 5000), short=st.integers(1, 600))
 def test_sizes_are_torchvisions(width: int, height: int, short: int) -> None:
     wanted = T._compute_resized_output_size((height, width), [short])

@@ -20,6 +20,7 @@ from milanx.errors import InputError
 from milanx.targets.checkpoints import load_checkpoint
 from milanx.targets.zoo import load_target
 from tests.helpers import Tiny
+from tests.targets.zoo_of_transformers import save
 
 Save = Callable[[dict[str, torch.Tensor]], Any]
 
@@ -140,3 +141,48 @@ def test_files_of_the_original_publications(tmp_path: Path) -> None:
     loaded = load_target("swin_tiny_patch4_window7_224", weights=tmp_path / "swin.pth").model
     assert isinstance(loaded, nn.Module)
     assert all(torch.equal(v, loaded.state_dict()[k]) for k, v in swin.state_dict().items())
+
+
+def dino(state: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """What the training of DINO saves: two networks, each with the head of its training."""
+    head = {"head.mlp.0.weight": torch.ones(4, 3), "head.last_layer.weight_g": torch.ones(2, 1)}
+    return {
+        "student": prefixed("module.", prefixed("backbone.", other(state)) | head),
+        "teacher": prefixed("backbone.", state) | head,
+        "optimizer": {"state": {}}, "epoch": 3, "args": argparse.Namespace(arch="vit_small"),
+        "dino_loss": {"center": torch.zeros(1, 4)},
+    }  # fmt: skip
+
+
+def dinov2(state: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """What the training of DINOv2 saves: a token that masks, and blocks in chunks."""
+    chunked = {re.sub(r"^blocks\.(\d+)", lambda m: f"blocks.{int(m[1]) // 2}.{m[1]}", k): v
+               for k, v in state.items()}  # fmt: skip
+    return {"teacher": prefixed("backbone.", chunked | {"mask_token": torch.ones(1, 8)})
+            | {"dino_head.mlp.0.weight": torch.ones(4, 3)}}  # fmt: skip
+
+
+PUBLISHED: dict[str, Save] = {
+    "hub": lambda s: s, "dino": dino, "dinov2": dinov2,
+    "dinov2, published": lambda s: s | {"mask_token": torch.ones(1, 8)},
+    "checkpoint key": lambda s: {"state_dict": prefixed("module.backbone.", s)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", PUBLISHED)
+def test_files_of_dino_load_by_the_literatures_name(way: str, tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    source = timm.create_model("vit_small_patch16_224.dino", depth=12)
+    torch.save(PUBLISHED[way](source.state_dict()), tmp_path / "a.pth")
+    target = load_target("dino_vits16", weights=tmp_path / "a.pth")
+    for key, value in target.model.state_dict().items():
+        assert torch.equal(value, source.state_dict()[key]), key
+
+
+def test_transformers_models_load_files_of_either_naming(tmp_path: Path) -> None:
+    folder = save("vit", tmp_path)
+    own = load_target(f"hf:{folder}")
+    torch.save({"state_dict": prefixed("model.", own.model.state_dict())}, tmp_path / "a.pth")
+    again = load_target(f"hf:{folder}", weights=tmp_path / "a.pth")
+    saved = load_target(f"hf:{folder}", weights=folder / "model.safetensors")
+    assert own.fingerprint == again.fingerprint == saved.fingerprint

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 import milanx
 from milanx.act.data import model_classes
+from milanx.act.reopen import find_target
 from milanx.bench.checks import check_model
 from milanx.errors import InputError, MissingWeights
 from milanx.targets.capture import Capture, find_layers, list_layers
@@ -181,6 +182,18 @@ def test_weights_may_be_random_or_a_file(folders: dict[str, Path], tmp_path: Pat
     assert load_target(spec, weights=tmp_path / "a.safetensors").fingerprint == again.fingerprint
 
 
+def test_a_run_finds_its_target_again(folders: dict[str, Path], tmp_path: Path) -> None:
+    spec, photos = f"hf:{folders['dinov2']}", write_parquet(tmp_path / "p.parquet", noise(20))
+    milanx.extract(spec, layers=["encoder.layer.0"], images=photos, units="0-1", out=tmp_path / "r")
+    known = json.loads((tmp_path / "r" / "run.json").read_text())["target"]
+    found = find_target(known)
+    assert found.preprocess == load_target(spec).preprocess
+    assert found.preprocess.rounds_down
+    known["preprocess"].pop("rounds_down")
+    with pytest.raises(InputError, match="are not those of the run"):
+        find_target(known)
+
+
 def change(folder: Path, name: str, **values: Any) -> None:
     path = folder / name
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
@@ -291,6 +304,26 @@ def test_offline_nothing_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     with pytest.raises(MissingWeights, match="cannot be had") as caught:
         load_target("hf:owner/name")
     assert len(caught.value.ways_out) > 2
+
+
+def test_what_was_downloaded_serves_where_the_hub_is_silent(
+    monkeypatch: pytest.MonkeyPatch, folders: dict[str, Path]
+) -> None:
+    def silent(*args: object, **kwargs: object) -> None:
+        raise ConnectionError("no network")
+
+    asked: list[object] = []
+
+    def cached(repository: str, **options: object) -> str:
+        asked.append(options["local_files_only"])
+        return str(folders["vit"])
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", silent)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", cached)
+    own = load_target(f"hf:{folders['vit']}").fingerprint
+    assert load_target("hf:owner/name@v1").fingerprint == own
+    assert asked == [True]
 
 
 def test_a_download_is_said_with_its_size_and_takes_no_pickle(
