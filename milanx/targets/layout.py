@@ -24,6 +24,7 @@ ASPECT = 1.6  # most that a map's shape may differ from the image's, as a factor
 SHOWN = 0.05  # excess of shares from which changes show at one part rather than at all alike
 CLEAR = 0.5  # correlation from which a map that is mirrored or turned is taken to be so
 WEAK = 1e-9  # share of the largest change below which a place did not move
+LOCAL = 0.5  # how far tokens beside a map show one part's changes, as a share of the map's cells
 
 CHANNELS_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)
 # Attributes in which modules say how many units they give.
@@ -105,7 +106,8 @@ class Layouts:
         measured = axes[-1:] if len(shape) - (record.groups > 1) == 2 else axes
         for axis in measured if moved else ():
             for layout in self._candidates(record, axis):
-                fit = self.fit(record.changes[axis], layout)
+                changes = record.changes[axis]
+                fit = None if _places_beside(changes, layout) else self.fit(changes, layout)
                 if fit is not None and (best is None or fit > best[0] + WEAK):
                     best = (fit, layout)
         return best[1] if best else self._why(record, axes, moved)
@@ -290,6 +292,24 @@ def unit_axis(record: Seen) -> tuple[int, ...]:
         counts |= {len(p) for p in own}
     fitting = tuple(a for a in axes if shape[a] in counts - {1})
     return fitting or axes
+
+
+def _places_beside(changes: list[torch.Tensor], layout: Layout) -> bool:
+    """Whether tokens that a layout leaves beside its map are places of the image themselves.
+
+    Class and detection tokens are moved by changes anywhere, places by those of their own part.
+    """
+    if not layout.prefix + layout.suffix or layout.order:
+        return False
+    moved = torch.stack([c.flatten() for c in changes]).float()
+    moved = moved / moved.mean(1, keepdim=True).clamp_min(1e-300)
+    rest = torch.ones(moved.shape[1], dtype=torch.bool)
+    rest[layout.prefix : moved.shape[1] - layout.suffix] = False
+    reached = moved.sum(0) > WEAK * float(moved.sum(0).max())
+    if not bool((reached & rest).any()) or not bool((reached & ~rest).any()):
+        return False
+    excess = moved.amax(0) / moved.sum(0).clamp_min(1e-300) - 1 / len(changes)  # 0: all alike
+    return float(excess[reached & rest].mean()) > LOCAL * float(excess[reached & ~rest].mean())
 
 
 def _cells(change: torch.Tensor, layout: Layout) -> torch.Tensor:
