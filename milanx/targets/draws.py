@@ -99,7 +99,7 @@ def read_latents(given: Any, seed: int) -> Latents:
 
 def _drawn(count: int, shape: Any, seed: int) -> Latents:
     sides = (shape,) if isinstance(shape, Integral) else tuple(shape)
-    if not sides or not all(isinstance(n, Integral) and n > 0 for n in sides):
+    if not sides or not all(isinstance(n, Integral) and int(n) > 0 for n in sides):
         raise InputError(f"no latent has the shape {shape!r}",
                          "it is a number of values, or a tuple of them", EXAMPLES)  # fmt: skip
     _check_count(count)

@@ -48,6 +48,8 @@ class Generator(nn.Module):
         InputError: no module, no range, or latents that cannot be used.
     """
 
+    module: nn.Module  # in no list of the modules, so that names and weights are its own
+
     def __init__(
         self,
         module: nn.Module,
@@ -68,7 +70,7 @@ class Generator(nn.Module):
             )
         module = original(module)
         held = self.__dict__
-        held["module"] = module  # no part of itself: names and weights are the module's own
+        held["module"] = module
         for name in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"):
             held[name] = getattr(module, name)
         self.values = _range(values)
