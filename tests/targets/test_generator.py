@@ -397,3 +397,25 @@ def test_another_call_and_grey_pictures() -> None:
     load_target(generator)
     expected = round((np.tanh(float(generator.latents.one(5)[""][0])) + 1) / 2 * 255)
     assert np.unique(generator.picture(5)).tolist() == [expected]
+
+
+def test_the_decoder_of_a_diffusion_models_autoencoder(tmp_path: Path) -> None:
+    """Its layers stand where the image is; keys and values of attention stand nowhere in it."""
+    diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
+    torch.manual_seed(0)
+    vae = diffusers.AutoencoderKL(
+        latent_channels=4, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+    )  # fmt: skip
+    generator = milanx.Generator(
+        vae, latents=(24, (4, 8, 8)), values=(-1, 1), clamp=True,
+        call=lambda z: vae.decode(z).sample,
+    )  # fmt: skip
+    found = {info.name: info for info in discover(load_target(generator))}
+    assert found["decoder.mid_block"].map_size == (8, 8)
+    assert found["decoder.up_blocks.0"].map_size == (16, 16)
+    assert found["decoder.conv_norm_out"].nonlinearity == "silu"
+    assert "does not show" in str(found["decoder.mid_block.attentions.0.to_v"].refused)
+    assert not any(name.startswith("encoder") for name in found)
+    store = milanx.extract(generator, layers=["decoder.up_blocks.0"], out=tmp_path / "run")
+    assert store.get("decoder.up_blocks.0", 3).masks.shape[1:] == (16, 16)
