@@ -15,6 +15,8 @@ from torch import nn
 from typer.testing import CliRunner
 
 import milanx
+from milanx.act.audit.findings import audit
+from milanx.act.audit.rules import Rule
 from milanx.errors import InputError, Interrupted
 from milanx.evaluate.p3.aside import run_features
 from milanx.evaluate.p4.sheets import aside_sheets, top_aside
@@ -262,6 +264,13 @@ def test_descriptions_are_scored_on_generated_images(
                            describer=describer)  # fmt: skip
     assert made["act", 0].description
     assert made.settings["score"]["images"] == 52
+    rule = Rule(
+        "all", "note", "It has a description.", "Read it.", words=(made["act", 0].description,)
+    )
+    found = audit(made, rules=[rule], model=painter(260)).findings
+    assert [finding.effect for finding in found] == [
+        "the target is a generator, which is shown no images"
+    ]
 
 
 def test_layers_and_exemplars_on_the_command_line(tmp_path: Path) -> None:
