@@ -23,7 +23,12 @@ def generated_images(target: Target, limit: int | None = None) -> ProbeImages:
     assert isinstance(generator, Generator)
     count = min(limit or generator.latents.count, generator.latents.count)
     key = generator.key(target.fingerprint)
-    return open_images([Generated(count, generator.picture, key)])
+    images = open_images([Generated(count, generator.picture, key)])
+    images.notes = (
+        f"the images are made by {target.name} itself, of {count} latents",
+        *images.notes,
+    )
+    return images
 
 
 def made_by(target: Target) -> dict[str, Any]:
