@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from milanx.share.exchange.taking import import_run
     from milanx.share.pull import pull
     from milanx.share.push import push
+    from milanx.targets.generator import Generator
 
 __version__ = "0.1.0"
 
@@ -44,6 +45,7 @@ _PLACES = {
     "ExemplarStore": "exemplars.store",
     "ExtractSettings": "exemplars.request",
     "FormatError": "errors",
+    "Generator": "targets.generator",
     "InputError": "errors",
     "Interrupted": "errors",
     "MilanxError": "errors",
@@ -79,6 +81,7 @@ __all__ = [
     "ExemplarStore",
     "ExtractSettings",
     "FormatError",
+    "Generator",
     "InputError",
     "Interrupted",
     "MilanxError",

@@ -182,7 +182,8 @@ def _extract(
     _check_out(out, overwrite)
     inputs = open_inputs(request, timed)
     names = [info.name for info in inputs.layers]
-    given = [str(s) if isinstance(s, str | Path) else s.name for s in request.images]
+    shown = inputs.request.images
+    given = [str(s) if isinstance(s, str | Path) else s.name for s in shown]
     folder = out or default_out(inputs.target.name, names, given)
     process = join_processes(cpu=inputs.device == "cpu")
     if process.is_main_process:
@@ -389,6 +390,7 @@ def _write_run(
         score: how it was scored; likewise.
     """
     from milanx.runs import open_run, tell_table, write_settings
+    from milanx.targets.generated import made_by
 
     state = join_processes()  # made by the extraction
     if not state.is_main_process:
@@ -409,6 +411,7 @@ def _write_run(
         **({"lens": inputs.lens.facts()} if inputs.lens else {}),
         "images": {"count": len(images), "distinct": images.distinct,
                    "fingerprint": images.fingerprint, "notes": list(images.notes),
+                   **made_by(target),
                    "skipped": [asdict(s) for s in images.skipped],
                    "sources": [{**asdict(info), **_place(source)} for info, source in
                                zip(images.sources, inputs.request.images, strict=True)]},

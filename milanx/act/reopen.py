@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from milanx.errors import InputError, MilanxError
 from milanx.images.preprocess import Preprocess
+from milanx.targets.generator import Generator
 from milanx.targets.zoo import Target, load_target
 
 if TYPE_CHECKING:
@@ -85,6 +86,9 @@ def open_target(
         The target and "", or None and why it cannot be had.
     """
     try:
-        return find_target(run.settings["target"], model=model, weights=weights), ""
+        target = find_target(run.settings["target"], model=model, weights=weights)
+        if isinstance(target.model, Generator):
+            return None, "the target is a generator, which is shown no images"
+        return target, ""
     except MilanxError as error:
         return None, f"the target cannot be loaded: {error.what}"

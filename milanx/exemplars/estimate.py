@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from milanx.environment import peak_memory
-from milanx.exemplars.extract import pixels, unreadable
+from milanx.exemplars.extract import unreadable
+from milanx.exemplars.feeding import pixels
 from milanx.exemplars.histogram import bins, waiting
 from milanx.exemplars.inputs import Inputs
 from milanx.exemplars.job import kept_size
@@ -161,12 +162,13 @@ def _try(inputs: Inputs) -> _Trial:
     encode = (time.monotonic() - started) / few
     count = min(settings.batch, len(inputs.images))
     shown = torch.from_numpy(np.stack([views[i % few] for i in range(count)]))
+    which = torch.arange(count) % few
     with Capture(target, inputs.layers) as capture:
-        capture.run(pixels(target, shown.permute(0, 3, 1, 2)))
+        capture.run(pixels(target, shown.permute(0, 3, 1, 2), which))
         seconds = []
         for _ in range(2):
             started = time.monotonic()
-            maps = capture.run(pixels(target, shown.permute(0, 3, 1, 2)))
+            maps = capture.run(pixels(target, shown.permute(0, 3, 1, 2), which))
             seconds.append(time.monotonic() - started)
     forward = min(seconds) / count
     counted = rise = 0.0

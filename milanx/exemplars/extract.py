@@ -18,6 +18,7 @@ import torch
 
 from milanx.environment import join_processes
 from milanx.errors import InputError, Interrupted, MilanxError
+from milanx.exemplars.feeding import stream
 from milanx.exemplars.inputs import Inputs
 from milanx.exemplars.job import PASS, Pass, Plan
 from milanx.exemplars.job import WORK as PLACE
@@ -26,18 +27,12 @@ from milanx.files import atomic_path, explained, read_json, write_json, write_ta
 from milanx.files.replacing import OTHER, OVERWRITE, RUN, WORK, check_content, check_place, discard
 from milanx.images.probe import ProbeImages
 from milanx.targets.capture import Capture
-from milanx.targets.zoo import Target
 
 if TYPE_CHECKING:
     from accelerate import PartialState
 
 T = TypeVar("T")
 CALIBRATION_IMAGES = 8  # images from which the scale of each unit is seen
-
-
-def pixels(target: Target, views: torch.Tensor) -> torch.Tensor:
-    """Turn views uint8 [b, 3, H, W] into what the target is given in a pass."""
-    return target.inputs(views).contiguous(memory_format=torch.channels_last)
 
 
 def extract(
@@ -157,10 +152,10 @@ def _run(
     if progress:
         progress(done, last - part[0])
     todo = list(range(first, last))
-    stream = images.iterate(todo, target.preprocess, size, job.settings.workers)
+    fed = stream(target, images, todo, size, job.settings.workers)
     with Capture(target, inputs.layers) as capture:
-        for views, indices in _readable(stream):
-            maps = capture.run(pixels(target, views))
+        for given, indices in _readable(fed):
+            maps = capture.run(given)
             job.take(indices, maps, capture.shown)
             done += len(indices)
             if progress:
@@ -171,9 +166,8 @@ def _calibrate(job: Pass, inputs: Inputs) -> None:
     """Choose the scales of units from the first images, the same in every process."""
     few = list(range(min(CALIBRATION_IMAGES, len(inputs.images))))
     with Capture(inputs.target, inputs.layers) as capture:
-        stream = inputs.images.iterate(few, inputs.target.preprocess, len(few), 1)
-        for views, _ in _readable(stream):
-            job.calibrate(capture.run(pixels(inputs.target, views)))
+        for given, _ in _readable(stream(inputs.target, inputs.images, few, len(few), 1)):
+            job.calibrate(capture.run(given))
 
 
 def _readable(stream: Iterator[T]) -> Iterator[T]:

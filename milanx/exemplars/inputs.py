@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,14 +13,19 @@ from milanx.errors import InputError
 from milanx.exemplars.request import DEFAULT_DTYPE, Request
 from milanx.exemplars.store import FORMAT, VERSION
 from milanx.files import fingerprint
+from milanx.images.item import one_line
 from milanx.images.probe import ProbeImages, open_images
-from milanx.images.sources import open_sources
+from milanx.images.sources import BUILTIN, open_sources
 from milanx.progress import Reporter, Silent
 from milanx.targets.capture import find_addressed
+from milanx.targets.generated import generated_images
+from milanx.targets.generator import Generator
 from milanx.targets.lens import Lens
 from milanx.targets.through import open_lens
 from milanx.targets.units import Address, LayerInfo, matches, parse_units
 from milanx.targets.zoo import Target, load_target
+
+OWN = "generator:latents"  # in place of sources, for a target that makes its images itself
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,10 +96,34 @@ def open_inputs(request: Request, progress: Reporter | None = None) -> Inputs:
     units = select_units(request.units, addresses, layers)
     _tell_layers(layers, request.signs, progress)
     with progress.stage("open images", None):
-        images = open_images(sources, limit=request.limit)
+        if isinstance(target.model, Generator):
+            request = made_itself(request)
+            images = generated_images(target, request.limit)
+        else:
+            images = open_images(sources, limit=request.limit)
     for note in images.notes:
         progress.say(note)
     return Inputs(request, target, layers, images, units, device, lens)
+
+
+def made_itself(request: Request) -> Request:
+    """Return what is asked of a generator, whose images are its own.
+
+    Raises:
+        InputError: images or a preprocessing were given beside.
+    """
+    if request.images not in ((BUILTIN,), (OWN,)):
+        raise InputError(
+            f"a generator is not shown {one_line(str(request.images[0]))}",
+            "its exemplars are images that it makes itself, of its latents",
+            "leave --images away",
+        )
+    if request.preprocess is not None:
+        raise InputError(
+            "a generator takes no preprocessing", "its pictures are shown as it makes them",
+            "leave it away",
+        )  # fmt: skip
+    return dataclasses.replace(request, images=(OWN,))
 
 
 def _tell_layers(layers: Sequence[LayerInfo], signs: tuple[str, ...], progress: Reporter) -> None:

@@ -4,9 +4,10 @@ In come sources (names, paths, pictures of a program's); out go `ImageRecord`s, 
 [H, W, 3], and which images are kept aside. ``sources`` opens what a user names: a ``folder``, a
 parquet ``table``, ``shards`` of webdataset, data sets of the Hub's (``hf``) or torchvision's
 (``vision``), ``pictures`` that are handed over, or the ``builtin`` ones, made of ``photos`` (each
-with its credit) and ``composed`` views; ``item`` says what all of them give. ``decoding`` makes RGB
-of bytes, ``resizing`` and ``preprocess`` make views. ``scan`` looks at every image once, ``near``
-brings near-duplicates together, ``probe`` opens all as one sequence, ``splits`` holds groups out,
+with its credit) and ``composed`` views; ``generated`` ones a target makes itself; ``item`` says
+what all of them give. ``decoding`` makes RGB of bytes, ``resizing`` and ``preprocess`` make views.
+``scan`` looks at every image once, ``near`` brings near-duplicates together, ``probe`` opens all
+as one sequence, ``splits`` holds groups out,
 ``regions`` says what is where.
 """
 

@@ -17,6 +17,7 @@ from milanx.errors import InputError
 from milanx.files import fingerprint
 from milanx.images.decoding import why
 from milanx.images.folder import counted
+from milanx.images.generated import GENERATED
 from milanx.images.item import Item, Skipped, Source, SourceInfo, one_line
 from milanx.images.near import clusters, united
 from milanx.images.preprocess import Preprocess
@@ -24,6 +25,7 @@ from milanx.images.scan import Look, scan
 from milanx.images.sources import open_sources
 
 SHOWN = 3  # skipped images that a note names
+KNOWN = ("builtin", GENERATED)  # kinds of sources that need not be looked through
 FEW = 75  # distinct photos: five times the exemplars that a unit has by default
 
 
@@ -206,11 +208,11 @@ def open_images(specs: Sequence[str | Path | Source], *, limit: int | None = Non
 
 
 def _is_known(sources: Sequence[Source]) -> bool:
-    """Whether the built-in images are among themselves: they can be read, and their groups stand.
+    """Whether built-in or generated images are among themselves: their groups stand, all readable.
 
     With images of others they are looked at, so that one photo is never on both sides.
     """
-    return all(source.info.kind == "builtin" for source in sources)
+    return all(source.info.kind in KNOWN for source in sources)
 
 
 def _records(chosen: Sequence[_Chosen]) -> tuple[list[ImageRecord], int]:

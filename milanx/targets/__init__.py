@@ -4,7 +4,8 @@ In comes a name or a `torch.nn.Module`; out go a `Target`, `LayerInfo`s and maps
 ``zoo`` loads by name, with ``huggingface`` and ``processors`` for transformers, ``torchvisions``
 and ``openclips``, each of which gives what ``built`` holds; ``weights`` and ``checkpoints`` read
 weights, ``given`` keeps a module as its owner gave it, ``layers`` discovers (``probing``,
-``layout``, ``watch``, ``gates``, ``inert`` each answer one question of it),
+``layout``, ``watch``, ``gates``, ``inert`` each answer one question of it, and ``effects`` of a
+``generator``, whose latents, its ``draws``, become the images that ``generated`` opens),
 ``functions`` names nonlinearities, ``units`` names and shapes units, ``capture`` reads them by
 hooks.
 

@@ -12,9 +12,11 @@ import dataclasses
 from torch import nn
 
 from milanx.targets.cam import with_class_maps
+from milanx.targets.effects import settle
 from milanx.targets.flow import Layout
 from milanx.targets.functions import NONLINEAR, Consumed, consumed, off_value, value_range
 from milanx.targets.gates import find_gates
+from milanx.targets.generator import Generator
 from milanx.targets.heads import with_heads
 from milanx.targets.inert import find_inert
 from milanx.targets.layout import Layouts
@@ -47,6 +49,8 @@ def discover(target: Target) -> list[LayerInfo]:
     for record in records:
         if record.calls > 1:
             record.refused = f"it runs {record.calls} times in one forward pass"
+    if isinstance(target.model, Generator):
+        return _generated(target, probed, records)
     for record, layout in zip(records, layouts.settle_all(records), strict=True):
         if isinstance(layout, str):
             infos.append(_refused(record, layout))
@@ -56,6 +60,19 @@ def discover(target: Target) -> list[LayerInfo]:
     inert = dict(zip((i.name for i in good), find_inert(target, probed.inputs, good), strict=True))
     infos = [dataclasses.replace(i, inert=inert[i.name]) if i.name in inert else i for i in infos]
     return with_heads(probed, with_class_maps(probed, _with_better(target.model, infos)))
+
+
+def _generated(target: Target, probed: Probed, records: list[Seen]) -> list[LayerInfo]:
+    """Make the entries of a generator's modules, by what changes of each do to the image."""
+    infos: list[LayerInfo] = []
+    for record in records:
+        found = settle(target, probed, record)
+        if isinstance(found.layout, str):
+            infos.append(_refused(record, found.layout))
+        else:
+            infos += [dataclasses.replace(info, inert=found.inert)
+                      for info in _infos(probed, record, found.layout, None)]  # fmt: skip
+    return _with_better(target.model, infos)
 
 
 def _refused(record: Seen, why: str) -> LayerInfo:

@@ -210,7 +210,7 @@ class Layouts:
         cells = cells / cells.mean(1, keepdim=True).clamp_min(1e-300)
         share = cells / cells.sum(0).clamp_min(WEAK * float(cells.max()) + 1e-300)
         covered = torch.stack([self._covered(part, (h, w)) for part in range(PARTS)])
-        quarters = torch.stack([_quarter(part, (h, w)) for part in range(PARTS)])
+        quarters = torch.stack([quarter(part, (h, w)) for part in range(PARTS)])
         if h == 1 or w == 1:  # one row or column: two parts of four are one
             pairs = [(0, 2), (1, 3)] if h == 1 else [(0, 1), (2, 3)]
             share, covered, quarters = (
@@ -327,7 +327,7 @@ def _overlap(start: float, length: float, whole: int, cells: int) -> torch.Tenso
     return (inside[1:] - inside[:-1]) * cells / whole
 
 
-def _quarter(part: int, grid: tuple[int, int]) -> torch.Tensor:
+def quarter(part: int, grid: tuple[int, int]) -> torch.Tensor:
     """Return which cells lie in one quarter of a map, by their centres, [h * w]."""
     rows, columns = ((torch.arange(n, dtype=torch.float64) + 0.5) / n - 0.5 for n in grid)
     sides = [torch.ones_like(x) if len(x) == 1 else (x > 0 if far else x < 0).double()

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from milanx.targets.generator import Generator
 from milanx.targets.given import running
 from milanx.targets.units import first_tensor, tensors_of
 from milanx.targets.watch import Watch
@@ -123,13 +124,15 @@ def part_of(size: tuple[int, int], part: int) -> tuple[int, int, int, int]:
 
 
 def probe(target: Target) -> Probed:
-    """Run a target on the pictures, without gradients.
+    """Run a target on the pictures, without gradients; a generator on two of its latents.
 
     Raises:
         InputError: the target cannot run.
     """
-    inputs = target.inputs(pictures(target.preprocess.size))
     model, first = target.model, _First(Watch())
+    made = isinstance(model, Generator)
+    inputs = model.numbers([0, 1]) if isinstance(model, Generator) else target.inputs(
+        pictures(target.preprocess.size))  # fmt: skip
     both = inputs[:2]
     with torch.no_grad(), torch.random.fork_rng(_devices(inputs)):
         hooks = _hooked(model, first.after, first.before)
@@ -138,7 +141,8 @@ def probe(target: Target) -> Probed:
         first.look_for_changes()
         first.watch.settle()
         passes = [(_second(first.seen), both.flip(0))]
-        passes += [(_third(first.seen), inputs[2 + p : 4 + p]) for p in range(0, PARTS, 2)]
+        passes += [(_third(first.seen), inputs[2 + p : 4 + p])
+                   for p in range(0, 0 if made else PARTS, 2)]  # fmt: skip
         for look, pair in passes:
             with _hooked(model, look), running(target.name, model, pair):
                 model(pair.clone())

@@ -20,6 +20,7 @@ from milanx.images.preprocess import Preprocess
 from milanx.targets import huggingface
 from milanx.targets.built import Built, missing
 from milanx.targets.checkpoints import load_checkpoint
+from milanx.targets.generator import Generator
 from milanx.targets.given import check_readable, first_channels, original
 from milanx.targets.weights import PACKAGES, package_state_dict
 
@@ -80,7 +81,15 @@ class Target:
 
         A model of one channel gets the views' luminance, with its own mean and deviation, or the
         average of three.
+
+        Raises:
+            InputError: the target is a generator, which takes no views.
         """
+        if isinstance(self.model, Generator):
+            raise InputError(
+                f"{self.name} is a generator", "it makes images, and is shown none",
+                "extract and describe show it its own latents",
+            )  # fmt: skip
         held = itertools.chain(self.model.parameters(), self.model.buffers())
         like = next((t for t in held if t.is_floating_point()), torch.zeros(0))
         views, preprocess = views.to(like.device), self.preprocess
@@ -149,6 +158,8 @@ def load_target(
         model = original(spec)
         name, origin = type(model).__name__, "as they were given"
         own = getattr(spec, "preprocess", None) or getattr(model, "preprocess", None)
+        if isinstance(model, Generator):
+            name = type(model.module).__name__
     elif ":" in spec and not spec.startswith((*ROOMS, "hf-hub:", "local-dir:")):
         name, origin = spec, f"from {spec}"
         model, own = _own_module(spec)
@@ -166,9 +177,14 @@ def load_target(
     if not isinstance(chosen, Preprocess):
         chosen = Preprocess()
     model = model.eval().to(device)
+    channels = 3
+    if isinstance(model, Generator):
+        chosen = model.opened()
+    else:
+        channels = _channels(model, chosen, name)
     return Target(
         name, model, chosen, _fingerprint(model, chosen), origin,
-        random_weights and weights is None, _channels(model, chosen, name),
+        random_weights and weights is None, channels,
         built.classes if built else (), built.tokens if built else None,
     )  # fmt: skip
 

@@ -16,6 +16,7 @@ from milanx.progress import Reporter, Silent
 from milanx.runs import Run
 from milanx.scoring.features import image_features
 from milanx.scoring.simulator import BUILTIN, Simulator
+from milanx.targets.generated import images_again, is_generated
 
 MIN_ASIDE = 150  # kept-aside images that a source needs to be reported without a warning
 MIN_SOURCE = 20  # a source with fewer says nothing and is left out
@@ -166,7 +167,9 @@ def run_features(
 
 
 def _reopen(run: Run, images: Sequence[str]) -> ProbeImages:
-    """Open a run's sources again."""
+    """Open a run's sources again; a generator makes its images anew."""
+    if is_generated(run.settings) and not images:
+        return images_again(run.settings)
     specs = list(images) or [
         str(place) for s in run.sources if (place := s.get("path") or s.get("spec"))
     ]

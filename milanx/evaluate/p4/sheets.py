@@ -164,6 +164,7 @@ def _maps(
     batch_size: int, advance: Callable[[int], None],
 ) -> tuple[dict[tuple[int, int], np.ndarray], dict[int, np.ndarray]]:  # fmt: skip
     """Run the target on the images that units need: (unit, image) -> map, image -> view."""
+    from milanx.exemplars.feeding import pixels
     from milanx.targets.capture import Capture, find_again
 
     known = next(i for i in run.settings["layers"] if i["name"] == layer)
@@ -177,7 +178,7 @@ def _maps(
     with Capture(target, [info]) as capture:
         stream = images.iterate(sorted(asking), target.preprocess, batch_size)
         for batch, indices in stream:
-            given = capture.run(target.inputs(batch))[layer]
+            given = capture.run(pixels(target, batch, indices))[layer]
             given = capture.shown[layer] if run.store.record(layer).pooled else given
             out = given.float().cpu().numpy()
             for number, image in enumerate(indices.tolist()):

@@ -123,8 +123,13 @@ class Material:
             InputError: they are others.
         """
         from milanx.images.probe import open_images
+        from milanx.targets.generated import images_again, is_generated
 
-        probe, run = open_images(self.images, limit=self.limit), self.run
+        run = self.run
+        if is_generated(run.settings):
+            probe = images_again(run.settings)
+        else:
+            probe = open_images(self.images, limit=self.limit)
         if probe.fingerprint != run.settings["images"]["fingerprint"]:
             known = ", ".join(f"{s['name']} ({s['count']})" for s in run.sources)
             raise InputError(
