@@ -11,6 +11,7 @@ from milanx.bench.checks import check_model
 from milanx.errors import InputError
 from milanx.images.preprocess import Preprocess
 from milanx.targets.capture import Capture, find_layers, list_layers, refused_layers
+from milanx.targets.layers import discover
 from milanx.targets.units import LayerInfo
 from milanx.targets.zoo import Target, load_target
 
@@ -339,3 +340,14 @@ def test_units_that_give_no_numbers_take_no_others_away(value: float) -> None:
     model.odd = Nothing()
     refused = {i.name: i.refused for i in refused_layers(load_target(model, preprocess=SMALL))}
     assert "no numbers" in str(refused["odd"])
+
+
+def test_tokens_of_a_finer_grid_are_never_read_in_part() -> None:
+    """Hiera's tokens stand by their place inside windows: the first of them are a coarser grid."""
+    torch.manual_seed(0)
+    found = discover(load_target("hiera_tiny_224", random_weights=True))
+    told = [info for info in found if info.refused is None and info.map_size != (1, 1)]
+    assert {info.map_size for info in told} >= {(56, 56), (7, 7)}
+    for info in told:
+        assert info.prefix_tokens + info.suffix_tokens == 0, info
+    assert any("784 positions" in str(info.refused) for info in found)
