@@ -136,7 +136,8 @@ class Categories:
         path = cache_dir("kinds", f"{key}.safetensors")
         known = kept_arrays(path)
         if known is None:
-            known = {"weights": _Kinds.fit(self.embed(texts), kinds).weights}
+            fitted = _Kinds.fit(self.embed(texts), kinds).weights
+            known = {"weights": np.ascontiguousarray(fitted)}  # as it is read: sums round alike
             keep_arrays(path, known)
         return _Kinds(tuple(sorted(set(kinds))), known["weights"])
 

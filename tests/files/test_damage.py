@@ -230,7 +230,7 @@ def test_no_damage_of_the_bundled_describer_is_read(tmp_path: Path) -> None:
     root = Path(shutil.copytree(ASSETS / "mini", tmp_path / "mini"))
     listing = read_content(root)[1]
     assert not check(root).untold and not check(ASSETS / "simulator").untold
-    assert len(listing.files or ()) == 13
+    assert len(listing.files or ()) == 14
     for name in listing.to_dict():
         content = (root / name).read_bytes()
         (root / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
