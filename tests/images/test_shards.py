@@ -165,7 +165,9 @@ def test_random_bytes_change_nothing_unsaid(tmp_path: Path) -> None:
         assert len(opened) + len(opened.skipped) >= 1
 
 
-@pytest.mark.parametrize("content", [b"", b"no tar file at all" * 100, gzip.compress(bytes(2048), mtime=0)])
+@pytest.mark.parametrize(
+    "content", [b"", b"no tar file at all" * 100, gzip.compress(bytes(2048), mtime=0)]
+)
 def test_what_is_no_tar_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.tar"
     path.write_bytes(content)
