@@ -73,9 +73,7 @@ def make_masks(
         return torch.where(highest > 0, up > CLASS_MAP * highest, up >= highest)
     turned, threshold, saturated = _above(maps, stats, signs, record)
     up = _up(turned, view_size)
-    limit = threshold[:, None, None, None]
-    reached = saturated[:, None, None, None] & (up > 0) & (up >= limit * (1 - SATURATED))
-    masks = (up > limit) | reached
+    masks = _active(up, threshold, saturated)
     empty = ~masks.flatten(2).any(2)
     peak = up >= up.flatten(2).amax(2)[..., None, None]
     return torch.where(empty[..., None, None], peak, masks)
@@ -116,6 +114,11 @@ def active_cells(
         up = F.adaptive_avg_pool2d(turned, size)
     else:
         up = F.interpolate(turned, size, mode="bilinear", align_corners=False)
+    return _active(up, threshold, saturated)
+
+
+def _active(up: torch.Tensor, threshold: torch.Tensor, saturated: torch.Tensor) -> torch.Tensor:
+    """Say where maps [r, k, h, w] lie above their thresholds [r], or reach them if saturated."""
     limit = threshold[:, None, None, None]
     reached = saturated[:, None, None, None] & (up > 0) & (up >= limit * (1 - SATURATED))
     return (up > limit) | reached
