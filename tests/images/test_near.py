@@ -102,7 +102,7 @@ def test_twenty_thousand_take_little_time_and_memory(kind: str) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 100 * 2**20
-    assert seconds < 20  # tracing makes it slower; all pairs took minutes
+    assert seconds < 90  # of this process; all pairs would take many minutes
     assert len(set(found.tolist())) == {"dense": 1, "copies": 1}.get(kind, len(set(hashes))) or (
         kind == "flat"
     )
