@@ -52,7 +52,7 @@ def analyze(
         settings=ImportanceSettings(step=step, most=most, orders=orders, seed=seed),
         progress=c.reporter(quiet, as_json),
     )
-    files = write_analysis(made, out or opened.root / "analysis")
+    files = write_analysis(made, out or opened.results / "analysis")
     if as_json:
         c.print_json(made.to_dict())
     else:

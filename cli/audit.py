@@ -70,7 +70,7 @@ def audit(
         ablated=ablate, random_units=random_units, seed=seed,
         progress=c.reporter(quiet, as_json),
     )  # fmt: skip
-    files = write_audit(made, opened, out or opened.root / "audit", repository)
+    files = write_audit(made, opened, out or opened.results / "audit", repository)
     if as_json:
         c.print_json(made.to_dict())
     else:

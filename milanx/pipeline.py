@@ -389,6 +389,7 @@ def _write_run(
         facts: how it was described; as before when None.
         score: how it was scored; likewise.
     """
+    from milanx.images.sources import place_of
     from milanx.runs import open_run, tell_table, write_settings
     from milanx.targets.generated import made_by
 
@@ -404,16 +405,14 @@ def _write_run(
     # Exemplars that were there keep the settings of the pass that found them.
     asked = {**inputs.request.to_dict(), "device": inputs.device, "processes": state.num_processes}
     settings = {
-        "target": {"name": target.name, "fingerprint": target.fingerprint,
-                   "weights": target.weights, "random": target.random,
-                   "preprocess": target.preprocess.to_dict()},
+        "target": target.to_dict(),
         "layers": [info.to_dict() for info in inputs.layers],
         **({"lens": inputs.lens.facts()} if inputs.lens else {}),
         "images": {"count": len(images), "distinct": images.distinct,
                    "fingerprint": images.fingerprint, "notes": list(images.notes),
                    **made_by(target),
                    "skipped": [asdict(s) for s in images.skipped],
-                   "sources": [{**asdict(info), **_place(source)} for info, source in
+                   "sources": [{**asdict(info), **place_of(source)} for info, source in
                                zip(images.sources, inputs.request.images, strict=True)]},
         "describer": described,
         "score": score if facts is not None else (earlier.get("score") if same else None),
@@ -430,17 +429,3 @@ def _write_run(
     line = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in timed.seconds.items())
     with explained(made.out), (made.out / "log.txt").open("a", encoding="utf-8") as log:
         log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {line}\n")
-
-
-def _place(source: str | Path | Source) -> dict[str, str]:
-    """Where a source lies, or its name, unless it is one that the package or a program makes."""
-    from milanx.images.sources import BUILTIN, is_named, located
-
-    if not isinstance(source, str | Path) or str(source) == BUILTIN:
-        return {}
-    if is_named(source):
-        pattern = str(source).endswith(".tar")
-        return {"spec": str(located(source).absolute() if pattern else source)}
-    if ":" in str(source) and not Path(source).exists():
-        return {}
-    return {"path": str(located(source).resolve())}

@@ -13,7 +13,7 @@ from milanx.files import read_json, read_table, reading, write_json, write_table
 from milanx.files.digests import AGAIN, FILES, Listing
 from milanx.files.replacing import RUN as RUN_FOLDER
 from milanx.hub.address import address_of
-from milanx.hub.fetch import Access, Wanted, fetch
+from milanx.hub.fetch import Access, Wanted, fetch, fetched_from
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,6 +32,7 @@ STATUSES = ("described", "unclear", "dead")
 NEVER_NULL = ("layer", "unit", "sign", "status", "candidates", "images", "activations")
 TABLE = "units.parquet"
 RUNS = Path("milanx-runs")  # below which runs lie unless told otherwise
+SHORT = 7  # digits of a commit in a name
 # What ``run.json`` holds under some of its names, where it holds them.
 KINDS: dict[str, type] = {"layers": list, "images": dict, "describer": dict, "score": dict,
                           "settings": dict, "versions": dict, "seconds": dict}  # fmt: skip
@@ -249,6 +250,18 @@ class Run:
     def target(self) -> str:
         """The name of the target."""
         return str((self.settings.get("target") or {}).get("name", "unknown"))
+
+    @property
+    def results(self) -> Path:
+        """Where commands write what they make of the run: into it, unless it was fetched.
+
+        A fetched run is named by its commit and stays what that is; its pages and reports go to
+        ``milanx-runs/OWNER/NAME@COMMIT``, where the user stands.
+        """
+        address = fetched_from(self.root)
+        if address is None:
+            return self.root
+        return RUNS / f"{address.repo_id}@{str(address.revision)[:SHORT]}"
 
     @property
     def sources(self) -> list[dict[str, Any]]:

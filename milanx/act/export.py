@@ -148,7 +148,7 @@ def fill_edit(
             "images": written.images,
         }
     content: dict[str, Any] = {
-        "target": _target(target),
+        "target": target.to_dict(),
         "edits": [_edit(e, infos[e.layer], why) for e in edits],
         "why": _why(why or Why()),
         "weights": stored,
@@ -156,16 +156,6 @@ def fill_edit(
     weights = [name for name in (MODEL, ORIGINAL) if (folder / name).exists()]
     content[FILES] = Listing.of(folder, weights).to_dict()
     write_json(folder / EDIT, FORMAT, VERSION, json.loads(json_text(content, default=str)))
-
-
-def _target(target: Target) -> dict[str, Any]:
-    return {
-        "name": target.name,
-        "fingerprint": target.fingerprint,
-        "weights": target.weights,
-        "random": target.random,
-        "preprocess": target.preprocess.to_dict(),
-    }
 
 
 def _edit(edit: Edit, info: LayerInfo, why: Why | None) -> dict[str, Any]:

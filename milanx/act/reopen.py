@@ -28,8 +28,8 @@ def find_target(
     """Load the target that a run or an edit is about.
 
     Args:
-        known: ``name``, ``fingerprint``, ``random`` and, unless it is the target's own,
-            ``preprocess``.
+        known: what `Target.to_dict` gives: ``name``, ``place`` where that is a path,
+            ``fingerprint``, ``random`` and, unless it is the target's own, ``preprocess``.
         model: the model itself, where its name does not give it.
         weights: its checkpoint, likewise.
         device: where it goes.
@@ -40,12 +40,14 @@ def find_target(
         MissingWeights: they cannot be had.
     """
     target = load_target(
-        known["name"] if model is None else model,
+        _spec(known) if model is None else model,
         weights=Path(weights) if weights else None,
         random_weights=bool(known.get("random")) and model is None,
         preprocess=_preprocess(known.get("preprocess")),
         device=device,
     )
+    if model is None:
+        target.name = known["name"]  # as it was asked for, whatever the path of it is now
     if target.fingerprint != known["fingerprint"]:
         raise InputError(
             f"the weights of {known['name']} are not those of {what}",
@@ -54,6 +56,12 @@ def find_target(
             ["give the checkpoint of then with --weights FILE", "describe the model anew"],
         )
     return target
+
+
+def _spec(known: Mapping[str, Any]) -> str:
+    """Return what loads a target: the folder where it lay, if it still does, else its name."""
+    place = str(known.get("place") or "")
+    return place if place and Path(place.partition(":")[2]).is_dir() else str(known["name"])
 
 
 def _preprocess(known: Mapping[str, Any] | None) -> Preprocess | None:

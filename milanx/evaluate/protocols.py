@@ -98,7 +98,8 @@ class Asked:
 def run_protocols(asked: Asked, progress: Reporter | None = None) -> list[Report]:
     """Run protocols by name.
 
-    The reports of p1 and p3 are also written into the run, ``evaluation-p1.json`` and so on.
+    The reports of p1 and p3 are also written into the run, ``evaluation-p1.json`` and so on; of one
+    that was fetched into `milanx.runs.Run.results`.
 
     Args:
         asked: what is measured.
@@ -110,25 +111,29 @@ def run_protocols(asked: Asked, progress: Reporter | None = None) -> list[Report
     """
     from milanx.runs import open_run
 
+    progress, place = progress or Silent(), asked.run
     if asked.planting:
-        check_place(asked.run, RUN, overwrite=asked.overwrite)
+        check_place(place, RUN, overwrite=asked.overwrite)
     else:  # where it lies, if its repository was named
-        asked = replace(asked, run=open_run(asked.run).root)
+        opened = open_run(asked.run)
+        asked, place = replace(asked, run=opened.root), opened.results
     for name in asked.protocols:
-        check_file(asked.run, f"evaluation-{name}.json", EVALUATION)
+        check_file(place, f"evaluation-{name}.json", EVALUATION)
     before = _table(asked)
     reports = []
     for name in asked.protocols:
         reports.append(PROTOCOLS[name](asked, progress))
         if name not in PLANTING:
-            with held(asked.run, (progress or Silent()).say, f"the run {asked.run}"):
+            with held(place, progress.say, f"the run {place}"):
                 if _table(asked) != before:
                     raise InputError(
-                        f"the report of {name} is not written into {asked.run}",
+                        f"the report of {name} is not written into {place}",
                         "the run was described anew while it was evaluated",
                         "evaluate it again",
                     )
-                write_report(asked.run, name, reports[-1])
+                written = write_report(place, name, reports[-1])
+            if place != asked.run:
+                progress.say(f"the report of {name} is {written}")
     return reports
 
 

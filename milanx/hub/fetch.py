@@ -30,6 +30,7 @@ from milanx.hub.refusals import Unreachable, in_words, offline
 from milanx.progress import Reporter, Silent
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
+SHELF = re.compile(r"(?:model|dataset)s--(.+?)--(.+)")  # the name of a repository's folder
 AT_ONCE = 4  # files
 TIMEOUT = 20.0  # seconds that the Hub has to say what is in a repository
 
@@ -140,6 +141,15 @@ class _Shelf:
             self.root.mkdir(parents=True, exist_ok=True)
         with FileLock(self.root / ".lock"):
             yield
+
+
+def fetched_from(root: Path) -> Address | None:
+    """Return what a folder was fetched of, its commit with it; None for a folder of the user's."""
+    root = root.absolute()
+    found = SHELF.fullmatch(root.parent.name)
+    if found is None or not COMMIT.fullmatch(root.name):
+        return None
+    return Address("/".join(found.groups()), root.name)
 
 
 def fetch(

@@ -3,8 +3,9 @@
 The library `datasets` opens them (``pip install 'milanx[hf]'``). What follows a question mark says
 more: ``config``, ``revision``, ``column`` (of the images) and, to fetch no more than is needed,
 ``streaming=true`` with ``take`` (1,000): the first rows go into milanx's cache as a parquet file
-and are read from there ever after. A folder is read where it lies; a name of the Hub is fetched
-once, after a line that says so, and never where ``HF_HUB_OFFLINE`` is set.
+and are read from there as long as the data set stands at the same commit. A folder is read where it
+lies; a name of the Hub is fetched once, after a line that says so, and never where
+``HF_HUB_OFFLINE`` is set.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -21,8 +21,9 @@ from typing import Any
 from PIL import Image
 
 from milanx.errors import InputError, MilanxError, did_you_mean
-from milanx.files import atomic_path, cache_dir, fingerprint
+from milanx.files import fingerprint
 from milanx.hub.refusals import in_words, offline
+from milanx.images import streams
 from milanx.images.decoding import decode, why
 from milanx.images.item import Item, Skipped, Source, SourceInfo, one_line, plain_name
 from milanx.images.table import IMAGE, Table, class_number, content_of, text_or_none
@@ -80,6 +81,16 @@ def read_spec(spec: str) -> Wanted:
     return Wanted(str(there) if local else path, split or None, options, local)
 
 
+def placed(spec: str) -> str:
+    """Return what names a data set from any folder: the path of one that lies here is absolute."""
+    wanted = read_spec(spec)
+    if not wanted.local:
+        return spec
+    query = spec.partition("?")[1:]
+    split = f":{wanted.split}" if wanted.split else ""
+    return f"{PREFIX}{Path(wanted.path).absolute()}{split}{''.join(query)}"
+
+
 def open_hf(spec: str, name: str) -> Source:
     """Open a data set.
 
@@ -122,7 +133,7 @@ def _opened(library: Any, wanted: Wanted, spec: str, **how: Any) -> Any:
         options = wanted.options
         found = library.load_dataset(
             wanted.path, options.get("config"), split=wanted.split,
-            revision=options.get("revision"), **how,
+            **{"revision": options.get("revision"), **how},
         )  # fmt: skip
     return _split(found, wanted, spec)
 
@@ -294,46 +305,33 @@ def _streamed(library: Any, wanted: Wanted, spec: str) -> Path:
     if isinstance(take, bool) or not isinstance(take, int) or take < 1:
         raise InputError(f"{one_line(spec)} takes {take!r} rows", "it is a whole number above 0",
                          f"{EXAMPLE}?streaming=true&take={TAKE}")  # fmt: skip
-    key = fingerprint(wanted.path, wanted.split, sorted(wanted.options.items()), take)
-    path = cache_dir("streams") / f"{key}.parquet"
-    if not path.is_file():
-        data = _opened(library, wanted, spec, streaming=True)
+    asked = fingerprint(wanted.path, wanted.split, sorted(wanted.options.items()), take)
+    revision = wanted.options.get("revision")
+    if wanted.local:
+        kept, how = streams.find_local(Path(wanted.path), asked), {}
+    else:
+        kept = streams.find(wanted.path, revision, asked, f"cannot open {one_line(spec)}")
+        how = {"revision": kept.state}
+    if not kept.path.is_file():
+        data = _opened(library, wanted, spec, streaming=True, **how)
         column = _image_column(library, data, spec, wanted.options.get("column"))
         classes = class_names(data.features)
         data = encoded(library, data, column).take(take)
         with _Explained(spec):
-            _write_stream(path, data, column, classes)
-    return path
+            rows = (_kept_row(row, column, classes) for row in data)
+            streams.write_rows(kept.path, streams.batches(rows, ROWS_AT_ONCE))
+    kept.remember()
+    return kept.path
 
 
-def _write_stream(path: Path, data: Any, column: str, classes: list[str]) -> None:
-    """Write rows as a parquet file that `Table` reads, some at a time."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    text = pa.string()
-    schema = pa.schema([
-        (IMAGE, pa.struct([("bytes", pa.binary()), ("path", text)])), ("label", pa.int64()),
-        ("name", text), ("wnid", text), ("group", text),
-    ])  # fmt: skip
-    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
-        for rows in _batches(data):
-            made = []
-            for row in rows:
-                content, place = content_of(row[column])
-                label, name = told(row, classes)
-                made.append({IMAGE: {"bytes": content or None, "path": place}, "label": label,
-                             "name": name, "wnid": text_or_none(row.get("wnid")),
-                             "group": text_or_none(row.get("group"))})  # fmt: skip
-            writer.write_table(pa.Table.from_pylist(made, schema=schema))
-
-
-def _batches(data: Any) -> Iterator[list[dict[str, Any]]]:
-    rows: list[dict[str, Any]] = []
-    for row in data:
-        rows.append(row)
-        if len(rows) == ROWS_AT_ONCE:
-            yield rows
-            rows = []
-    if rows:
-        yield rows
+def _kept_row(row: dict[str, Any], column: str, classes: list[str]) -> dict[str, Any]:
+    """Return what is kept of a row of a stream."""
+    content, place = content_of(row[column])
+    label, name = told(row, classes)
+    return {
+        IMAGE: {"bytes": content or None, "path": place},
+        "label": label,
+        "name": name,
+        "wnid": text_or_none(row.get("wnid")),
+        "group": text_or_none(row.get("group")),
+    }

@@ -17,12 +17,14 @@ from milanx.images.decoding import is_image, why
 from milanx.images.folder import Folder
 from milanx.images.hf import PREFIX as HF
 from milanx.images.hf import open_hf, read_spec
+from milanx.images.hf import placed as placed_hf
 from milanx.images.item import Item, Skipped, Source, SourceInfo, one_line, plain_name
 from milanx.images.pictures import NAME, Pictures
 from milanx.images.shards import Shards, is_pattern, is_shards, shard_paths
 from milanx.images.table import Table, is_parquet
 from milanx.images.vision import PREFIX as VISION
 from milanx.images.vision import open_vision
+from milanx.images.vision import placed as placed_vision
 
 BUILTIN = "builtin:probe"
 NEARBY = 6  # names beside a missing one that an error shows
@@ -106,6 +108,27 @@ def is_named(spec: str | Path) -> bool:
     """Whether a source is named by more than a path: of libraries, built-in, or by a pattern."""
     text = str(spec)
     return text.startswith((HF, VISION, "builtin:")) or is_pattern(text)
+
+
+def place_of(spec: str | Path | Source) -> dict[str, str]:
+    """Return what finds a source again, wherever one stands then.
+
+    Returns:
+        ``path`` of a folder or file, or ``spec``, as which it is named, with absolute paths in it;
+        neither for what the package or a program makes.
+    """
+    if not isinstance(spec, str | Path) or str(spec) == BUILTIN:
+        return {}
+    text = str(spec)
+    if text.startswith(HF):
+        return {"spec": placed_hf(text)}
+    if text.startswith(VISION):
+        return {"spec": placed_vision(text)}
+    if is_named(spec):
+        return {"spec": str(located(spec).absolute() if is_pattern(text) else spec)}
+    if ":" in text and not Path(spec).exists():
+        return {}
+    return {"path": str(located(spec).resolve())}
 
 
 def source_name(spec: str | Path | Source) -> str:

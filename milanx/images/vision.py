@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from milanx.errors import InputError, MilanxError, did_you_mean
 from milanx.images.decoding import why
@@ -37,6 +37,14 @@ def options_of(query: str, example: str) -> dict[str, Any]:
         raise InputError(f"{query!r} cannot be read", str(error), example) from error
     return {name: WORDS.get(value.lower(), int(value) if value.isdecimal() else value)
             for name, value in pairs}  # fmt: skip
+
+
+def placed(spec: str) -> str:
+    """Return what names a data set from any folder: its root is absolute."""
+    called, _, query = spec.partition("?")
+    given = {name: os.path.abspath(os.path.expanduser(value)) if name == "root" else value
+             for name, value in parse_qsl(query, keep_blank_values=True)}  # fmt: skip
+    return f"{called}?{urlencode(given, safe='/')}" if given else spec
 
 
 def open_vision(spec: str, name: str) -> Pictures:

@@ -30,7 +30,7 @@ FIGURES = ("rank", "pmi", "log_p_given_exemplars", "log_p_prior")  # of a candid
 
 
 def write_page(run: Run) -> Path:
-    """Write ``page/index.html`` of a run.
+    """Write ``page/index.html`` of a run, into `milanx.runs.Run.results`.
 
     Each distinct view is embedded once, masks as bits of a grid; nothing is loaded from anywhere.
 
@@ -45,8 +45,8 @@ def write_page(run: Run) -> Path:
     environment = Environment(
         loader=PackageLoader("milanx.report"), autoescape=select_autoescape(default=True)
     )
-    path = run.root / "page" / "index.html"
-    check_file(run.root, "page/index.html", PAGE)
+    path = run.results / "page" / "index.html"
+    check_file(run.results, "page/index.html", PAGE)
     shown = sorted({i for row in run.rows for i in row["images"][:SHOWN]})
     paths, credits = builtin_photos(run, shown)
     html = environment.get_template("page.html").render(

@@ -42,8 +42,8 @@ FEATURES = {
         ("pmi", "float32"), ("candidates", "string"),
     )},
 }  # fmt: skip
-# An absolute path inside a text; a URL's are preceded by ':' or '/'.
-PATH = re.compile(r"(?<![\w:/.~-])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\'\"<>|:,;()]+){2,}")
+# An absolute path inside a text; a URL's are preceded by '/'.
+PATH = re.compile(r"(?<![\w/.~-])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\'\"<>|:,;()]+){2,}")
 
 
 def run_parcel(

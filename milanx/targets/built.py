@@ -21,6 +21,7 @@ class Built:
         origin: where it and its weights come from, in words.
         classes: the names of its logits, in their order; empty where they are not known.
         tokens: how many tokens stand before and behind the patches, where its source says so.
+        place: as what it is found from any folder, where its name is a path.
     """
 
     model: nn.Module
@@ -28,6 +29,7 @@ class Built:
     origin: str
     classes: tuple[str, ...] = ()
     tokens: tuple[int, int] | None = None
+    place: str = ""
 
 
 def missing(name: str, error: Exception) -> MissingWeights:

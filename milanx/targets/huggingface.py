@@ -60,7 +60,8 @@ def load(place: str, name: str, *, bare: bool) -> Built:
     given = read_processor(folder, model.config, name)
     _fill(model, given, name)
     origin = f"transformers, {kind.__name__} of {place}"
-    return Built(model, given.preprocess, origin, _classes(model), _tokens(model.config))
+    found = f"{PREFIX}{Path(place).absolute()}" if Path(place).is_dir() else ""
+    return Built(model, given.preprocess, origin, _classes(model), _tokens(model.config), found)
 
 
 def _read_config(folder: Path, name: str) -> dict[str, Any]:

@@ -64,6 +64,7 @@ class Target:
         channels: of its input: 3, or 1 for one that takes grey pictures.
         classes: the names of its logits, in their order; empty where they are not known.
         tokens: how many tokens stand before and behind the patches, where its source says so.
+        place: as what it is found from any folder, where its name is a path.
     """
 
     name: str
@@ -75,6 +76,14 @@ class Target:
     channels: int = 3
     classes: tuple[str, ...] = ()
     tokens: tuple[int, int] | None = None
+    place: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is written down of it, by which it is found again and known."""
+        place = {"place": self.place} if self.place not in ("", self.name) else {}
+        return {"name": self.name, **place, "fingerprint": self.fingerprint,
+                "weights": self.weights, "random": self.random,
+                "preprocess": self.preprocess.to_dict()}  # fmt: skip
 
     def inputs(self, views: torch.Tensor) -> torch.Tensor:
         """Turn ``views`` uint8 [b, 3, H, W] into what the model takes, where it is.
@@ -186,6 +195,7 @@ def load_target(
         name, model, chosen, _fingerprint(model, chosen), origin,
         random_weights and weights is None, channels,
         built.classes if built else (), built.tokens if built else None,
+        built.place if built else "",
     )  # fmt: skip
 
 
@@ -310,7 +320,9 @@ def _named(name: str, *, bare: bool) -> Built:
         model.load_state_dict(package)
     config = timm.data.resolve_model_data_config(model)
     origin = f"PyPI package {PACKAGES[known][0]}" if package else f"timm, {known}"
-    return Built(model, timm_preprocess(config), origin)
+    kind, colon, folder = known.partition(":")
+    place = f"{kind}:{Path(folder).absolute()}" if kind == "local-dir" and colon else ""
+    return Built(model, timm_preprocess(config), origin, place=place)
 
 
 def timm_preprocess(config: dict[str, Any]) -> Preprocess:

@@ -19,7 +19,7 @@ from milanx.images.probe import open_images
 from tests.cli.commands import refused
 from tests.helpers import noise, png, tiny, write_parquet
 from tests.hub.fixtures import hub as hub
-from tests.hub.server import Hub
+from tests.hub.server import Fault, Hub, status
 
 datasets = pytest.importorskip("datasets", reason="an optional extra: pip install 'milanx[hf]'")
 
@@ -92,16 +92,20 @@ def test_folders_of_images_are_read(tmp_path: Path) -> None:
     assert sorted({r.name for r in opened.records if r.name}) == ["cat", "dog"]
 
 
-def test_a_stream_is_fetched_once(repository: Path, own_cache: Path) -> None:
+def test_a_stream_of_a_folder_goes_by_its_files(repository: Path, own_cache: Path) -> None:
     spec = f"hf:{repository}:train?streaming=true&take=5"
     opened = open_images([spec])
     assert len(opened) == 5 and opened.records[1].name == "lily"
-    (kept,) = (own_cache / "streams").iterdir()
-    for file in repository.rglob("*.parquet"):
-        file.unlink()
+    (kept,) = (own_cache / "streams").glob("*.parquet")
+    written = kept.stat().st_mtime_ns
+    assert open_images([spec]).fingerprint == opened.fingerprint
+    assert kept.stat().st_mtime_ns == written  # read from there, not written again
+    assert (np.asarray(opened.read(4)) == np.asarray(noise(8)[4])).all()
+    other = noise(8, seed=7)
+    write_parquet(repository / "data" / "train-00000-of-00001.parquet", other, label=[1] * 8)
     again = open_images([spec])
-    assert again.fingerprint == opened.fingerprint and kept.suffix == ".parquet"
-    assert (np.asarray(again.read(4)) == np.asarray(noise(8)[4])).all()
+    assert again.fingerprint != opened.fingerprint
+    assert (np.asarray(again.read(4)) == np.asarray(other[4])).all()
 
 
 def test_other_columns_may_hold_the_images(tmp_path: Path) -> None:
@@ -171,13 +175,45 @@ def test_a_repository_is_fetched_once_after_a_line(
     assert "fetching" not in capsys.readouterr().err
 
 
+STREAM = "hf:user/flowers:train?streaming=true&take=3"
+
+
 def test_a_stream_of_a_repository(served: Hub, capsys: pytest.CaptureFixture[str]) -> None:
-    spec = "hf:user/flowers:train?streaming=true&take=3"
-    opened = open_images([spec])
+    opened = open_images([STREAM])
     assert [r.name for r in opened.records] == ["rose", "lily", "rose"]
     assert "fetching rows of user/flowers, split train" in capsys.readouterr().err
     asked = len(served.log)
-    assert open_images([spec]).fingerprint == opened.fingerprint
+    assert open_images([STREAM]).fingerprint == opened.fingerprint
+    assert len(served.log) == asked + 1 and "fetching" not in capsys.readouterr().err
+    commit = served.repos["dataset", "user/flowers"].refs["main"]
+    fixed = open_images([f"{STREAM}&revision={commit}"])
+    asked = len(served.log)
+    assert open_images([f"{STREAM}&revision={commit}"]).fingerprint == fixed.fingerprint
+    assert len(served.log) == asked  # a commit stays what it is
+
+
+def test_a_stream_of_a_data_set_that_changed_is_fetched_anew(
+    served: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = open_images([STREAM])
+    other = tmp_path / "other.parquet"
+    write_parquet(other, noise(8, seed=7), label=[1] * 8)
+    changed = {"data/train-00000-of-00001.parquet": other.read_bytes()}
+    served.put("user/flowers", changed, "dataset")
+    after = open_images([STREAM])
+    assert after.fingerprint != before.fingerprint
+    assert (np.asarray(after.read(1)) == np.asarray(noise(2, seed=7)[1])).all()
+    served.faults = [Fault("/api/datasets", status(500, "out of order"))]
+    capsys.readouterr()
+    assert open_images([STREAM]).fingerprint == after.fingerprint
+    assert "as they were last fetched" in capsys.readouterr().err
+    with pytest.raises(MilanxError, match="at fault"):
+        open_images([STREAM.replace("take=3", "take=4")])
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    asked = len(served.log)
+    assert open_images([STREAM]).fingerprint == after.fingerprint
+    with pytest.raises(MilanxError, match="HF_HUB_OFFLINE"):
+        open_images([STREAM.replace("take=3", "take=4")])
     assert len(served.log) == asked
 
 

@@ -52,11 +52,30 @@ def test_commands_take_a_repository_for_a_run(hub: Hub, own: Path) -> None:
     milanx.push(own, NAME)
     code, out, _ = run("show", NAME, "--json")
     assert code == 0 and json.loads(out) == milanx.open_run(own).rows
-    code, out, _ = run("page", NAME)
-    assert code == 0 and Path(out.strip()).is_file()
-    code, out, err = run("analyze", f"{NAME}@main")
-    assert code == 0, err
     assert not Path("user").exists()
+
+
+def test_what_is_made_of_a_fetched_run_goes_to_the_user(
+    hub: Hub, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fetched copy is a commit, and stays what that is, whichever way it is named."""
+    milanx.push(own, NAME)
+    fetched = milanx.pull(NAME)
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.read_bytes() for path in fetched.root.rglob("*") if path.is_file()}
+    place = Path(f"milanx-runs/user/run@{fetched.commit[:7]}")
+    for name in (NAME, fetched.root):
+        code, out, _ = run("page", name)
+        assert code == 0 and Path(out.strip()) == place / "page" / "index.html"
+    assert Path(place, "page", "index.html").is_file()
+    for command in (["analyze", f"{NAME}@main"], ["audit", NAME, "--ablate", "0"]):
+        code, _, err = run(*command)
+        assert code == 0, err
+    assert {path.name for path in place.iterdir()} == {"page", "analysis", "audit"}
+    assert {path: path.read_bytes() for path in fetched.root.rglob("*") if path.is_file()} == before
+    copy = milanx.pull(NAME, tmp_path / "copy").root  # one's own is written into
+    code, out, _ = run("page", copy)
+    assert code == 0 and Path(out.strip()) == copy / "page" / "index.html"
 
 
 def test_nothing_tells_of_this_machine(hub: Hub, own: Path, tmp_path: Path) -> None:
@@ -92,6 +111,8 @@ def test_reports_go_with_the_run_and_stand_in_its_card(hub: Hub, own: Path) -> N
     ("file /srv/data/a.bin, 3 MB", "file a.bin, 3 MB"), ("https://a.b/c/d", "https://a.b/c/d"),
     ("blocks/0/x", "blocks/0/x"), ("and/or", "and/or"), ("a / b", "a / b"), ("1/2", "1/2"),
     ("hf-hub:owner/name", "hf-hub:owner/name"), ("", ""),
+    ("hf:/srv/data/pets:train", "hf:pets:train"),
+    ("torchvision:MNIST?root=/srv/data/MN&train=false", "torchvision:MNIST?root=MN&train=false"),
 ])  # fmt: skip
 def test_paths_are_cut_to_their_names(text: str, said: str) -> None:
     assert without_paths({"a": [text, (text,), 1, None]}) == {"a": [said, [said], 1, None]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from milanx.act.data import model_classes
 from milanx.act.reopen import find_target
 from milanx.bench.checks import check_model
 from milanx.errors import InputError, MissingWeights
+from milanx.images.probe import open_images
 from milanx.targets.capture import Capture, find_layers, list_layers
 from milanx.targets.functions import quick_gelu
 from milanx.targets.probing import pictures
@@ -220,6 +222,31 @@ def test_a_run_finds_its_target_again(folders: dict[str, Path], tmp_path: Path) 
     known["preprocess"].pop("rounds_down")
     with pytest.raises(InputError, match="are not those of the run"):
         find_target(known)
+
+
+def test_folders_are_found_from_elsewhere(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was made of relative names knows where they lay."""
+    pytest.importorskip("datasets", reason="an optional extra: pip install 'milanx[hf]'")
+    there, elsewhere = tmp_path / "there", tmp_path / "elsewhere"
+    shutil.copytree(folders["vit"], there / "models" / "vit")
+    (there / "photos").mkdir(), elsewhere.mkdir()
+    write_parquet(there / "photos" / "train.parquet", noise(20))
+    monkeypatch.chdir(there)
+    for spec in ("hf:models/vit", "models/vit"):
+        milanx.extract(spec, layers=["vit.layers.0"], images="hf:photos:train", units="0-1",
+                       out=there / "run", overwrite=True)  # fmt: skip
+        told = json.loads((there / "run" / "run.json").read_text())
+        monkeypatch.chdir(elsewhere)
+        found = find_target(told["target"])
+        assert found.name == spec == told["target"]["name"]
+        assert len(open_images([told["images"]["sources"][0]["spec"]])) == 20
+        monkeypatch.chdir(there)
+    (there / "models").rename(tmp_path / "moved")
+    monkeypatch.chdir(elsewhere)
+    (elsewhere / "models").symlink_to(tmp_path / "moved")  # where its name leads now
+    assert find_target(told["target"]).fingerprint == told["target"]["fingerprint"]
 
 
 def change(folder: Path, name: str, **values: Any) -> None:
