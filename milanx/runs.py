@@ -412,7 +412,20 @@ def open_run(root: Path | str, access: Access | None = None) -> Run:
     return Run(root, settings)
 
 
-WANTED = Wanted(RUN_FOLDER, "dataset", lambda root: open_run(root).store)
+def _whole(root: Path) -> None:
+    """Look at every file of a run.
+
+    Raises:
+        FormatError: one of them is damaged, or of an unknown version.
+    """
+    run = open_run(root)
+    if (root / TABLE).exists():
+        len(run)
+    for fault in run.store.listing.faults():
+        raise fault
+
+
+WANTED = Wanted(RUN_FOLDER, "dataset", _whole)
 
 
 def newest_run(root: Path | str = RUNS) -> Run:

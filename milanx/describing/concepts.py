@@ -164,8 +164,8 @@ def describe_concepts(
         with progress.stage("encode", len(store.view_indices())) as bar:
             features = encode_views(encoder, store, advance=bar.advance)
     texts = encoder.texts(words)
-    probability = torch.zeros(0)
-    if settings.way == "softwpmi":
+    probability = torch.zeros(0, len(words))
+    if settings.way == "softwpmi" and len(store.view_indices()):
         whole = np.stack([features[int(i)].mean((0, 1), np.float32) for i in store.view_indices()])
         seen = encoder.joint(torch.from_numpy(whole).to(texts.device))
         probability = (settings.a * seen @ texts.T).softmax(1).cpu()

@@ -23,7 +23,7 @@ from milanx.describing.units import LayerEvidence, UnitsEvidence
 from milanx.errors import FormatError, InputError
 from milanx.files import fingerprint
 from milanx.hub.address import address_of, read_address
-from milanx.hub.fetch import Access, fetch
+from milanx.hub.fetch import Access, fetch, way_out_of
 from milanx.hub.send import Destination, Sent, send
 from milanx.progress import Reporter, Silent
 
@@ -95,7 +95,9 @@ class Describer:
             FormatError: a folder that is no describer, or damaged.
             MissingWeights: an open_clip model or a GPT-2 that it needs cannot be had here.
         """
-        return cls._of(read_parts(describer_root(spec), device))
+        root = describer_root(spec)
+        with way_out_of(root):
+            return cls._of(read_parts(root, device))
 
     @classmethod
     def from_pretrained(
@@ -126,7 +128,9 @@ class Describer:
             MilanxError: the Hub does not answer, and nothing was fetched before.
         """
         access = Access(token, cache_dir, local_files_only, force_download)
-        return cls._of(read_parts(describer_root(repo_id, revision, access), device))
+        root = describer_root(repo_id, revision, access)
+        with way_out_of(root):
+            return cls._of(read_parts(root, device))
 
     @classmethod
     def _of(cls, parts: Parts) -> Describer:
@@ -260,10 +264,13 @@ class Describer:
 
         progress, how = progress or Silent(), settings or self.settings
         chosen = list(layers) if layers is not None else list(store.layers)
+        rows = {layer: _rows(store, layer, units) for layer in chosen}
+        if not len(store.view_indices()):  # nothing excites any of them: there is nothing to see
+            return [Description.of(layer, *store.units(layer)[row], ())
+                    for layer in chosen for row in rows[layer]]  # fmt: skip
         if features is None:
             with progress.stage("encode", len(store.view_indices())) as bar:
                 features = encode_views(self.encoder, store, advance=bar.advance)
-        rows = {layer: _rows(store, layer, units) for layer in chosen}
         maps = view_maps(features) if tells_shown(self.encoder) else None
         views = see(self.encoder, store, features, maps) if how.response else None
         found: list[Description] = []

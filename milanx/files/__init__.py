@@ -299,11 +299,13 @@ def check_format(
     if found != name:
         raise FormatError(f"{path} is no {name}", f"its format is {found!r}, not {name!r}")
     if isinstance(found_version, bool) or found_version not in (version, *older):
+        newer = isinstance(found_version, int) and found_version > version
         raise FormatError(
             f"{path} has version {found_version} of the format {name}",
             f"this milanx reads version {' and '.join(map(str, (version, *older)))}",
-            "use the milanx that wrote it, or make it again",
-        )
+            "a newer milanx wrote it: pip install --upgrade milanx" if newer
+            else "use the milanx that wrote it, or make it again",
+        )  # fmt: skip
 
 
 def write_table(path: Path, table: pa.Table, name: str, version: int) -> None:

@@ -23,6 +23,7 @@ from urllib.parse import quote
 from milanx.environment import announce, note
 from milanx.errors import FormatError, InputError, MilanxError
 from milanx.files import cache_dir, explained, write_text
+from milanx.files.digests import AGAIN
 from milanx.files.replacing import Kind, beside, discard
 from milanx.hub.address import Address
 from milanx.hub.content import fetched
@@ -32,6 +33,7 @@ from milanx.progress import Reporter, Silent
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHELF = re.compile(r"(?:model|dataset)s--(.+?)--(.+)")  # the name of a repository's folder
 AT_ONCE = 4  # files
+NOTHING_STAYS = "nothing of it stays here; tell its owner"
 TIMEOUT = 20.0  # seconds that the Hub has to say what is in a repository
 
 
@@ -152,6 +154,23 @@ def fetched_from(root: Path) -> Address | None:
     return Address("/".join(found.groups()), root.name)
 
 
+@contextlib.contextmanager
+def way_out_of(root: Path) -> Iterator[None]:
+    """Let the way out of damage in a folder that was fetched be to fetch it again.
+
+    Raises:
+        FormatError: what the block raised, with that way out.
+    """
+    try:
+        yield
+    except FormatError as error:
+        address = fetched_from(root)
+        if address is None or AGAIN not in error.ways_out:
+            raise
+        way = f"milanx pull {address} --force-download"
+        raise FormatError(error.what, error.why, way) from error
+
+
 def fetch(
     address: Address, wanted: Wanted, access: Access | None = None, progress: Reporter | None = None
 ) -> Path:
@@ -231,9 +250,8 @@ def _download(
     """Download files into a hidden folder, look at them, and give it the commit's name."""
     address, hidden = shelf.address, shelf.root / f".{commit}.part"
     total = sum(file.size for file in files)
-    announce(
-        f"{wanted.kind.name} ({len(files)} files)", f"{address} on the Hugging Face Hub", total
-    )
+    count = f"{len(files)} file{'s' * (len(files) != 1)}"
+    announce(f"{wanted.kind.name} ({count})", f"{address} on the Hugging Face Hub", total)
     if access.force_download:
         shutil.rmtree(hidden, ignore_errors=True)
     with explained(shelf.root), in_words(f"{address} cannot be fetched", access.token):
@@ -266,8 +284,9 @@ def _look(hidden: Path, address: Address, files: list[_Listed], wanted: Wanted) 
         wanted.check(hidden)
     except MilanxError as error:
         shutil.rmtree(hidden, ignore_errors=True)
+        ways = [way for way in error.ways_out if way != AGAIN]  # whoever fetches did not make it
         told = [text.replace(str(hidden), str(address))
-                for text in (error.what, error.why, *error.ways_out)]  # fmt: skip
+                for text in (error.what, error.why, *(ways or [NOTHING_STAYS]))]  # fmt: skip
         raise FormatError(told[0], told[1], told[2:]) from error
 
 

@@ -72,7 +72,6 @@ class Autoencoder:
         activation: of the latents.
         before: float32 [d], subtracted from the activations; None for nothing.
         norm: one of `NORMS`: of the activations, before that.
-        after: float32 [n], factor of the latents; None for one.
         origin: what file it came from: format, architecture, path.
         hook: where it was trained, in its own words; "" where the file does not say.
         class_only: it was trained on class tokens alone.
@@ -83,7 +82,6 @@ class Autoencoder:
     activation: Activation
     before: torch.Tensor | None = None
     norm: str = "none"
-    after: torch.Tensor | None = None
     origin: dict[str, str] = field(default_factory=dict)
     hook: str = ""
     class_only: bool = False
@@ -110,8 +108,7 @@ class Autoencoder:
 
     def tensors(self) -> dict[str, torch.Tensor | None]:
         """Return all that it computes with, by name."""
-        own = {"weight": self.weight, "bias": self.bias, "before": self.before,
-               "after": self.after}  # fmt: skip
+        own = {"weight": self.weight, "bias": self.bias, "before": self.before}
         return own | {n: getattr(self.activation, n) for n in ("threshold", "gate", "stretch")}
 
     @cached_property
@@ -137,10 +134,7 @@ class Autoencoder:
             x = x * self.width**0.5 / x.norm(dim=-1, keepdim=True)
         if self.before is not None:
             x = x - self.before.to(x)
-        made = self.activation(x @ self.weight.to(x), self.bias.to(x))
-        if self.after is not None:
-            made = made * self.after.to(x)
-        return made.movedim(-1, 1)
+        return self.activation(x @ self.weight.to(x), self.bias.to(x)).movedim(-1, 1)
 
     def facts(self) -> dict[str, Any]:
         """Return what is to be known of it, for json."""

@@ -133,7 +133,7 @@ class Generator(nn.Module):
             image.ndim == 4 and image.shape[1] in (1, 3) and len(image) == len(which)
         ):  # fmt: skip
             shown = (list(image.shape) if isinstance(image, torch.Tensor)
-                     else f"a {type(image).__name__}")  # fmt: skip
+                     else f"a {type(image if self.to_image else made).__name__}")  # fmt: skip
             raise InputError(
                 f"{name} gives no images",
                 f"{len(which)} latents gave {shown}, no floats [{len(which)}, 3 or 1, H, W]",

@@ -116,7 +116,7 @@ def _saev(files: Files, header: dict[str, Any]) -> Autoencoder:
     """
     schema = header.get("schema", 0)
     if schema not in (0, *SAEV_SCHEMAS):
-        raise files.refuse("schema", schema, f"{SAEV_SCHEMAS} of saev")
+        raise files.refuse("schema", schema, f"{', '.join(map(str, SAEV_SCHEMAS))} of saev")
     config = header.get("cfg", header)
     asked = config.get("activation") if isinstance(config, Mapping) else None
     name = (asked or {}).get("cls", header.get("cls", "Relu"))
@@ -238,13 +238,9 @@ def _dictionary_learning(files: Files) -> Autoencoder:
     weight = files.matrix("encoder.weight" if linear else "W_enc", transposed=linear)
     d, n = weight.shape
     before, bias = CLASSES[name]
-    decoder = files.take("decoder.weight", d, n).T if linear else files.take("W_dec", n, d)
-    after = None
-    if name in ("GatedAutoEncoder", "JumpReluAutoEncoder"):
-        after = decoder.norm(dim=1)
     return Autoencoder(
         weight, files.take(bias, n), _class_activation(files, name, n),
-        files.take(before, d) if before else None, after=after,
+        files.take(before, d) if before else None,
         origin=files.origin("dictionary_learning", name),
         hook=str(trainer.get("submodule_name") or ""),
     )  # fmt: skip

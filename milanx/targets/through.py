@@ -26,9 +26,9 @@ def read_through(infos: Sequence[LayerInfo], lens: Lens) -> list[LayerInfo]:
                              f"name {info.module}")  # fmt: skip
         if info.units != lens.width:
             raise InputError(
-                f"{lens.title} does not fit {info.name}",
-                f"it was made for {lens.width} units, and {info.name} has {info.units}",
-                "name the layer that it was trained on",
+                f"these {lens.title} do not fit {info.name}",
+                f"they are made of {lens.width} units, and {info.name} has {info.units}",
+                "name the layer that their file was made for",
             )
         made.append(dataclasses.replace(
             info, name=info.name + lens.suffix, kind=lens.kind, units=lens.units,

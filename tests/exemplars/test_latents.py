@@ -21,6 +21,7 @@ from milanx.exemplars.inputs import open_inputs
 from milanx.exemplars.request import ExtractSettings, Request
 from milanx.images.probe import open_images
 from milanx.images.sources import open_sources
+from milanx.report.page import write_page
 from milanx.targets.zoo import load_target
 from tests.cli.commands import refused, run
 from tests.helpers import TinyViT, noise, write_directions, write_parquet, write_sae
@@ -194,10 +195,27 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 VIT = ("exemplars", "tests.helpers:tiny_vit", "-l", "blocks.0", "--images", "p.parquet", "-o", "r")
 
 
+@pytest.mark.parametrize("method", ["describer", "concepts", "nearest"])
+def test_latents_that_nothing_excites_are_dead_even_alone(
+    photos: Path, tmp_path: Path, method: str
+) -> None:
+    """Of a run in which no unit has an exemplar there is no view that could be encoded."""
+    made = milanx.describe(
+        colour_vit(), layers="blocks.0", images=photos, sae=colour_sae(tmp_path / "sae"),
+        units="3", out=tmp_path / "run", method=method,
+        preprocess=milanx.Preprocess(size=(32, 32), resize=32),
+    )  # fmt: skip
+    (row,) = made.rows
+    assert (row["unit"], row["status"], row["description"]) == (3, "dead", None)
+    assert row["score"] is None and row["score_reason"]
+    assert write_page(made).is_file() and milanx.check(made.root).whole
+
+
 def test_what_cannot_be_read_is_told_in_three_lines(work: Path) -> None:
     wide = write_sae(work / "wide", width=24, latents=8)
     said = refused(*VIT, "--sae", wide)
-    assert "made for 24 units, and blocks.0 has 16" in said
+    assert "these latents do not fit blocks.0" in said
+    assert "made of 24 units, and blocks.0 has 16" in said
     assert "no autoencoder nowhere" in refused(*VIT, "--sae", "nowhere")
     assert "no directions none" in refused(*VIT, "--directions", "none.safetensors")
     assert "cannot both be asked for" in refused(*VIT, "--sae", wide, "--directions", "d")

@@ -21,6 +21,7 @@ from tests.cli.commands import refused, run
 from tests.hub.server import READER, Hub
 
 NAME = "user/mini"
+SETS = "set_encoder.safetensors"
 
 
 @pytest.fixture
@@ -304,13 +305,17 @@ def test_repositories_that_are_refused(
         "text": (broken(little, describer=b"{"), "cannot be read"),
         "pickle": ({**broken(little), "pytorch_model.bin": b"\x80\x04."}, "can run code"),
         "leaves": ({**broken(little), "../x.json": b"{}"}, "leaves the folder"),
+        "cut": (broken(little) | {SETS: (little / SETS).read_bytes()[:-7]}, "is damaged"),
     }
+    ways = {"newer": "pip install --upgrade milanx", "text": "tell its owner",
+            "cut": "tell its owner"}  # fmt: skip
     for name, (files, said) in cases.items():
         hub.put(f"user/{name}", files)
         asked = len(hub.log)
         with pytest.raises(FormatError) as caught:
             milanx.pull(f"user/{name}", tmp_path / name)
         assert said in str(caught.value), caught.value
+        assert ways.get(name, "") in str(caught.value), caught.value
         assert str(own_cache) not in str(caught.value)
         if name in ("none", "pickle", "leaves"):
             assert not [line for line in hub.log[asked:] if "/resolve/" in line]
@@ -322,11 +327,16 @@ def test_repositories_that_are_refused(
 
 def test_a_pulled_describer_is_loaded_like_any_other(hub: Hub, little: Path) -> None:
     """What lies in the cache is looked at too: links, pickles in other clothes, damage."""
-    hub.put("user/a", {**broken(little), "set_encoder.safetensors": b"\x80\x04\x95cos\nsystem\n"})
+    hub.put("user/a", {**broken(little), SETS: b"\x80\x04\x95cos\nsystem\n"})
     with pytest.raises(FormatError, match="is damaged"):
         Describer.load("user/a")
     hub.put("user/b", broken(little))
     root = milanx.pull("user/b").root
+    whole = (root / SETS).read_bytes()
+    (root / SETS).write_bytes(whole[:-7])
+    with pytest.raises(FormatError, match=rf"milanx pull user/b@{root.name} --force-download"):
+        Describer.load("user/b")
+    (root / SETS).write_bytes(whole)
     (root / "words.json").unlink()
     (root / "words.json").symlink_to("/etc/hostname")
     with pytest.raises(FormatError, match="is a link"):

@@ -259,6 +259,11 @@ def test_a_run_of_a_newer_format_and_one_that_is_damaged(hub: Hub, own: Path) ->
     hub.put("user/parts", parts, "dataset")
     with pytest.raises(FormatError, match="is not a run"):
         milanx.open_run("user/parts")
+    views = bytearray(files["views.parquet"])
+    views[len(views) // 2] ^= 1
+    hub.put("user/views", {**files, "views.parquet": bytes(views)}, "dataset")
+    with pytest.raises(FormatError, match=r"views\.parquet(.|\n)*tell its owner"):
+        milanx.open_run("user/views")
     lost = {n: c for n, c in files.items() if not n.endswith("mean.npy")}
     hub.put("user/lost", lost, "dataset")
     with pytest.raises(FormatError, match=r"mean\.npy does not exist"):

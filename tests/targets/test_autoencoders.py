@@ -263,9 +263,9 @@ def test_dictionary_learning_standard(tmp_path: Path) -> None:
               architecture="AutoEncoderNew")  # fmt: skip
 
 
-def test_dictionary_learning_gated_and_jumprelu_scale_by_the_decoder(tmp_path: Path) -> None:
+def test_dictionary_learning_gated_and_jumprelu(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    w, norm = weights(), weights()["W_dec"].norm(dim=1)
+    w = weights()
     gated = {k: v for k, v in linears().items() if k != "encoder.bias"} | {
         "decoder_bias": w["b_dec"], "r_mag": torch.randn(N), "gate_bias": torch.randn(N),
         "mag_bias": torch.randn(N)}  # fmt: skip
@@ -273,7 +273,7 @@ def test_dictionary_learning_gated_and_jumprelu_scale_by_the_decoder(tmp_path: P
     def plain(x: torch.Tensor) -> torch.Tensor:
         linear = (x - w["b_dec"]) @ w["W_enc"]
         magnitude = F.relu(gated["r_mag"].exp() * linear + gated["mag_bias"])
-        return (linear + gated["gate_bias"] > 0) * magnitude * norm
+        return (linear + gated["gate_bias"] > 0) * magnitude
 
     for name in ("GatedAutoEncoder", None):
         check(dictionary(tmp_path / "a", name, gated), plain, activation="gated")
@@ -281,7 +281,7 @@ def test_dictionary_learning_gated_and_jumprelu_scale_by_the_decoder(tmp_path: P
 
     def jumped(x: torch.Tensor) -> torch.Tensor:
         before = x @ w["W_enc"] + w["b_enc"]
-        return F.relu(before * (before > jump["threshold"])) * norm
+        return F.relu(before * (before > jump["threshold"]))
 
     for name in ("JumpReluAutoEncoder", None):
         check(dictionary(tmp_path / "b", name, jump), jumped, activation="threshold")

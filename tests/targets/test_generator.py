@@ -306,7 +306,8 @@ def _pixels(z: torch.Tensor, height: int = 8) -> torch.Tensor:
 
 NAN = float("nan")
 MADE: list[tuple[Callable[[torch.Tensor], Any], str]] = [
-    (lambda z: {"loss": 1}, "gives no images"),
+    (lambda z: {"loss": 1}, "gave a dict, no floats"),
+    (lambda z: ["a photo of a dog"] * len(z), "gave a list, no floats"),
     (lambda z: z, "gives no images"),
     (lambda z: _pixels(z)[:1], "gives no images"),
     (lambda z: _pixels(z) * NAN, "NaN or infinite"),
