@@ -18,6 +18,7 @@ from milanx.errors import InputError
 from milanx.progress import Reporter, Silent
 
 if TYPE_CHECKING:
+    from milanx.describing.trained import Trained
     from milanx.exemplars.store import ExemplarStore
     from milanx.features.encoder import Encoder
 
@@ -38,6 +39,7 @@ class Milan:
         fingerprint: 16 hex digits that stand for its weights and settings.
         settings: how it searches.
         training: what is known of its training.
+        root: the folder that it was read from; None for one that was made of parts.
     """
 
     encoder: Encoder
@@ -48,6 +50,24 @@ class Milan:
     fingerprint: str = ""
     settings: MilanSearch = field(default_factory=MilanSearch)
     training: Mapping[str, Any] = field(default_factory=dict)
+    root: Path | None = None
+
+    @property
+    def trained(self) -> Trained:
+        """The photos and classes that it was trained on, as its folder tells.
+
+        Raises:
+            InputError: it tells nothing of photos, or there is no folder.
+            FormatError: what it tells is damaged.
+        """
+        from milanx.describing.milan.folder import read_listing
+        from milanx.describing.trained import read_trained
+
+        if self.root is None:
+            raise InputError(f"{self.name} does not tell what it was trained on",
+                             "it was made of parts, without a folder",
+                             "load one from its folder")  # fmt: skip
+        return read_trained(read_listing(self.root)[1], self.training)
 
     @classmethod
     def load(
@@ -78,7 +98,7 @@ class Milan:
         return cls(
             parts.encoder.to(device), parts.decoder.to(device), parts.prior.to(device),
             Vocabulary(parts.words), parts.name, parts.fingerprint, settings or parts.search,
-            parts.training,
+            parts.training, Path(spec),
         )  # fmt: skip
 
     def searching(self, **changes: Any) -> Milan:

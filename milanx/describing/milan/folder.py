@@ -68,16 +68,8 @@ def read_milan(root: Path) -> MilanParts:
         MissingWeights: an open_clip model that it names cannot be had here.
     """
     path = root / INDEX
-    if path.is_symlink() or path.exists():
-        regular(path, MOST_TEXT)
-    content = read_json(path, FORMAT, VERSION)
-    for name, kind in KINDS.items():
-        if type(content.get(name)) is not kind:
-            raise FormatError(f"{path} is damaged", f"its {name} is no {kind.__name__}", AGAIN)
-    listing = Listing.read(root, content, path)
-    if listing.files is None or not {DECODER, PRIOR, WORDS_FILE} <= listing.files.keys():
-        raise FormatError(f"{path} is damaged", "it does not tell its networks", AGAIN)
-    for name in listing.files:
+    content, listing = read_listing(root)
+    for name in listing.files or ():
         listing.check(name)
     spec = settings_of(path, MilanSpec, content["network"])
     search = settings_of(path, MilanSearch, content["search"])
@@ -89,12 +81,31 @@ def read_milan(root: Path) -> MilanParts:
     _check_sizes(path, spec)
     decoder = _network(AttentionDecoder, spec, root / DECODER)
     prior = _network(LanguageModel, spec, root / PRIOR)
-    digests = sorted((name, entry.sha256) for name, entry in listing.files.items()
+    digests = sorted((name, entry.sha256) for name, entry in (listing.files or {}).items()
                      if name in (DECODER, PRIOR, WORDS_FILE))  # fmt: skip
     stamp = fingerprint(digests, asdict(spec), asdict(search), encoder.fingerprint())
     return MilanParts(
         encoder, decoder, prior, words, search, content["name"], stamp, content["training"]
     )
+
+
+def read_listing(root: Path) -> tuple[dict[str, Any], Listing]:
+    """Read ``describer.json``, and what it tells of the other files, none of which is read.
+
+    Raises:
+        FormatError: none of MILAN's, a damaged one, or a version that this milanx does not know.
+    """
+    path = root / INDEX
+    if path.is_symlink() or path.exists():
+        regular(path, MOST_TEXT)
+    content = read_json(path, FORMAT, VERSION)
+    for name, kind in KINDS.items():
+        if type(content.get(name)) is not kind:
+            raise FormatError(f"{path} is damaged", f"its {name} is no {kind.__name__}", AGAIN)
+    listing = Listing.read(root, content, path)
+    if listing.files is None or not {DECODER, PRIOR, WORDS_FILE} <= listing.files.keys():
+        raise FormatError(f"{path} is damaged", "it does not tell its networks", AGAIN)
+    return content, listing
 
 
 def _check_sizes(path: Path, spec: MilanSpec) -> None:

@@ -119,8 +119,8 @@ def ranked(
     for start in range(0, len(distinct), TEXTS_AT_ONCE):
         part = distinct[start : start + TEXTS_AT_ONCE]
         ids, mask = padded(part)
-        log_p = prior.score(ids.to(device), mask.to(device)).tolist()
-        before.update(zip(part, log_p, strict=True))
+        scores = prior.score(ids.to(device), mask.to(device))
+        before.update(zip(part, scores.tolist(), strict=True))
     made = []
     for row in found:
         candidates = []
