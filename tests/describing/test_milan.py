@@ -26,6 +26,7 @@ from milanx.exemplars.planted import plant
 from milanx.features.encoder import read_width
 from milanx.features.evidence import Evidence
 from milanx.files.digests import FILES
+from milanx.report.check import check, seal
 
 WORDS = ("dog", "or", "sky")
 SPEC = MilanSpec(features=6, read=5, words=SPECIAL + len(WORDS), embedding=8, hidden=12,
@@ -297,6 +298,21 @@ def test_a_damaged_folder_is_refused(folder: Path, tmp_path: Path) -> None:
         with pytest.raises(FormatError) as caught:
             Milan.load(damaged(folder, tmp_path / str(number), change))
         assert said in f"{caught.value.what} {caught.value.why}", number
+
+
+def test_every_file_of_a_folder_is_checked(folder: Path, tmp_path: Path) -> None:
+    def flipped(root: Path) -> None:
+        content = bytearray((root / "decoder.safetensors").read_bytes())
+        content[-1] ^= 1
+        (root / "decoder.safetensors").write_bytes(bytes(content))
+
+    assert check(folder).files == 4 and not check(folder).faults
+    made = damaged(folder, tmp_path, flipped)
+    assert [fault.what for fault in check(made).faults] == [
+        f"{made / 'decoder.safetensors'} is damaged"
+    ]
+    seal(made)
+    assert not check(made).faults and Milan.load(made).name == "small"
 
 
 def test_a_describer_is_no_milan(folder: Path) -> None:

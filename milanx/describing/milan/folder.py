@@ -18,7 +18,8 @@ from milanx.describing.milan.words import SPECIAL
 from milanx.errors import FormatError
 from milanx.features.encoder import read_width
 from milanx.files import fingerprint, read_json, reading, write_json
-from milanx.files.digests import AGAIN, FILES, MOST_TEXT, Listing, regular
+from milanx.files.digests import AGAIN, FILES, MOST_TEXT, SEAL, Listing, regular
+from milanx.files.replacing import MILAN
 
 if TYPE_CHECKING:
     from milanx.features.encoder import Encoder
@@ -27,6 +28,7 @@ FORMAT, VERSION = "milanx milan", 1
 WORDS, WORDS_VERSION = "milanx milan words", 1
 DECODER, PRIOR, WORDS_FILE = "decoder.safetensors", "prior.safetensors", "words.json"
 ENCODER = "encoder.safetensors"
+APART = (INDEX, checks.CARD)  # of the parts those that no digest tells
 KINDS: dict[str, type] = {"name": str, "encoder": dict, "network": dict, "search": dict,
                           "training": dict}  # fmt: skip
 
@@ -55,9 +57,21 @@ def write_milan(root: Path, content: dict[str, Any], words: tuple[str, ...]) -> 
         words: the vocabulary.
     """
     write_json(root / WORDS_FILE, WORDS, WORDS_VERSION, {"words": list(words)})
-    names = [p.name for p in root.iterdir() if p.name not in (INDEX, checks.CARD)]
+    write_index(root, content)
+
+
+def write_index(root: Path, content: dict[str, Any]) -> None:
+    """Write ``describer.json``, which tells the other files as they lie in the folder now.
+
+    Args:
+        root: the folder.
+        content: what it says beside; what it told before is left out.
+    """
+    rest = {name: value for name, value in content.items()
+            if name not in (FILES, SEAL, "format", "version")}  # fmt: skip
+    names = [p.name for p in root.iterdir() if MILAN.part(p.name) and p.name not in APART]
     told = Listing.of(root, names).to_dict()
-    write_json(root / INDEX, FORMAT, VERSION, {**content, FILES: told})
+    write_json(root / INDEX, FORMAT, VERSION, {**rest, FILES: told})
 
 
 def read_milan(root: Path) -> MilanParts:
