@@ -190,12 +190,14 @@ def starting(quiet: bool, as_json: bool, text: str) -> None:
         say(text, err=True)
 
 
-def load_describer(spec: str, device: str, **changes: Any) -> Any:
-    """Load a describer with search settings changed by the options that were given."""
-    from milanx.describing.describer import Describer
+def load_describer(way: str, spec: str, device: str, /, **changes: Any) -> Any:
+    """Load the describer of a way with search settings changed by the options that were given."""
+    from milanx.describing import ways
     from milanx.environment import pick_device
 
-    describer = Describer.load(spec, pick_device(device))
     given = {name: value for name, value in changes.items() if value is not None}
+    describer: Any = ways.load_describer(way, spec, pick_device(device))
+    if way == ways.MILAN:
+        return describer.searching(**given)
     describer.settings = describer.search_defaults(**given)
     return describer

@@ -25,7 +25,8 @@ def describe(
     method: Annotated[
         str,
         typer.Option(
-            help="describer; over a list, without language models: concepts (softWPMI), nearest; "
+            help="describer; milan (MILAN's own, of --describer FOLDER); over a list, without "
+            "language models: concepts (softWPMI), nearest; "
             "by overlap with the images' regions: netdissect, compexp."
         ),
     ] = "describer",
@@ -73,7 +74,7 @@ def describe(
         limit=limit,
         out=out,
         describer=c.load_describer(
-            describer, device, beam=beam, lam=lam, method=rank, strategy=strategy
+            method, describer, device, beam=beam, lam=lam, method=rank, strategy=strategy
         ),
         method=method,
         concepts=concepts,

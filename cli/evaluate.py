@@ -43,6 +43,13 @@ def evaluate(
     vocabulary: Annotated[
         Path | None, typer.Option(help="For p3: texts, one a line, for the upper row.")
     ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option("--method", help="One table of methods: 'all', or some; repeatable."),
+    ] = None,
+    milan: Annotated[
+        str, typer.Option(help="For --method: the folder of milanx train milan.")
+    ] = "",
     device: c.Device = "auto",
     dtype: Annotated[
         str, typer.Option(help="For p3, of the simulator: float32, bfloat16 or float16.")
@@ -61,6 +68,8 @@ def evaluate(
     was not trained on, as its folder tells.
     kin: planted units of classes that no description named: is close kin named?
     p3: do the texts foretell what the units do on images that were kept aside?
+    With --method (p1, p2, p3): a row a method on the same exemplars, each with its own shuffled and
+    constant texts; netdissect and compexp as runs of theirs, --against RUN.
     """
     c.starting(quiet, as_json, f"milanx evaluate {run}")
     from milanx.evaluate.protocols import Asked, run_protocols
@@ -69,7 +78,7 @@ def evaluate(
         run, tuple(protocol.split(",")), images=tuple(images or ()), describer=describer,
         count=units, simulator=simulator, against=tuple(against or ()),
         unseen=tuple(unseen or ()), vocabulary=vocabulary, seed=seed, overwrite=overwrite,
-        device=device, dtype=dtype,
+        methods=tuple(method or ()), milan=milan, device=device, dtype=dtype,
     )  # fmt: skip
     reports = run_protocols(asked, c.reporter(quiet, as_json))
     if as_json:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from milanx.describing.describer import Describer
+    from milanx.describing.milan.describer import Milan
     from milanx.describing.settings import SearchSettings
     from milanx.describing.ways import Way
     from milanx.exemplars.inputs import Inputs
@@ -217,7 +218,7 @@ def describe(
     units: str | None = None,
     limit: int | None = None,
     out: Path | str | None = None,
-    describer: str | Path | Describer = "builtin",
+    describer: str | Path | Describer | Milan = "builtin",
     method: str = "describer",
     concepts: Path | str | None = None,
     weights: Path | str | None = None,
@@ -246,10 +247,11 @@ def describe(
         out: the run folder.
         describer: ``builtin``, a describer's folder, its repository on the Hugging Face Hub, or
             one that is loaded.
-        method: ``describer``, or without its language models, over a list of concepts with its
-            encoder (`milanx.describing.concepts`): ``concepts``, by softWPMI, or ``nearest``, the
-            four words nearest to the exemplars; or by overlap with the regions that the images
-            bring (`milanx.describing.dissect`): ``netdissect`` or ``compexp``.
+        method: ``describer``; ``milan``, MILAN's own, whose folder ``describer`` names
+            (`milanx.describing.milan`); or without language models, over a list of concepts with
+            the describer's encoder (`milanx.describing.concepts`): ``concepts``, by softWPMI, or
+            ``nearest``, the four words nearest to the exemplars; or by overlap with the regions
+            that the images bring (`milanx.describing.dissect`): ``netdissect`` or ``compexp``.
         concepts: a file of concepts, one a line; the bundled list when None.
         weights: a checkpoint of the target's.
         random_weights: use random weights.
@@ -273,8 +275,7 @@ def describe(
     Raises:
         MilanxError: something given cannot be used.
     """
-    from milanx.describing.describer import Describer
-    from milanx.describing.ways import Way, words_of
+    from milanx.describing.ways import Way, check_pair, load_describer, words_of
     from milanx.exemplars.request import ExtractSettings, Request
     from milanx.images.sources import given_sources
     from milanx.runs import open_run
@@ -290,8 +291,9 @@ def describe(
     timed = Timed(progress or Silent())
     with timed.stage("load describer", None):  # what is wrong with it is said before the long work
         words = words_of(method, concepts)
-        loaded = describer if isinstance(describer, Describer) else Describer.load(
-            describer, pick_device(device))  # fmt: skip
+        loaded = describer if not isinstance(describer, str | Path) else load_describer(
+            method, describer, pick_device(device))  # fmt: skip
+        check_pair(method, loaded)
     way = Way(loaded, search or loaded.settings, method, words)
     with as_given(model), contextlib.ExitStack() as alone:
         made = _extract(request, _path(out), overwrite, timed, alone)

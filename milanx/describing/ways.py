@@ -1,4 +1,4 @@
-"""How exemplars are put into words: by a describer, its encoder over a list, or by regions."""
+"""How exemplars are put into words: by a describer, MILAN's, a list of words, or regions."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ if TYPE_CHECKING:
 
     from milanx.describing.candidates import Description
     from milanx.describing.describer import Describer
+    from milanx.describing.milan.describer import Milan
+    from milanx.describing.milan.search import MilanSearch
     from milanx.describing.settings import SearchSettings
     from milanx.exemplars.inputs import Inputs
     from milanx.exemplars.store import ExemplarStore
 
 CONCEPT_WAYS = {"concepts": "softwpmi", "nearest": "nearest"}
 REGION_WAYS = ("netdissect", "compexp")  # the target runs again over images with regions
-METHODS = ("describer", *CONCEPT_WAYS, *REGION_WAYS)
+MILAN = "milan"
+METHODS = ("describer", MILAN, *CONCEPT_WAYS, *REGION_WAYS)
 
 
 def words_of(method: str, concepts: Path | str | None) -> tuple[str, ...]:
@@ -38,12 +41,40 @@ def words_of(method: str, concepts: Path | str | None) -> tuple[str, ...]:
     return tuple(load_concepts(concepts)) if method in CONCEPT_WAYS else ()
 
 
+def load_describer(method: str, spec: str | Path, device: str) -> Describer | Milan:
+    """Load what a method describes with, or whose encoder it uses.
+
+    Raises:
+        MilanxError: it is not there, it is damaged, or its weights cannot be had.
+    """
+    from milanx.describing.describer import Describer
+    from milanx.describing.milan.describer import Milan
+
+    return Milan.load(spec, device) if method == MILAN else Describer.load(spec, device)
+
+
+def check_pair(method: str, describer: Describer | Milan) -> None:
+    """Refuse a describer that a method cannot use.
+
+    Raises:
+        InputError: it is MILAN's and the method is another, or the reverse.
+    """
+    from milanx.describing.milan.describer import Milan
+
+    if isinstance(describer, Milan) != (method == MILAN):
+        of = "MILAN's" if isinstance(describer, Milan) else "none of MILAN's"
+        raise InputError(
+            f"--method {method} cannot use the describer {describer.name}", f"it is {of}",
+            f"--method {MILAN}" if of == "MILAN's" else "give a folder of milanx train milan",
+        )  # fmt: skip
+
+
 @dataclass(frozen=True, eq=False)
 class Way:
     """How exemplars are put into words."""
 
-    describer: Describer
-    search: SearchSettings
+    describer: Describer | Milan
+    search: SearchSettings | MilanSearch
     method: str
     words: tuple[str, ...]
 
@@ -78,6 +109,9 @@ class Way:
         """
         from milanx.describing.concepts import ConceptSettings, describe_concepts
         from milanx.describing.dissect.describe import dissect
+        from milanx.describing.milan.describer import Milan
+        from milanx.describing.milan.search import as_milan
+        from milanx.describing.settings import SearchSettings
         from milanx.features.encoder import encode_views
 
         if self.method in REGION_WAYS:
@@ -85,7 +119,12 @@ class Way:
         encoder = self.describer.encoder
         with progress.stage("encode", len(store.view_indices())) as bar:
             features = encode_views(encoder, store, advance=bar.advance, process=process)
+        if isinstance(self.describer, Milan):
+            return self.describer.describe(
+                store, settings=as_milan(self.search), features=features, progress=progress
+            )
         if self.method not in CONCEPT_WAYS:
+            assert isinstance(self.search, SearchSettings)
             return self.describer.describe(
                 store, settings=self.search, features=features, progress=progress
             )

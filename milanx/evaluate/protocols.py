@@ -16,7 +16,9 @@ from milanx.files.replacing import EVALUATION, RUN, check_file, check_place
 from milanx.progress import Reporter, Silent
 
 if TYPE_CHECKING:
+    from milanx.evaluate.p2.protocol import Planting
     from milanx.runs import Run
+    from milanx.scoring.simulator import Simulating
 
 VERSION = 1
 Report = dict[str, Any]
@@ -38,6 +40,9 @@ class Asked:
         vocabulary: for p3, a file of texts, one a line, for its upper row.
         seed: of everything that is drawn.
         overwrite: p2 and kin may replace a run folder that is there.
+        methods: of `milanx.describing.ways.METHODS`: one table of them in place of the report of
+            one; ``against`` are then runs of those that need regions, for p1 and p3.
+        milan: the folder of MILAN's networks, for its row.
         device: where p2's and kin's describer and p3's simulator compute: ``auto``, or a device of
             torch's.
         dtype: of the products of the simulator's image tower.
@@ -58,11 +63,16 @@ class Asked:
     vocabulary: Path | None = None
     seed: int = 0
     overwrite: bool = False
+    methods: tuple[str, ...] = ()
+    milan: str = ""
     device: str = "auto"
     dtype: str = DEFAULT_DTYPE
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.protocols if name not in PROTOCOLS]
+        if not unknown and self.methods and "kin" in self.protocols:
+            raise InputError("kin has no table of methods", "it measures a describer",
+                             "--protocol p1, p2 or p3")  # fmt: skip
         if unknown:
             raise InputError(
                 f"no protocol {unknown[0]!r}",
@@ -117,12 +127,14 @@ def run_protocols(asked: Asked, progress: Reporter | None = None) -> list[Report
     else:  # where it lies, if its repository was named
         opened = open_run(asked.run)
         asked, place = replace(asked, run=opened.root), opened.results
+    ending = "-methods" if asked.methods else ""
     for name in asked.protocols:
-        check_file(place, f"evaluation-{name}.json", EVALUATION)
+        check_file(place, f"evaluation-{name}{ending}.json", EVALUATION)
     before = _table(asked)
     reports = []
     for name in asked.protocols:
-        reports.append(PROTOCOLS[name](asked, progress))
+        make = _methods(name) if asked.methods else PROTOCOLS[name]
+        reports.append(make(asked, progress))
         if name not in PLANTING:
             with held(place, progress.say, f"the run {place}"):
                 if _table(asked) != before:
@@ -131,7 +143,7 @@ def run_protocols(asked: Asked, progress: Reporter | None = None) -> list[Report
                         "the run was described anew while it was evaluated",
                         "evaluate it again",
                     )
-                written = write_report(place, name, reports[-1])
+                written = write_report(place, f"{name}{ending}", reports[-1])
             if place != asked.run:
                 progress.say(f"the report of {name} is {written}")
     return reports
@@ -180,24 +192,36 @@ def _p2(asked: Asked, progress: Reporter | None) -> Report:
     from milanx.describing.describer import Describer
     from milanx.evaluate.p2 import protocol as p2
 
-    files, whole = (tuple(map(Path, paths)) for paths in (asked.images, asked.unseen))
-    planting = p2.Planting(files, whole, asked.count, asked.seed)
     return p2.evaluate(
-        Describer.load(asked.describer, pick_device(asked.device)), planting,
+        Describer.load(asked.describer, pick_device(asked.device)), _planting(asked),
         out=asked.run, overwrite=asked.overwrite, progress=progress,
     )  # fmt: skip
 
 
-def _p3(asked: Asked, progress: Reporter | None) -> Report:
+def _planting(asked: Asked) -> Planting:
+    """What p2 plants."""
+    from milanx.evaluate.p2.protocol import Planting
+
+    files, whole = (tuple(map(Path, paths)) for paths in (asked.images, asked.unseen))
+    return Planting(files, whole, asked.count, asked.seed)
+
+
+def _simulating(asked: Asked) -> Simulating:
+    """The simulator of p3, and where it computes."""
     import torch
 
-    from milanx.evaluate.p3 import protocol as p3
     from milanx.scoring.simulator import Simulating, Where
 
     where = Where(torch.device(pick_device(asked.device)), getattr(torch, asked.dtype))
+    return Simulating(asked.simulator, where)
+
+
+def _p3(asked: Asked, progress: Reporter | None) -> Report:
+    from milanx.evaluate.p3 import protocol as p3
+
     return p3.evaluate(
         _scored(asked.run),
-        simulator=Simulating(asked.simulator, where),
+        simulator=_simulating(asked),
         against=asked.against[0] if asked.against else None,
         vocabulary=asked.vocabulary,
         images=asked.images,
@@ -215,6 +239,32 @@ def _kin(asked: Asked, progress: Reporter | None) -> Report:
         [Path(i) for i in asked.images],
         seed=asked.seed, out=asked.run, overwrite=asked.overwrite, progress=progress,
     )  # fmt: skip
+
+
+def _methods(protocol: str) -> Callable[[Asked, Reporter | None], Report]:
+    """Return what makes the table of all methods by a protocol."""
+
+    def made(asked: Asked, progress: Reporter | None) -> Report:
+        from milanx.describing.describer import Describer
+        from milanx.describing.milan.describer import Milan
+        from milanx.evaluate.methods import planted, tables
+        from milanx.evaluate.methods.say import methods_of
+        from milanx.runs import open_run
+
+        device, methods = pick_device(asked.device), methods_of(asked.methods)
+        milan = Milan.load(asked.milan, device) if asked.milan else None
+        tools = tables.Tools(
+            methods, Describer.load(asked.describer, device), milan, asked.seed, progress
+        )
+        if protocol == "p2":
+            return planted.p2_table(_planting(asked), asked.run, tools, overwrite=asked.overwrite)
+        run, others = _scored(asked.run), [open_run(other) for other in asked.against]
+        if protocol == "p1":
+            return tables.p1_table(run, others, tools)
+        simulator = _simulating(asked)
+        return tables.p3_table(run, others, tools, simulator=simulator, images=asked.images)
+
+    return made
 
 
 PROTOCOLS: dict[str, Callable[[Asked, Reporter | None], Report]] = {

@@ -118,6 +118,19 @@ DESCRIBER = Kind(
         "tokenizer/chat_template.jinja": None,
     },
 )
+MILAN = Kind(
+    "a MILAN",
+    ("describer.json",),
+    {
+        "describer.json": "milanx milan",
+        "words.json": "milanx milan words",
+        "README.md": None,
+        "encoder.safetensors": None,
+        "decoder.safetensors": None,
+        "prior.safetensors": None,
+        "trained.parquet": "milanx trained photos",
+    },
+)
 SIMULATOR = Kind(
     "a simulator",
     ("simulator.json",),
@@ -162,7 +175,7 @@ EXPORT = Kind(
         "data/*.png": None,
     },
 )  # fmt: skip
-KINDS = (RUN, WORK, DESCRIBER, SIMULATOR, STUDY, EDIT, EXPORT)
+KINDS = (RUN, WORK, DESCRIBER, MILAN, SIMULATOR, STUDY, EDIT, EXPORT)
 
 
 def beside(path: Path, ending: str) -> Path:

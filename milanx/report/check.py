@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from milanx.errors import FormatError, InputError
 from milanx.files import reading
 from milanx.files.digests import Listing
+from milanx.files.replacing import format_of
 from milanx.progress import Reporter, Silent
 
 if TYPE_CHECKING:
@@ -62,11 +63,15 @@ def check(root: Path | str, progress: Reporter | None = None) -> Checked:
     """
     from milanx.describing.describer import BUILTIN, describer_root
     from milanx.describing.folder import read_content
+    from milanx.describing.milan.folder import FORMAT, read_listing
     from milanx.runs import open_run
     from milanx.scoring.simulator import read_simulator
 
     progress = progress or Silent()
     folder = describer_root(BUILTIN) if str(root) == BUILTIN else Path(root)
+    if format_of(folder / "describer.json") == FORMAT:
+        listing = read_listing(folder)[1]
+        return _listed("a describer of MILAN's", listing, "all but describer.json", progress)
     if (folder / "describer.json").exists():
         listing = read_content(folder)[1]
         return _listed("a describer", listing, "all but describer.json", progress)
@@ -101,6 +106,7 @@ def seal(root: Path | str) -> Path:
         FormatError: its index is damaged otherwise, or of an unknown version.
     """
     from milanx.describing.folder import write_content
+    from milanx.describing.milan.folder import FORMAT, write_index
     from milanx.files.digests import SEAL
     from milanx.scoring.simulator import write_simulator
 
@@ -111,6 +117,7 @@ def seal(root: Path | str) -> Path:
             with reading(path):
                 content = json.loads(path.read_text(encoding="utf-8"))
                 content.pop(SEAL, None)
+            write = write_index if content.get("format") == FORMAT else write
             write(Path(root), content)
             return path
     raise InputError(

@@ -235,7 +235,8 @@ def print_report(report: dict[str, Any]) -> None:
                 low, high = value["interval"]
                 cells.append(f"{value['estimate']:.3f} [{low:.3f}, {high:.3f}]")
             else:
-                cells.append("" if value is None else f"{value:.3f}")
+                number = isinstance(value, int | float)
+                cells.append(f"{value:.3f}" if number else value or "")
         table.add_row(name, *cells)
     console = Screen(width=max(Screen().width, 120))
     console.print(table)

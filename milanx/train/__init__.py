@@ -2,7 +2,7 @@
 
 In comes a recipe; out goes a folder that `milanx.Describer.load` reads. ``recipe`` reads and checks
 the settings, ``loop`` lists the stages and goes through them, ``describer_folder`` puts together
-what they made, ``card`` writes the README, and ``tell``
+what they made (``milan_folder`` those of a baseline), ``card`` writes the README, and ``tell``
 says in an older folder what it was trained on. ``code_key`` says what cached results are known by.
 The rooms, from the ground up: ``data``, ``units`` beside ``engine``, ``stages``.
 """

@@ -42,7 +42,7 @@ def write_describer(course: Course, out: Path, *, overwrite: bool = False) -> No
         if (made["probe"] / "probe.safetensors").is_file():
             shutil.copy(made["probe"] / "probe.safetensors", temporary)
         if "projection" in made:
-            _copy_half(made["projection"] / WEIGHTS, temporary / WEIGHTS)
+            copy_half(made["projection"] / WEIGHTS, temporary / WEIGHTS)
         content = _content(course, out)
         _write_words(course, temporary / "words.json")
         shown = course.units.trained()
@@ -52,38 +52,46 @@ def write_describer(course: Course, out: Path, *, overwrite: bool = False) -> No
         write_content(temporary, content)
 
 
-def _content(course: Course, out: Path) -> dict[str, Any]:
-    """Return what describer.json says, with no path of this machine in it.
-
-    A model that lies in a folder is named from the describer's own, ``out``.
-    """
+def training_of(course: Course) -> dict[str, Any]:
+    """Return what a folder says of its training, with no path of this machine in it."""
     recipe, facts = course.recipe, {name: stage.facts for name, stage in course.made.items()}
     training: dict[str, Any] = {"recipe": asdict(recipe), "facts": facts, **course.units.facts()}
     data = training["recipe"]["data"]
     data |= {name: name for name in ("milannotations", "imagenet") if data[name]}
     data |= {name: _inside(data[name]) for name in ("sentences", "descriptions")}
+    data["without"] = [_inside(file) for file in data["without"]]
     for photos in data["photos"]:
         photos["file"] = _inside(photos["file"])
     data["root"] = "data"
     for part in ("encoder", "base"):
         training["recipe"][part]["model"] = _named(training["recipe"][part]["model"])
-    training["recipe"]["encoder"]["pretrained"] = _named(recipe.encoder.pretrained)
-    encoder = asdict(course.encoder.spec)
-    elsewhere: dict[str, Any] = {}  # what the folder does not hold
-    if recipe.encoder.kind == "open_clip":
-        elsewhere["encoder_fingerprint"] = course.encoder.fingerprint()
-    if recipe.base.model:
-        elsewhere["base"] = from_folder(recipe.base.model, out)
+    for name in ("pretrained", "describer"):
+        training["recipe"]["encoder"][name] = _named(getattr(recipe.encoder, name))
+    return training
+
+
+def encoder_of(course: Course, out: Path) -> dict[str, Any]:
+    """Return what ``describer.json`` says of the encoder.
+
+    A model that lies in a folder is named from the describer's own, ``out``.
+    """
+    spec = asdict(course.encoder.spec)
+    paths = {n: from_folder(spec[n], out) for n in ("model", "pretrained") if n in spec}
+    told: dict[str, Any] = {"encoder": spec | paths}
+    if spec.get("kind") == "open_clip":
+        told["encoder_fingerprint"] = course.encoder.fingerprint()
+    return told
+
+
+def _content(course: Course, out: Path) -> dict[str, Any]:
+    """Return what describer.json says, with no path of this machine in it."""
+    recipe, training = course.recipe, training_of(course)
+    base = {"base": from_folder(recipe.base.model, out)} if recipe.base.model else {}
     return {
         "name": recipe.name,
-        "encoder": encoder
-        | {
-            name: from_folder(encoder[name], out)
-            for name in ("model", "pretrained")
-            if name in encoder
-        },
-        **elsewhere,
-        "set_encoder": facts["critic"]["set_encoder"],
+        **encoder_of(course, out),
+        **base,
+        "set_encoder": training["facts"]["critic"]["set_encoder"],
         "contrast": recipe.decoder.contrast,
         "search": asdict(SEARCH),
         "training": training,
@@ -111,7 +119,7 @@ def _write_words(course: Course, path: Path) -> None:
     write_json(path, "milanx words", 1, {"words": sorted(words), "vocabulary": vocabulary})
 
 
-def _copy_half(source: Path, target: Path) -> None:
+def copy_half(source: Path, target: Path) -> None:
     """Copy weights as float16."""
     halves = {k: v.half() for k, v in load_file(source).items()}
     save_file(halves, target, metadata={"format": "pt"})
@@ -120,7 +128,7 @@ def _copy_half(source: Path, target: Path) -> None:
 def _copy_adapter(source: Path, target: Path) -> None:
     """Copy an adapter in peft's format, without a path of this machine."""
     target.mkdir()
-    _copy_half(source / "adapter_model.safetensors", target / "adapter_model.safetensors")
+    copy_half(source / "adapter_model.safetensors", target / "adapter_model.safetensors")
     config = json.loads((source / "adapter_config.json").read_text())
     config["base_model_name_or_path"] = "../base"  # or what describer.json names
     config["fan_in_fan_out"] = True  # as GPT-2 keeps its weights; a base in 4 bits turned them

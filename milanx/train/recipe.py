@@ -66,6 +66,9 @@ class Data(_Settings):
     of ``split`` is trained on, whose texts are then the only ones; ``imagenet`` names the folder
     of ImageNet's validation photos where it is not ``milannotations/imagenet/val``.
 
+    ``without`` are files or folders of photos under ``root`` that something else is shown: they and
+    their near-duplicates among ``photos`` are held out.
+
     ``sentences`` and ``descriptions`` are further text for the small GPT-2, files under ``root``;
     none where the name is empty.
 
@@ -75,6 +78,7 @@ class Data(_Settings):
 
     root: str = "data"
     photos: tuple[PhotoData, ...] = ()
+    without: tuple[str, ...] = ()
     sentences: str = "captions.txt.gz"
     descriptions: str = "descriptions.csv.gz"
     held_out_captions: Share = 0.1
@@ -93,6 +97,9 @@ class EncoderSettings(_Settings):
     ``tower``. Of ``open_clip`` it is ``model`` with the weights ``pretrained``;
     `milanx.features.openclip` says what these and ``dense``, ``stages``, ``grid`` may be. It has a
     joint space: nothing is trained.
+
+    With ``describer`` (``builtin`` or a folder) it is the encoder of a describer as that was
+    trained, in the place of all of these.
     """
 
     tower: str = "tf_efficientnet_lite1"
@@ -107,6 +114,7 @@ class EncoderSettings(_Settings):
     dense: str = "auto"
     stages: tuple[Annotated[int, Strict()], ...] = ()
     grid: Whole = 0
+    describer: str = ""
 
 
 @dataclass(frozen=True)
@@ -181,11 +189,36 @@ class PriorSettings(_Settings):
 
 
 @dataclass(frozen=True)
+class MilanSettings(_Settings):
+    """MILAN's own networks (`milanx.describing.milan`), their sizes and training.
+
+    ``even`` weighs the doubly stochastic penalty of p(d|E). Of both networks the best weights on
+    checked units are kept, after ``patience`` checks without better ones no more are looked for.
+    """
+
+    embedding: Count = 128
+    hidden: Count = 512
+    attention: Count = 512
+    dropout: Share = 0.5
+    layers: Count = 2
+    longest: Annotated[int, Strict(), Field(gt=1)] = 15
+    components: Count = 192
+    even: Annotated[Number, Field(ge=0)] = 1.0
+    steps: Count = 2000
+    batch_size: Count = 64
+    prior_steps: Count = 1000
+    prior_batch_size: Count = 128
+    learning_rate: Positive = 1e-3
+    check_every: Whole = 200
+    patience: Whole = 4
+
+
+@dataclass(frozen=True)
 class Recipe(_Settings):
-    """Everything that makes a describer, or (``kind: simulator``) the simulator of P3."""
+    """Everything that makes a describer, the simulator of P3, or a baseline, by ``kind``."""
 
     name: Annotated[str, Field(min_length=1, max_length=100)] = "mini"
-    kind: Literal["describer", "simulator"] = "describer"
+    kind: Literal["describer", "simulator", "milan"] = "describer"
     seed: Whole = 0
     data: Data = field(default_factory=Data)
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
@@ -193,6 +226,7 @@ class Recipe(_Settings):
     base: BaseSettings = field(default_factory=BaseSettings)
     decoder: DecoderSettings = field(default_factory=DecoderSettings)
     prior: PriorSettings = field(default_factory=PriorSettings)
+    milan: MilanSettings = field(default_factory=MilanSettings)
     precision: Precision = "no"
 
 
@@ -234,6 +268,10 @@ def _check(recipe: Recipe) -> list[str]:
         errors.append("base.load_in_4bit is for a base.model")
     if recipe.decoder.patience and not recipe.decoder.check_every:
         errors.append("decoder.patience needs decoder.check_every")
+    if recipe.milan.patience and not recipe.milan.check_every:
+        errors.append("milan.patience needs milan.check_every")
+    if recipe.encoder.describer and recipe.kind != "milan":
+        errors.append("encoder.describer is for kind milan: the others train their encoder")
     return errors + _check_data(recipe) + _check_encoder(recipe.encoder)
 
 
@@ -244,7 +282,7 @@ def _check_data(recipe: Recipe) -> list[str]:
         errors.append("data.photos is empty, and data.milannotations names no folder")
     if data.photos and data.milannotations:
         errors.append("data.photos and data.milannotations are two sources of units: choose one")
-    if data.milannotations and recipe.encoder.kind == "timm":
+    if data.milannotations and recipe.encoder.kind == "timm" and not recipe.encoder.describer:
         errors.append("an encoder.kind timm learns from data.photos: use open_clip")
     if data.milannotations:
         from milanx.train.data.networks import SPLITS

@@ -17,7 +17,12 @@ from milanx.describing.folder import read_content, write_content
 from milanx.describing.trained import write_trained
 from milanx.errors import InputError
 from milanx.train.data.photos import PhotoSource, list_photos
-from milanx.train.units.meanings import checked_photos, trained_photos, training_photos
+from milanx.train.units.meanings import (
+    checked_photos,
+    near_photos,
+    trained_photos,
+    training_photos,
+)
 
 
 def tell_photos(root: Path | str, data: Path | str) -> int:
@@ -45,6 +50,7 @@ def tell_photos(root: Path | str, data: Path | str) -> int:
     found = [known for source in _sources(recipe, data) for known in list_photos(source)]
     photos, views = [p for p, n in found if n], np.array([n for _, n in found if n])
     keep = training_photos(photos, recipe["held_out_captions"], recipe["held_out_photos"])
+    keep &= ~near_photos(photos, [data / file for file in recipe.get("without", ())])
     checked = checked_photos(photos, recipe["checked"])
     counts = int(views.sum()), int(views[keep & ~checked].sum())
     told = training["photos"], training["photos_trained_on"]

@@ -84,7 +84,7 @@ def evaluate(
     started = time.monotonic()
     if out:
         check_place(out, RUN, overwrite=overwrite)
-    photos = read_photos(asked.images, _trained(describer, asked), seed=asked.seed)
+    photos = read_photos(asked.images, trained_by(describer, asked), seed=asked.seed)
     units = generate(photos, asked.count, asked.seed)
     with tempfile.TemporaryDirectory() as folder:
         place = out or Path(folder) / "planted"
@@ -113,7 +113,7 @@ def evaluate(
     return report
 
 
-def _trained(describer: Describer, asked: Planting) -> Trained | None:
+def trained_by(describer: Describer, asked: Planting) -> Trained | None:
     """What was trained on; None where it is not told, and the user says of all files that none was.
 
     Raises:
@@ -185,7 +185,7 @@ def _report(
     bootstrap = shown.interval
     atoms = {a for u in units for c in u.choices for a in c.atoms}
     table = phrase_table(atoms | committed_phrases().keys())
-    choose = _Chooser(units, texts)
+    choose = Chooser(units, texts)
     canonical = [u.meaning.phrase for u in units]
     found = {t: find_atoms(t, table) for t in {*texts, *argmax, *canonical}}
 
@@ -252,7 +252,7 @@ def _parts(units: list[PlantedUnit], held: set[str]) -> list[tuple[str, np.ndarr
     return parts
 
 
-class _Chooser:
+class Chooser:
     """Forced choice among five meanings by sentence similarity; a tie is wrong."""
 
     def __init__(self, units: list[PlantedUnit], texts: list[str]) -> None:

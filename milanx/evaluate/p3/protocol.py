@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 
 from milanx.errors import InputError
+from milanx.evaluate.common.claims import settled
 from milanx.evaluate.common.rows import signed
 from milanx.evaluate.p3.aside import Probe, read_probe
 from milanx.evaluate.p3.simulate import LayerScores, Row
 from milanx.files import fingerprint
-from milanx.measures.intervals import holm, p_value, with_interval
+from milanx.measures.intervals import with_interval
 from milanx.progress import Reporter, Silent
 from milanx.runs import Run, likeliest, open_run
 from milanx.scoring import correlate as co
@@ -152,18 +153,8 @@ class _Table:
         )
 
     def settled(self) -> dict[str, dict[str, Any]]:
-        """Return the differences with intervals and Holm's p values over the whole table.
-
-        ``ahead``: the interval lies above zero and so it stays under Holm's correction.
-        """
-        adjusted = holm([p_value(draws) for _, draws in self._claims.values()])
-        made = {}
-        for (name, (estimate, draws)), p in zip(self._claims.items(), adjusted, strict=True):
-            claim = with_interval(estimate, draws)
-            claim["p_holm"] = p
-            claim["ahead"] = claim["interval"][0] > 0 and p < 0.05
-            made[name] = claim
-        return made | self._shares
+        """Return the differences with intervals and Holm's p values over the whole table."""
+        return settled(self._claims) | self._shares
 
 
 def _score(

@@ -166,7 +166,8 @@ def step_rng(seed: int, stage: int, step: int) -> np.random.Generator:
     Args:
         seed: of the training.
         stage: a number that no other stage has: 0 a sample of units, 1 base, 2 decoder, 3 its
-            check, 4 prior, 5 probe, 6 critic, 7 its check, 12 projection.
+            check, 4 prior, 5 probe, 6 critic, 7 its check, 12 projection, 13 MILAN's p(d|E), 14 its
+            p(d), 15 the check of both.
         step: of the training.
     """
     return np.random.default_rng([seed, stage, step])

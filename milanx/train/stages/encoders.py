@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from milanx.describing.describer import describer_root
+from milanx.describing.folder import load_encoder, read_content
 from milanx.errors import InputError
 from milanx.features.encoder import Encoder
 from milanx.features.smallclip import SmallClipEncoder, SmallClipSpec
@@ -22,7 +24,8 @@ def resolved(recipe: Recipe) -> Recipe:
         InputError: a base of another family than GPT-2, or of a width that cannot be used.
         MissingWeights: the base cannot be had here.
     """
-    encoder = replace(recipe.encoder, model=_absolute(recipe.encoder.model))
+    encoder = replace(recipe.encoder, model=_absolute(recipe.encoder.model),
+                      describer=_absolute(recipe.encoder.describer))  # fmt: skip
     if encoder.model.startswith("hf-hub:") or Path(encoder.model).is_absolute():
         encoder = replace(encoder, pretrained="")  # tags are of open_clip's own names
     base = replace(recipe.base, model=_absolute(recipe.base.model))
@@ -54,13 +57,31 @@ def base_weights(recipe: Recipe) -> str:
     return fingerprint([[p.name, fingerprint_file(p)] for p in files])
 
 
+def encoder_weights(recipe: Recipe) -> str:
+    """Return what stands for the weights of a describer's encoder; its fingerprint does not."""
+    path = encoder_file(recipe)
+    return "" if path is None else fingerprint_file(path)
+
+
+def encoder_file(recipe: Recipe) -> Path | None:
+    """Return the weights that a recipe's encoder has of a describer; None where there are none."""
+    if not recipe.encoder.describer:
+        return None
+    path = describer_root(recipe.encoder.describer) / "encoder.safetensors"
+    return path if path.is_file() else None
+
+
 def build_encoder(settings: EncoderSettings) -> Encoder:
-    """Build the encoder: the small CLIP, its projection untrained, or one of open_clip.
+    """Build the encoder: the small CLIP, untrained, one of open_clip, or a describer's.
 
     Raises:
-        InputError: an open_clip model that cannot be used.
+        InputError: an open_clip model, or a describer, that cannot be used.
+        FormatError: the describer is damaged.
         MissingWeights: weights that cannot be had on this machine.
     """
+    if settings.describer:
+        root = describer_root(settings.describer)
+        return load_encoder(root, read_content(root)[0])
     if settings.kind != "open_clip":
         return SmallClipEncoder(SmallClipSpec(tower=settings.tower, edges=settings.edges))
     from milanx.features.openclip import OpenClipEncoder, OpenClipSpec

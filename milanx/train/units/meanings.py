@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from milanx.describing.trained import TrainedPhoto
+from milanx.describing.trained import Trained, TrainedPhoto
 from milanx.images.splits import held_out
-from milanx.train.data.photos import Photo, PhotoFeatures
+from milanx.train.data.photos import Photo, PhotoFeatures, PhotoSource, list_photos
 from milanx.train.data.splits import HELD_OUT_CALTECH, HELD_OUT_TINY
 from milanx.train.units.phrases import (
     ALSO_CALLED,
@@ -92,6 +93,19 @@ def training_photos(
     held_groups = {photos[i].group for i in np.flatnonzero(~keep).tolist()}
     return np.array([k and p.group not in held_groups
                      for k, p in zip(keep, photos, strict=True)])  # fmt: skip
+
+
+def near_photos(photos: Sequence[Photo], files: Sequence[Path]) -> np.ndarray:
+    """Return which views, or photos, show a photo of some files or a near-duplicate, bool [n].
+
+    Raises:
+        InputError: a file that is not there, or in no layout that is known.
+    """
+    shown = [TrainedPhoto(known.told, known.picture)
+             for file in files for known, _ in list_photos(PhotoSource(file))]  # fmt: skip
+    if not shown:
+        return np.zeros(len(photos), bool)
+    return Trained(tuple(shown)).seen([p.told for p in photos], [p.picture for p in photos])
 
 
 def checked_photos(photos: Sequence[Photo], share: float) -> np.ndarray:

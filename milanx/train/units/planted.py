@@ -12,6 +12,7 @@ from milanx.describing.trained import TrainedPhoto
 from milanx.features.encoder import Encoder
 from milanx.files import fingerprint_file
 from milanx.train.data.photos import PhotoFeatures, PhotoSource, photo_features
+from milanx.train.data.sources import fingerprint_source
 from milanx.train.data.splits import HELD_OUT_CALTECH, HELD_OUT_TINY
 from milanx.train.recipe import Data
 from milanx.train.units.corpus import NAMING, Corpus
@@ -22,6 +23,7 @@ from milanx.train.units.meanings import (
     Views,
     checked_photos,
     named_meanings,
+    near_photos,
     region_meanings,
     trained_photos,
     training_photos,
@@ -54,6 +56,7 @@ def encode_photos(
     ]
     photos = photo_features(encoder, sources, seed=seed, advance=advance, say=say, process=process)
     keep = training_photos(photos.photos, data.held_out_captions, data.held_out_photos)
+    keep &= ~near_photos(photos.photos, [Path(data.root) / file for file in data.without])
     return Views(photos, keep, checked_photos(photos.photos, data.checked))
 
 
@@ -83,7 +86,8 @@ class PlantedUnits:
         named = [root / name for name in (data.sentences, data.descriptions) if name]
         texts = [fingerprint_file(path) for path in named if path.is_file()]
         shares = data.held_out_captions, data.held_out_photos, data.checked
-        return self.photos.key, texts, shares
+        without = [fingerprint_source(root / file) for file in data.without]
+        return self.photos.key, texts, shares, without
 
     def texts(self) -> list[str]:
         """Return the text for pretraining, without what is held out."""
