@@ -1,4 +1,4 @@
-"""Confidence: what is read of a description, the model against scikit-learn, the folder, unclear."""
+"""Confidence: what is read, the model against scikit-learn, the folder, what is unclear, signs."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from milanx.describing.describer import describer_root
 from milanx.describing.folder import keep_calibration, read_content, stamp_of
 from milanx.describing.signs import FEW, Crowd, read_signs
 from milanx.errors import FormatError, InputError
+from milanx.exemplars.planted import PixelUnits
 from milanx.features.evidence import Evidence
 
 ONES = (1.0,) * len(INPUTS)
@@ -165,6 +166,38 @@ def test_a_describer_says_why_it_is_not_sure(describer: milanx.Describer, tmp_pa
     assert (own.calibration is None) == bool(own.reason)
     if own.calibration is not None:
         assert own.calibration.describer == describer.fingerprint
+
+
+def test_another_calibration_judges_a_run_again_without_describing(
+    planted: milanx.Run,
+    describer: milanx.Describer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.copytree(planted.root, tmp_path / "run")
+    arguments = {"layers": ["units"], "images": "builtin:probe", "limit": 240,
+                 "out": tmp_path / "run", "describer": describer}  # fmt: skip
+
+    def forbidden(*given: Any, **named: Any) -> None:
+        raise AssertionError("it was described anew")
+
+    monkeypatch.setattr(type(describer), "describe", forbidden)
+    weights = [0.0] * len(INPUTS)
+    weights[INPUTS.index("alike")] = 10.0
+    for threshold in (0.7, 0.0):
+        made = calibration(weights=tuple(weights), threshold=threshold)
+        monkeypatch.setattr(type(describer), "judge", lambda self, made=made: Judge(made))
+        run = milanx.describe(PixelUnits(), **arguments)  # type: ignore[arg-type]
+        assert run.settings["confidence"] == Judge(made).facts()
+        assert [u.description for u in run] == [u.description for u in planted]
+        for unit in run:
+            if unit.status != "dead":
+                assert unit.confidence == pytest.approx(
+                    1 / (1 + np.exp(-10 * unit.row["alike"])), abs=1e-4
+                )
+                assert (unit.status == "unclear") == (unit.confidence < threshold)
+                assert unit.sureness == unit.confidence
+    assert len({unit.confidence for unit in run}) > 5
 
 
 # ------------------------------------------------------------------ signs

@@ -29,7 +29,7 @@ def test_bins_have_equal_mass_and_the_means_of_their_units() -> None:
 
 
 def test_a_weight_of_two_is_a_unit_twice() -> None:
-    """Of the error at a coverage and of the AUROC to the last digit; a bin's edge may divide one."""
+    """Of AUROC and error at a coverage exactly; the edge of a bin may divide one."""
     counts = RNG.integers(0, 3, 200).astype(float)
     twice = np.repeat(np.arange(200), counts.astype(int))
     for measure in (auroc, error_at(0.8), error_at(0.5)):
