@@ -28,6 +28,9 @@ def audit(
     ablate: Annotated[
         int, typer.Option(min=0, help="Found units that are ablated, worst first; 0: none.")
     ] = 40,
+    min_confidence: Annotated[
+        float | None, typer.Option(help="Least confidence of a unit, 0 to 1.")
+    ] = None,
     random_units: Annotated[
         int, typer.Option(min=1, help="Random units of each layer, ablated beside them.")
     ] = 20,
@@ -67,7 +70,7 @@ def audit(
     opened = open_run(run)
     made = run_audit(
         opened, rules=rules, images=images or (), weights=str(weights) if weights else None,
-        ablated=ablate, random_units=random_units, seed=seed,
+        ablated=ablate, random_units=random_units, min_confidence=min_confidence, seed=seed,
         progress=c.reporter(quiet, as_json),
     )  # fmt: skip
     files = write_audit(made, opened, out or opened.results / "audit", repository)

@@ -37,6 +37,9 @@ def prune(
     within: Annotated[str, typer.Option("--in", help="description or candidates.")] = "description",
     threshold: Annotated[float, typer.Option(help="Similarity from which --like takes.")] = 0.5,
     min_score: Annotated[float | None, typer.Option(help="Least score of a unit.")] = None,
+    min_confidence: Annotated[
+        float | None, typer.Option(help="Least confidence of a unit, 0 to 1.")
+    ] = None,
     max_units: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
     mode: Annotated[str, typer.Option(help="zero, mean, resample or scale.")] = "zero",
     factor: Annotated[float, typer.Option(help="Of --mode scale.")] = 0.0,
@@ -91,6 +94,7 @@ def prune(
         opened,
         match=match, like=like, units=unit, rule=rule, rules=rules, exclude=exclude,
         regex=regex, within=within, threshold=threshold, min_score=min_score, max_units=max_units,
+        min_confidence=min_confidence,
         images=images, adversarial=adversarial, evaluate=evaluate,
         eval_images=eval_images, classes=classes, limit=limit,
         settings=PruneSettings(

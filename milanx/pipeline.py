@@ -307,21 +307,23 @@ def _describe(made: Extracted, way: Way, score: bool, timed: Timed) -> None:
     The table comes first and then ``run.json``, which tells it by its digest: what a kill between
     the two leaves is known to be nobody's, and described anew.
     """
-    from milanx.runs import write_scores, write_units
+    from milanx.runs import write_judged, write_units
     from milanx.scoring.column import NOT_ASKED, Scores
 
     process = join_processes()  # made by the extraction
-    facts = way.facts()
+    facts, judge = way.facts(), way.judge()
     known = _described(made, facts, timed)
     process.wait_for_everyone()
     if known is not None:
         timed.say(f"described before with the same describer and settings: {made.out}")
         before = known.settings.get("score") or {"reason": NOT_ASKED}
+        scores = None
         if score and before.get("reason") == NOT_ASKED:
             scores = _score(made, {(u.layer, u.unit, u.sign): u.description for u in known}, timed)
+        if scores is not None or known.settings.get("confidence") != judge.facts():
             if process.is_main_process:
-                write_scores(known, scores.units)
-            _write_run(made, timed, facts, scores.facts)
+                write_judged(known, scores.units if scores else None, judge)
+            _write_run(made, timed, facts, (scores.facts if scores else before, judge.facts()))
         return
     found = way.describe(made.store, made.inputs, timed, process)
     texts = {(d.layer, d.unit, d.sign): d.text for d in found}
@@ -330,8 +332,8 @@ def _describe(made: Extracted, way: Way, score: bool, timed: Timed) -> None:
         for report in made.out.glob("evaluation-*.json"):  # of other descriptions
             if format_of(report) == EVALUATION:
                 report.unlink()
-        write_units(made.out, found, made.store, scores.units, told=False)
-    _write_run(made, timed, facts, scores.facts)
+        write_units(made.out, found, made.store, scores.units, judge, told=False)
+    _write_run(made, timed, facts, (scores.facts, judge.facts()))
     process.wait_for_everyone()
 
 
@@ -381,7 +383,7 @@ def _write_run(
     made: Extracted,
     timed: Timed,
     facts: dict[str, Any] | None,
-    score: dict[str, Any] | None = None,
+    measured: tuple[dict[str, Any], dict[str, Any]] | None = None,
 ) -> None:
     """Write ``run.json`` and a line of the log; of several processes the main one does.
 
@@ -389,7 +391,7 @@ def _write_run(
         made: what was extracted.
         timed: has the seconds.
         facts: how it was described; as before when None.
-        score: how it was scored; likewise.
+        measured: how it was scored, and how sure it is; likewise.
     """
     from milanx.images.sources import place_of
     from milanx.runs import open_run, tell_table, write_settings
@@ -417,7 +419,7 @@ def _write_run(
                    "sources": [{**asdict(info), **place_of(source)} for info, source in
                                zip(images.sources, inputs.request.images, strict=True)]},
         "describer": described,
-        "score": score if facts is not None else (earlier.get("score") if same else None),
+        **_measured(measured, earlier if same else {}),
         "exemplars": made.store.fingerprint,
         "settings": earlier["settings"] if same and "settings" in earlier else asked,
         "versions": versions(),
@@ -431,3 +433,12 @@ def _write_run(
     line = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in timed.seconds.items())
     with explained(made.out), (made.out / "log.txt").open("a", encoding="utf-8") as log:
         log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {line}\n")
+
+
+def _measured(
+    told: tuple[dict[str, Any], dict[str, Any]] | None, earlier: dict[str, Any]
+) -> dict[str, Any]:
+    """What is said of scores and confidences: what is told, else what was said before."""
+    names = ("score", "confidence")
+    known = {name: earlier[name] for name in names if earlier.get(name) is not None}
+    return {"score": None, **(known if told is None else dict(zip(names, told, strict=True)))}

@@ -19,14 +19,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from milanx.describing.candidates import Candidate, Description
+    from milanx.describing.confidence import Judge
     from milanx.exemplars.store import ExemplarSet, ExemplarStore
     from milanx.scoring.column import Score
 
 RUN = "milanx-run"
 RUN_VERSION = 1
 UNITS = "milanx-units"
-UNITS_VERSION = 3  # 2: rank and its terms; 3: the score's interval, and why there is none
-OLDER_UNITS = (1, 2)
+UNITS_VERSION = 4  # 2: rank and its terms; 3: the score's interval, and why there is none; 4: signs
+OLDER_UNITS = (1, 2, 3)
 UnitKey = tuple[str, int, str]  # layer, unit, sign
 STATUSES = ("described", "unclear", "dead")
 NEVER_NULL = ("layer", "unit", "sign", "status", "candidates", "images", "activations")
@@ -35,8 +36,10 @@ RUNS = Path("milanx-runs")  # below which runs lie unless told otherwise
 SHORT = 7  # digits of a commit in a name
 # What ``run.json`` holds under some of its names, where it holds them.
 KINDS: dict[str, type] = {"layers": list, "images": dict, "describer": dict, "score": dict,
-                          "settings": dict, "versions": dict, "seconds": dict}  # fmt: skip
+                          "confidence": dict, "settings": dict, "versions": dict,
+                          "seconds": dict}  # fmt: skip
 FIGURES = ("pmi", "log_p_given_exemplars", "log_p_prior", "agreement", "response", "rank")
+SIGNS = ("alike", "shown")  # what `milanx.describing.signs` reads
 
 
 def units_schema() -> pa.Schema:
@@ -57,6 +60,8 @@ def units_schema() -> pa.Schema:
             ("score_interval", pa.list_(pa.float32(), 2)),
             ("score_reason", pa.string()),
             ("confidence", pa.float32()),
+            ("confidence_reason", pa.string()),
+            *((name, pa.float32()) for name in SIGNS),
             *figures,
             ("candidates", pa.list_(candidate)),
             ("images", pa.list_(pa.int64())),
@@ -72,8 +77,8 @@ def write_settings(root: Path, settings: dict[str, Any]) -> None:
         root: the run folder.
         settings: ``target`` (name, fingerprint, weights), ``layers``, ``images`` (count,
             fingerprint, skipped, ``sources``: name, kind, count, demonstration, concepts),
-            ``describer``, ``score``, ``settings``, ``versions``, ``seconds`` for each stage, and
-            ``files``, which tells the table (`tell_table`).
+            ``describer``, ``score``, ``confidence``, ``settings``, ``versions``, ``seconds`` for
+            each stage, and ``files``, which tells the table (`tell_table`).
     """
     write_json(root / "run.json", RUN, RUN_VERSION, settings)
 
@@ -88,16 +93,18 @@ def write_units(
     descriptions: Sequence[Description],
     store: ExemplarStore,
     scores: Mapping[UnitKey, Score] | None = None,
+    judge: Judge | None = None,
     *,
     told: bool = True,
 ) -> None:
-    """Write ``units.parquet``; scores stay null without ``scores``, confidence until measured.
+    """Write ``units.parquet``; scores stay null without ``scores``, confidence without ``judge``.
 
     Args:
         root: the run folder.
         descriptions: one for each unit and sign, in any order; written in the store's order.
         store: the exemplars that they describe.
         scores: of each of them.
+        judge: says how sure each of them is, and so which are unclear.
         told: by the ``run.json`` that is there; else whoever writes that tells it.
 
     Raises:
@@ -116,18 +123,21 @@ def write_units(
                 rows.append(_row(description, images[row][kept], activations[row][kept]))
     if by_unit:
         raise ValueError(f"described but not extracted: {sorted(by_unit)[:3]}")
-    _write_rows(root, rows, scores)
+    _write_rows(root, rows, scores, (judge, store))
     if told and (root / "run.json").is_file():
         write_settings(root, {**open_run(root).settings, FILES: tell_table(root)})
 
 
-def write_scores(run: Run, scores: Mapping[UnitKey, Score]) -> None:
-    """Write a run's table again, with scores, their intervals, or the reason for none."""
-    _write_rows(run.root, run.rows, scores)
+def write_judged(run: Run, scores: Mapping[UnitKey, Score] | None, judge: Judge) -> None:
+    """Write a run's table again, with confidences, and scores where there are new ones."""
+    _write_rows(run.root, run.rows, scores, (judge, run.store))
 
 
 def _write_rows(
-    root: Path, rows: list[dict[str, Any]], scores: Mapping[UnitKey, Score] | None
+    root: Path,
+    rows: list[dict[str, Any]],
+    scores: Mapping[UnitKey, Score] | None,
+    judged: tuple[Judge | None, ExemplarStore],
 ) -> None:
     import pyarrow as pa
 
@@ -136,6 +146,9 @@ def _write_rows(
         score = scores[row["layer"], row["unit"], row["sign"]]
         row |= {"score": score.value, "score_reason": score.reason or None,
                 "score_interval": list(score.interval) if score.interval else None}  # fmt: skip
+    judge, store = judged
+    if judge is not None:
+        judge.judge(rows, store.photos)
     table = pa.Table.from_pylist(rows, schema=units_schema())
     write_table(root / TABLE, table, UNITS, UNITS_VERSION)
 
@@ -155,6 +168,7 @@ def _row(description: Description, images: Any, activations: Any) -> dict[str, A
         "status": description.status,
         "description": description.text,
         **figures,
+        **{name: getattr(description, name) for name in SIGNS},
         "candidates": candidates,
         "images": images.tolist(),
         "activations": activations.tolist(),
@@ -191,6 +205,12 @@ def candidates_of(row: Mapping[str, Any]) -> tuple[Candidate, ...]:
     return tuple(Candidate.from_row(candidate) for candidate in row["candidates"] or ())
 
 
+def sureness(row: Mapping[str, Any]) -> float | None:
+    """Return what a row is sorted by when the surest are asked for: confidence, else its score."""
+    known = row["confidence"] if row["confidence"] is not None else row["score"]
+    return None if known is None else float(known)
+
+
 def likeliest(row: Mapping[str, Any]) -> str:
     """Return a row's text of the highest log p(d|E); the description where none has one."""
     from milanx.describing import candidates
@@ -211,6 +231,7 @@ class UnitView:
     score_interval: list[float] | None
     score_reason: str | None
     confidence: float | None
+    confidence_reason: str | None
     pmi: float | None
     log_p_given_exemplars: float | None
     log_p_prior: float | None
@@ -229,6 +250,11 @@ class UnitView:
     def candidates(self) -> tuple[Candidate, ...]:
         """The best texts, best first."""
         return candidates_of(self.row)
+
+    @property
+    def sureness(self) -> float | None:
+        """What units are sorted by, the surest last; None where nothing is known."""
+        return sureness(self.row)
 
 
 class Run:

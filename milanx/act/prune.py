@@ -77,6 +77,7 @@ def prune(
     regex: bool = False,
     within: str = "description",
     min_score: float | None = None,
+    min_confidence: float | None = None,
     max_units: int | None = None,
     threshold: float = LIKE,
     images: Given = (),
@@ -108,6 +109,7 @@ def prune(
         regex: whether ``match`` holds regular expressions.
         within: ``description`` or ``candidates``.
         min_score: least score of a unit.
+        min_confidence: least confidence of a unit.
         max_units: at most so many.
         threshold: of ``like``.
         images: clean ones, labelled or not: folders, parquet files, or an `EvalSet`; the run's own
@@ -148,7 +150,7 @@ def prune(
     settings = settings or PruneSettings()
     choice = choose(opened, Selection(
         _several(match), _several(like), _several(units), _several(exclude), regex, within,
-        min_score, max_units, threshold, pick_rules(_several(rule), rules),
+        min_score, max_units, threshold, pick_rules(_several(rule), rules), min_confidence,
     ))  # fmt: skip
     report = PruneReport(opened.root, opened.target, choice, settings.kind, notes=choice.notes)
     infos = _layers(opened, choice)

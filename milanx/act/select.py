@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,7 @@ class Selection:
         regex: whether ``match`` holds regular expressions.
         within: ``description``, or ``candidates``: the description and all that it won against.
         min_score: the least score of a unit.
+        min_confidence: the least confidence of a unit.
         max_units: at most so many, the best matches first.
         threshold: cosine from which a text is like a meaning.
     """
@@ -58,6 +59,7 @@ class Selection:
     max_units: int | None = None
     threshold: float = LIKE
     rules: tuple[Rule, ...] = ()
+    min_confidence: float | None = None
 
     def __post_init__(self) -> None:
         if not (self.match or self.like or self.units or self.rules):
@@ -93,6 +95,7 @@ class Selection:
             raise InputError(f"no similarity is {self.threshold}", "a cosine lies from -1 to 1")
         if self.min_score is not None and math.isnan(self.min_score):
             raise InputError("no score is nan", "--min-score is a number")
+        check_confidence(self.min_confidence)
         for address in self.units:
             parse_address(address)
 
@@ -107,6 +110,7 @@ class Chosen:
         sign: of the description.
         text: its description.
         score: as the run says, or None.
+        confidence: likewise.
         why: which words, how similar, or which rule found what.
         strength: 1 for its own description or address, less for a candidate or for similarity.
         exemplars: the folder of its layer's exemplars.
@@ -120,6 +124,7 @@ class Chosen:
     why: str
     strength: float
     exemplars: Path
+    confidence: float | None = None
 
     @property
     def address(self) -> str:
@@ -160,6 +165,32 @@ def described(run: Run) -> list[dict[str, Any]]:
     return rows
 
 
+def check_confidence(least: float | None) -> None:
+    """Refuse what is no confidence.
+
+    Raises:
+        InputError: it lies outside 0 to 1.
+    """
+    if least is not None and not 0 <= least <= 1:
+        raise InputError(f"no confidence is {least}", "--min-confidence lies from 0 to 1")
+
+
+def sure_enough(run: Run, known: Sequence[float | None], least: float) -> list[bool]:
+    """Say which units are sure enough, by their confidences; unknown ones are not.
+
+    Raises:
+        InputError: of none of them it is known.
+    """
+    if known and all(value is None for value in known):
+        raise InputError(
+            f"{run.root} does not say how sure it is",
+            (run.settings.get("confidence") or {}).get("reason")
+            or "it was described by an earlier milanx",
+            "leave --min-confidence away, or describe with a describer that was calibrated",
+        )
+    return [value is not None and value >= least for value in known]
+
+
 def choose(run: Run, selection: Selection, *, embed: Embed | None = None) -> Choice:
     """Choose units of a run.
 
@@ -175,11 +206,12 @@ def choose(run: Run, selection: Selection, *, embed: Embed | None = None) -> Cho
     described(run)
     kept, notes = _without(run.rows, _found(run, selection, embed or Sentences()), selection)
     kept, more = _scored(run, kept, selection)
+    kept, unsure = _sure(run, kept, selection)
     kept.sort(key=lambda c: (-c.strength, -(c.score if c.score is not None else -math.inf)))
     units: dict[tuple[str, int], Chosen] = {}
     for chosen in kept:  # a unit of both signs is one unit: its stronger side is kept
         units.setdefault((chosen.layer, chosen.unit), chosen)
-    single, notes = list(units.values()), [*notes, *more]
+    single, notes = list(units.values()), [*notes, *more, *unsure]
     if selection.max_units is not None and len(single) > selection.max_units:
         notes.append(f"{len(single)} units match; the first {selection.max_units} are kept")
         single = single[: selection.max_units]
@@ -187,7 +219,7 @@ def choose(run: Run, selection: Selection, *, embed: Embed | None = None) -> Cho
         raise InputError(
             "no unit is left",
             "; ".join(notes) or "all are excluded",
-            "exclude less, or lower --min-score",
+            "exclude less, or lower --min-score or --min-confidence",
         )
     return Choice(tuple(single), selection, tuple(notes))
 
@@ -216,6 +248,7 @@ def _chosen(run: Run, place: int, strength: float, why: str) -> Chosen:
         why,
         strength,
         run.root / "exemplars" / layer_folder(row["layer"]),
+        row["confidence"],
     )
 
 
@@ -264,3 +297,17 @@ def _scored(run: Run, found: list[Chosen], selection: Selection) -> tuple[list[C
         + (f" or have no score ({unknown})" if unknown else "")
     ]
     return kept, notes
+
+
+def _sure(run: Run, found: list[Chosen], selection: Selection) -> tuple[list[Chosen], list[str]]:
+    """Leave out what is not sure enough.
+
+    Raises:
+        InputError: of no unit found is it known.
+    """
+    if selection.min_confidence is None:
+        return found, []
+    known = sure_enough(run, [c.confidence for c in found], selection.min_confidence)
+    kept = [chosen for chosen, sure in zip(found, known, strict=True) if sure]
+    left = len(found) - len(kept)
+    return kept, [f"{left} units are less sure than {selection.min_confidence:g}"]

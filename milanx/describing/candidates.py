@@ -61,6 +61,21 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Signs:
+    """What exemplars say of a unit's description (`milanx.describing.signs`); None: nobody looked.
+
+    Attributes:
+        alike: mean cosine of exemplars of different photos under their masks, less that of
+            exemplars and the layer's others; -2 to 2, near 0 where nothing is shared.
+        shown: how often the text fits an exemplar better than one of the layer's others, 0 to 1,
+            near one half where it tells nothing (an area under the ROC curve).
+    """
+
+    alike: float | None = None
+    shown: float | None = None
+
+
+@dataclass(frozen=True)
 class Description:
     """What one unit detects, in words.
 
@@ -81,6 +96,9 @@ class Description:
             in the ranking. It chose the text: it is no measure of its quality.
         rank: what ranked the text before the others of this unit; what each term added to it stands
             in the candidates.
+        alike: whether the exemplars share anything (`milanx.describing.signs`); None where nobody
+            looked, as is the next.
+        shown: whether the text tells them from the exemplars of the layer's other units.
     """
 
     layer: str
@@ -95,16 +113,26 @@ class Description:
     agreement: float | None = None
     response: float | None = None
     rank: float | None = None
+    alike: float | None = None
+    shown: float | None = None
 
     @classmethod
-    def of(cls, layer: str, unit: int, sign: str, candidates: Sequence[Candidate]) -> Description:
+    def of(
+        cls,
+        layer: str,
+        unit: int,
+        sign: str,
+        candidates: Sequence[Candidate],
+        signs: Signs | None = None,
+    ) -> Description:
         """Return the description that candidates, best first, make; a dead unit's where none."""
         if not candidates:
             return cls(layer, unit, sign, "dead")
-        best = candidates[0]
+        best, read = candidates[0], signs or Signs()
         return cls(
             layer, unit, sign, "described", best.text, best.pmi, best.log_p_given_exemplars,
             best.log_p_prior, tuple(candidates), best.agreement, best.response, best.rank,
+            read.alike, read.shown,
         )  # fmt: skip
 
     @property

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from milanx.describing.candidates import Candidate, Description
+from milanx.describing.candidates import Candidate, Description, Signs
 from milanx.describing.folder import read_parts
 from milanx.describing.parts import About, Lexicon, Parts, fingerprint_weights
 from milanx.describing.ranker import Ranker
 from milanx.describing.response import layer_responses, see
 from milanx.describing.search import Finder
 from milanx.describing.settings import SearchSettings
+from milanx.describing.signs import Crowd, read_signs
 from milanx.describing.texts import TextSpace
 from milanx.describing.units import LayerEvidence, UnitsEvidence
 from milanx.errors import FormatError, InputError
@@ -30,6 +31,7 @@ from milanx.progress import Reporter, Silent
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
+    from milanx.describing.confidence import Judge
     from milanx.describing.set_encoder import SetEncoder
     from milanx.describing.trained import Trained
     from milanx.exemplars.store import ExemplarStore
@@ -207,6 +209,21 @@ class Describer:
                              "load one from its folder")  # fmt: skip
         return read_trained(read_content(self.root)[1], self.training)
 
+    def judge(self) -> Judge:
+        """What says how sure its descriptions are, by the folder's ``confidence.json``.
+
+        Raises:
+            FormatError: that is damaged.
+        """
+        from milanx.describing.confidence import Judge, read_calibration
+
+        found = read_calibration(self.root) if self.root is not None else None
+        if found is None:
+            return Judge(reason="the describer was not calibrated (milanx bench confidence)")
+        if found.describer != self.fingerprint:
+            return Judge(reason="the describer's confidence was calibrated for other weights")
+        return Judge(found)
+
     @property
     def root(self) -> Path | None:
         """The folder that it was read from; None for one that was made of parts."""
@@ -286,15 +303,22 @@ class Describer:
                     responses = layer_responses(
                         store, layer, views, rows[layer], gatherer.looks(), how
                     )
-                evidence = LayerEvidence(self._others(gatherer, how.others), responses)
+                others, crowd = self._others(gatherer, how.others)
+                evidence = LayerEvidence(others, responses, crowd)
                 found += self._describe_layer(gatherer, evidence, rows[layer], how, bar.advance)
         return found
 
     @torch.inference_mode()
-    def _others(self, gatherer: LayerGatherer, count: int) -> torch.Tensor | None:
+    def _others(
+        self, gatherer: LayerGatherer, count: int
+    ) -> tuple[torch.Tensor | None, Crowd | None]:
         """What the critic is told of units all over a layer, whichever are described."""
         sample = gatherer.alive[:: -(-len(gatherer.alive) // count) or 1]
-        return self.set_encoder.critic_vectors(gatherer.evidence(sample)) if sample else None
+        if not sample:
+            return None, None
+        evidence = gatherer.evidence(sample)
+        crowd = Crowd.of(evidence, self.set_encoder.joint_mean)
+        return self.set_encoder.critic_vectors(evidence), crowd
 
     @torch.inference_mode()
     def _describe_layer(
@@ -307,7 +331,9 @@ class Describer:
     ) -> list[Description]:
         """Describe ``rows`` of a layer, a part of them at a time."""
         known, alive = gatherer.store.units(gatherer.layer), set(gatherer.alive)
+        photos, images = gatherer.store.photos, gatherer.store.images(gatherer.layer)
         ranked: dict[int, tuple[Candidate, ...]] = {}
+        signs: dict[int, Signs] = {}
         for start in range(0, len(rows), UNITS_AT_ONCE):
             part = range(start, min(start + UNITS_AT_ONCE, len(rows)))
             places = [place for place in part if rows[place] in alive]
@@ -318,8 +344,14 @@ class Describer:
             vectors = self.set_encoder.critic_vectors(evidence)
             units = UnitsEvidence(self._texts, layer, vectors, places, how)
             prefixes = self.set_encoder(evidence, vectors=vectors)
-            ranked |= zip(places, self._rank(units, prefixes, how, advance), strict=True)
-        return [Description.of(gatherer.layer, *known[row], ranked.get(place, ()))
+            found = self._rank(units, prefixes, how, advance)
+            ranked |= zip(places, found, strict=True)
+            if layer.crowd is not None:
+                shown = photos[images[[rows[place] for place in places]]]
+                texts = [candidates[0].text if candidates else "" for candidates in found]
+                read = read_signs(evidence, shown, layer.crowd, texts, self._texts)
+                signs |= zip(places, read, strict=True)
+        return [Description.of(gatherer.layer, *known[row], ranked.get(place, ()), signs.get(place))
                 for place, row in enumerate(rows)]  # fmt: skip
 
     def _rank(

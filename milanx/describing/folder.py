@@ -18,6 +18,7 @@ import torch
 
 from milanx.describing import checks
 from milanx.describing.checks import INDEX, part_names, settings_of
+from milanx.describing.confidence import FILE as CONFIDENCE
 from milanx.describing.parts import About, Lexicon, Parts
 from milanx.describing.settings import SearchSettings
 from milanx.errors import FormatError, InputError, MilanxError, MissingWeights
@@ -27,6 +28,7 @@ from milanx.files.digests import AGAIN, FILES, MOST_TEXT, SEAL, Listing, digest_
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
+    from milanx.describing.confidence import Calibration
     from milanx.describing.set_encoder import SetEncoder, SetEncoderSpec
     from milanx.features.encoder import Encoder
     from milanx.language.prior import Prior
@@ -126,6 +128,21 @@ def write_content(root: Path, content: dict[str, Any]) -> None:
     write_json(root / INDEX, FORMAT, version, {**rest, FILES: told})
 
 
+def keep_calibration(root: Path, calibration: Calibration) -> None:
+    """Put a calibration of confidence into the folder of the describer that it is for.
+
+    Raises:
+        InputError: it is for another.
+        FormatError: no describer, or a damaged one.
+    """
+    content, listing = read_content(root)
+    if calibration.describer != stamp_of(root, content, listing):
+        raise InputError(f"{root} is another describer", "it was calibrated for other weights",
+                         "milanx bench confidence fit")  # fmt: skip
+    calibration.write(root)
+    write_content(root, content)
+
+
 def from_folder(model: str, root: Path) -> str:
     """Return how a describer in the folder ``root`` names a model: a path starts at the folder."""
     plain = model.removeprefix("local-dir:")
@@ -151,7 +168,7 @@ def _told(root: Path, content: dict[str, Any], listing: Listing) -> list[list[st
     checks.check_listed(root, listing)
     found = []
     for name in sorted([INDEX, *part_names(root)], key=lambda name: root / name):
-        if Path(name).suffix not in (".safetensors", ".json"):
+        if Path(name).suffix not in (".safetensors", ".json") or name == CONFIDENCE:
             continue
         if name == INDEX:
             digest = _digest_of(root, content)

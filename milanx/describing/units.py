@@ -16,6 +16,7 @@ from milanx.language.gpt2 import normalise_text
 if TYPE_CHECKING:
     from milanx.describing.response import Responses
     from milanx.describing.settings import RankSettings
+    from milanx.describing.signs import Crowd
     from milanx.describing.texts import TextSpace
 
 
@@ -27,10 +28,12 @@ class LayerEvidence:
         others: what the critic is told of units all over the layer, [o, 2 j + 1]; None without
             living ones.
         responses: of the units that are described; None where they take no part.
+        crowd: exemplars of these units, beside which signs are read; None without living ones.
     """
 
     others: torch.Tensor | None
     responses: Responses | None
+    crowd: Crowd | None = None
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from accelerate import PartialState
 
     from milanx.describing.candidates import Description
+    from milanx.describing.confidence import Judge
     from milanx.describing.describer import Describer
     from milanx.describing.milan.describer import Milan
     from milanx.describing.milan.search import MilanSearch
@@ -91,6 +92,16 @@ class Way:
             "search": asdict(self.search),
             "held_out_wnids": self.describer.training.get("held_out_wnids", []),
         }
+
+    def judge(self) -> Judge:
+        """What says how sure a description of this way is, or why nobody can."""
+        from milanx.describing.confidence import Judge
+
+        if self.method != "describer":
+            return Judge(reason=f"none was calibrated for --method {self.method}")
+        if self.search != self.describer.settings:
+            return Judge(reason="it is calibrated for the describer's own settings alone")
+        return self.describer.judge()
 
     def describe(
         self,

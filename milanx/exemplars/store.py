@@ -238,6 +238,12 @@ class ExemplarStore:
         return np.array([i for i, row in enumerate(self.image_table())
                          if row.get("split") != "aside"], np.int64)  # fmt: skip
 
+    @cached_property
+    def photos(self) -> np.ndarray:
+        """The number of each image's photo, one for the images of a group, int64 [n]."""
+        names = [str(row.get("group") or f"image {row['index']}") for row in self.image_table()]
+        return np.unique(names, return_inverse=True)[1].astype(np.int64)
+
     def masks(self, layer: str, rows: Sequence[int]) -> torch.Tensor:
         """Make the masks of some rows, bool [rows, k, H, W]."""
         content, record = self._layer(layer), self._records[layer]

@@ -101,6 +101,7 @@ DESCRIBER = Kind(
     {
         "describer.json": "milanx describer",
         "words.json": "milanx words",
+        "confidence.json": "milanx confidence",
         "README.md": None,
         "set_encoder.safetensors": None,
         "encoder.safetensors": None,

@@ -97,7 +97,7 @@ def _units(run: Run) -> list[dict[str, Any]]:
             "l": row["layer"], "u": row["unit"], "s": row["sign"], "t": row["description"],
             "st": row["status"], "p": _rounded(row["pmi"]), "sc": _rounded(row["score"]),
             "si": [_rounded(end) for end in row["score_interval"] or ()],
-            "sr": row["score_reason"] or "",
+            "sr": row["score_reason"] or "", "cf": _rounded(row["confidence"]),
             "c": [[c["text"], *(_rounded(c[figure]) for figure in FIGURES)]
                   for c in row["candidates"]],
             "w": [list(astuple(reason)) for reason in reasons(row)],

@@ -29,6 +29,10 @@ SCORE = (
     "score: correlation of what the text foretells with what the unit does on {photos} distinct "
     "images kept aside (95 % interval); it is no probability of being right."
 )
+CONFIDENCE = (
+    "confidence: the probability that the description is right, calibrated on units of known "
+    "meaning; below {least:.2f} a unit is unclear and its best guess is grey."
+)
 
 
 class _Bar:
@@ -89,16 +93,19 @@ def print_run(run: Run, page: Path | None) -> None:
     console = Screen()
     table = Table(title=f"{run.target}: {len(run)} units", title_justify="left")
     scored = any(row["score"] is not None for row in run.rows)
-    columns = ["unit", "description", "next best"] + ["score"] * scored
+    known = any(row["confidence"] is not None for row in run.rows)
+    columns = ["unit", "description", "next best"] + ["confidence"] * known + ["score"] * scored
     for name in columns:
-        table.add_column(name, justify="right" if name == "score" else "left",
-                         no_wrap=name == "score")  # fmt: skip
+        figure = name in ("confidence", "score")
+        table.add_column(name, justify="right" if figure else "left", no_wrap=figure)
     for row in run.rows[:SHOWN]:
         sign = "-" if row["sign"] == "-" else ""
         others = [c["text"] for c in row["candidates"][1:3]]
         text = row["description"] or f"({row['status']})"
         cells = [f"{row['layer']}:{sign}{row['unit']}", text, ", ".join(others)]
-        table.add_row(*cells, *[score_cell(row["score"], row["score_interval"])] * scored)
+        figures = [_number(row["confidence"])] * known
+        figures += [score_cell(row["score"], row["score_interval"])] * scored
+        table.add_row(*cells, *figures, style="dim" if row["status"] == "unclear" else None)
     console.print(table)
     counts: dict[str, int] = {}
     for row in run.rows:
@@ -106,6 +113,9 @@ def print_run(run: Run, page: Path | None) -> None:
     console.print(", ".join(f"{n} {status}" for status, n in counts.items()), highlight=False)
     if short := sum(0 < len(row["images"]) < (run.k or 0) for row in run.rows):
         console.print(f"{short} with fewer than {run.k} exemplars", highlight=False)
+    if known:
+        least = (run.settings.get("confidence") or {}).get("threshold", 0.0)
+        console.print(CONFIDENCE.format(least=least), highlight=False)
     if scored:
         photos = (run.settings.get("score") or {}).get("photos")
         console.print(SCORE.format(photos=photos), highlight=False)
@@ -128,6 +138,10 @@ def print_unit(run: Run, view: UnitView) -> None:
         f"of {run.target}: {view.description or view.status}",
         highlight=False,
     )
+    if view.confidence is not None:
+        console.print(f"confidence {view.confidence:.2f} ({view.status})", highlight=False)
+    elif view.confidence_reason:
+        console.print(f"no confidence: {view.confidence_reason}", highlight=False)
     if view.score is not None:
         console.print(f"score {score_cell(view.score, view.score_interval)}", highlight=False)
     elif view.score_reason:

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,6 +39,7 @@ UNITS_AT_ONCE = 1024  # whose draws are in memory at a time
 NOT_ASKED = "--no-score was given"
 
 UnitKey = tuple[str, int, str]  # layer, unit, sign
+Look = Callable[[np.ndarray], np.ndarray]  # indices of images -> their features
 
 
 @dataclass(frozen=True)
@@ -115,16 +115,9 @@ def score_texts(
     Returns:
         A score or a reason for every unit: what the images lack is no error.
     """
-    table = store.image_table()
-    names = _sources(table)
-    aside = _some(table, names, "aside", ASIDE, seed)
-    searched = _some(table, names, "exemplars", SEARCHED, seed)
-    photos = len(np.unique(aside.groups))
-    if photos < MIN_PHOTOS or not len(searched.indices):
-        kept = len({r["group"] for r in table if r["split"] == "aside"})
-        few = f", of sources with {MIN_SOURCE} images kept aside or more" if kept > photos else ""
-        return Scores.none(texts, f"only {photos} distinct photos were kept aside{few}; a score "
-                                  f"needs {MIN_PHOTOS}: probe with more photos")  # fmt: skip
+    sides = _Sides.of(store, seed)
+    if sides.lack:
+        return Scores.none(texts, sides.lack)
     with contextlib.ExitStack() as stack:
         try:
             judge = stack.enter_context(Simulating.of(simulator).opened())
@@ -134,25 +127,82 @@ def score_texts(
             return Scores.none(texts, f"the image tower of {judge.name}, which scores, is the "
                                       "target itself")  # fmt: skip
         bar = stack.enter_context((progress or Silent()).stage(
-            "score", len(aside.indices) + len(searched.indices)))  # fmt: skip
-        features = [
-            image_features(
-                judge, target.preprocess, [table[i]["fingerprint"] for i in some.indices],
-                partial(_places, images, some), bar.advance,
-            ) for some in (aside, searched)
-        ]  # fmt: skip
+            "score", len(sides.aside.indices) + len(sides.searched.indices)))  # fmt: skip
+
+        def look(indices: np.ndarray) -> np.ndarray:
+            wanted = [sides.table[i]["fingerprint"] for i in indices]
+            return image_features(judge, target.preprocess, wanted,
+                                  lambda: (images, indices.tolist()), bar.advance)  # fmt: skip
+
+        return sides.scores(texts, store, judge, look, seed)
+
+
+def score_stored(
+    texts: Mapping[UnitKey, str], store: ExemplarStore, judge: Simulator, look: Look, seed: int = 0
+) -> Scores:
+    """Score descriptions of units that no target has, as `score_texts` scores those of a run.
+
+    Args:
+        texts: of each unit and sign.
+        store: its exemplars, and which images were kept aside.
+        judge: the simulator.
+        look: gives the simulator's features of images by their indices, float16 [n, c].
+        seed: as there.
+    """
+    sides = _Sides.of(store, seed)
+    if sides.lack:
+        return Scores.none(texts, sides.lack)
+    return sides.scores(texts, store, judge, look, seed)
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """The images of a store that texts are scored on, and those that slopes are fitted on.
+
+    Attributes:
+        table: what is known of all images.
+        sources: names of those with enough of them.
+        aside: on which texts are scored.
+        searched: on which slopes are fitted.
+        photos: how many distinct ones were kept aside.
+        lack: why nothing can be scored; empty where it can.
+    """
+
+    table: list[dict[str, Any]]
+    sources: list[str]
+    aside: _Images
+    searched: _Images
+    photos: int
+    lack: str
+
+    @classmethod
+    def of(cls, store: ExemplarStore, seed: int) -> _Sides:
+        table = store.image_table()
+        names = _sources(table)
+        aside = _some(table, names, "aside", ASIDE, seed)
+        searched = _some(table, names, "exemplars", SEARCHED, seed)
+        photos, lack = len(np.unique(aside.groups)), ""
+        if photos < MIN_PHOTOS or not len(searched.indices):
+            kept = len({r["group"] for r in table if r["split"] == "aside"})
+            few = (f", of sources with {MIN_SOURCE} images kept aside or more"
+                   if kept > photos else "")  # fmt: skip
+            lack = (f"only {photos} distinct photos were kept aside{few}; a score needs "
+                    f"{MIN_PHOTOS}: probe with more photos")  # fmt: skip
+        return cls(table, names, aside, searched, photos, lack)
+
+    def scores(
+        self, texts: Mapping[UnitKey, str], store: ExemplarStore, judge: Simulator, look: Look,
+        seed: int,
+    ) -> Scores:  # fmt: skip
+        features = [look(some.indices) for some in (self.aside, self.searched)]
         found: dict[UnitKey, Score] = {}
         for layer in dict.fromkeys(layer for layer, _, _ in texts):
             here = {key: text for key, text in texts.items() if key[0] == layer}
-            found |= _layer(here, store, judge, (aside, searched), features, seed)
-    facts = {"simulator": judge.name, "fingerprint": judge.fingerprint,
-             "shared": list(judge.shared), "images": len(aside.indices), "photos": photos,
-             "sources": names, "seed": seed}  # fmt: skip
-    return Scores(found, facts)
-
-
-def _places(images: ProbeImages, some: _Images) -> tuple[ProbeImages, list[int]]:
-    return images, some.indices.tolist()
+            found |= _layer(here, store, judge, (self.aside, self.searched), features, seed)
+        facts = {"simulator": judge.name, "fingerprint": judge.fingerprint,
+                 "shared": list(judge.shared), "images": len(self.aside.indices),
+                 "photos": self.photos, "sources": self.sources, "seed": seed}  # fmt: skip
+        return Scores(found, facts)
 
 
 def _sources(table: list[dict[str, Any]]) -> list[str]:

@@ -28,7 +28,11 @@ TEXTS = {
 
 
 def make_run(
-    root: Path, texts: Any = TEXTS, scores: dict | None = None, reason: str | None = None
+    root: Path,
+    texts: Any = TEXTS,
+    scores: dict | None = None,
+    reason: str | None = None,
+    sure: dict | None = None,
 ) -> Run:
     rows = [
         {
@@ -38,6 +42,7 @@ def make_run(
             "status": "described" if text else "unclear",
             "description": text,
             "score": (scores or {}).get((layer, unit)),
+            "confidence": (sure or {}).get((layer, unit)),
             "candidates": [{"text": t} for t in [text, *others] if t],
             "images": [],
             "activations": [],
@@ -111,6 +116,19 @@ def test_at_most_so_many_by_strength_then_score(tmp_path: Path) -> None:
     assert found(choose(run, Selection(match=("text",), min_score=0.3))) == ["b:0"]
     with pytest.raises(InputError, match="no unit is left"):
         choose(run, Selection(match=("text",), min_score=0.5))
+
+
+def test_a_least_confidence(run: Run, tmp_path: Path) -> None:
+    known = {("a", 0): 0.25, ("b", 0): 0.75}
+    sure = make_run(tmp_path / "sure", sure=known)
+    choice = choose(sure, Selection(match=("text", "letters"), min_confidence=0.5))
+    assert found(choice) == ["b:0"]
+    assert choice.units[0].confidence == 0.75
+    assert any("less sure than 0.5" in note for note in choice.notes)
+    with pytest.raises(InputError, match="does not say how sure"):
+        choose(run, Selection(match=("text",), min_confidence=0.5))
+    with pytest.raises(InputError, match="from 0 to 1"):
+        Selection(match=("text",), min_confidence=1.5)
 
 
 def test_a_run_without_scores_refuses_a_least_score(run: Run, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from milanx.act.audit.effects import (
 from milanx.act.audit.match import Hit, Matcher
 from milanx.act.audit.rules import SEVERITIES, Rule, as_rules, rules_fingerprint
 from milanx.act.reopen import open_target
-from milanx.act.select import described
+from milanx.act.select import check_confidence, described, sure_enough
 from milanx.errors import InputError, did_you_mean
 from milanx.language.compare import Embed
 from milanx.measures.intervals import wilson
@@ -192,6 +192,7 @@ def audit(
     weights: str | None = None,
     ablated: int = ABLATED,
     random_units: int = RANDOM_UNITS,
+    min_confidence: float | None = None,
     seed: int = 0,
     embed: Embed | None = None,
     progress: Reporter | None = None,
@@ -206,6 +207,7 @@ def audit(
         weights: the target's checkpoint, where it was given one.
         ablated: at most so many found units are ablated, the worst severity first; 0 for none.
         random_units: of each layer, ablated beside them.
+        min_confidence: units that are less sure concern no rule.
         seed: of the choice of random units.
         embed: sentence embeddings; all-MiniLM-L6-v2 when None.
         progress: told about the stages.
@@ -221,7 +223,7 @@ def audit(
     opened = open_run(run) if isinstance(run, str | Path) else run
     chosen = as_rules(rules)
     progress = progress or Silent()
-    rows = described(opened)
+    rows = _sure(opened, described(opened), min_confidence)
     with progress.stage("match rules", None):
         hits = Matcher(chosen, embed)([row["description"] for row in rows])
     pairs = [(rule, row, found[rule.id]) for rule in sorted(
@@ -240,6 +242,15 @@ def audit(
 
 
 Pair = tuple[Rule, dict[str, Any], Hit]
+
+
+def _sure(run: Run, rows: list[dict[str, Any]], least: float | None) -> list[dict[str, Any]]:
+    """Return the rows that are sure enough; all where nothing is asked."""
+    check_confidence(least)
+    if least is None:
+        return rows
+    sure = sure_enough(run, [row["confidence"] for row in rows], least)
+    return [row for row, kept in zip(rows, sure, strict=True) if kept]
 
 
 def _unit(row: dict[str, Any]) -> Unit:

@@ -133,23 +133,27 @@ def plant_units(
     photos: Sequence[PlantedPhoto],
     seed: int,
     *,
+    aside: int = 0,
     overwrite: bool = False,
 ) -> ExemplarStore:
     """Write units as a store: exemplars, activations of all photos, and views for contrast.
 
     The further views are, for each unit, two photos that show a part of its meaning and leave it
-    below its median where there are such, and others at random.
+    below its median where there are such, and others at random. The last ``aside`` photos are kept
+    aside: no unit shows them.
     """
     rng = np.random.default_rng(seed)
+    kept = len(photos) - aside
     activations = np.stack([u.activations for u in units], 1)
     shown = {int(i) for u in units for i in u.images if i >= 0}
     low = activations < np.median(activations, 0)
+    low[kept:] = False
     further: list[int] = []
     for number, unit in enumerate(units):
         partly = np.array([low[i, number] and any(a in p.atoms for a in unit.meaning.atoms)
                            for i, p in enumerate(photos)])  # fmt: skip
         further += rng.permutation(np.flatnonzero(partly))[:2].tolist()
-    rest = rng.permutation(len(photos)).tolist()
+    rest = rng.permutation(kept).tolist()
     more = [i for i in dict.fromkeys([*further, *rest]) if i not in shown][:FURTHER]
     return plant(
         out,
@@ -157,7 +161,12 @@ def plant_units(
         [u.maps for u in units],
         ((i, photos[i].view) for i in sorted({*shown, *more})),
         [
-            {"index": i, "split": "exemplars", "source": p.source, "group": p.group or None}
+            {
+                "index": i,
+                "split": "exemplars" if i < kept else "aside",
+                "source": p.source,
+                "group": p.group or None,
+            }
             for i, p in enumerate(photos)
         ],
         activations=activations,

@@ -33,6 +33,11 @@ def committed_phrases() -> dict[str, list[str]]:
     return table
 
 
+def has_phrases(atom: str) -> bool:
+    """Whether accepted phrases of an atom were written down; else it is only known by its name."""
+    return atom in committed_phrases() or atom in _class_names()
+
+
 def phrase_table(atoms: set[str]) -> Table:
     """Return atom -> lemmatised phrases: from the committed table, the names of a class, itself."""
     known, classes = committed_phrases(), _class_names()

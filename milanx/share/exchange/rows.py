@@ -19,7 +19,7 @@ import numpy as np
 from milanx.errors import InputError
 from milanx.files import reading, write_text
 from milanx.files.digests import regular
-from milanx.runs import FIGURES, STATUSES
+from milanx.runs import FIGURES, SIGNS, STATUSES
 from milanx.share.exchange.bundle import Bundle, Text, UnitKey, Units, gathered, whole
 from milanx.share.exchange.cells import (
     MOST_BYTES,
@@ -202,11 +202,13 @@ def of_row(
         raise ValueError(f"unit {unit!r}")
     key = (_layer(path, line, row["layer"]), unit, sign)
     description = row["description"] or ""
-    kept: dict[str, Any] = {name: _number(row[name]) for name in ("score", "confidence", *FIGURES)
-            if row.get(name) is not None}  # fmt: skip
+    kept: dict[str, Any] = {name: _number(row[name])
+                            for name in ("score", "confidence", *FIGURES, *SIGNS)
+                            if row.get(name) is not None}  # fmt: skip
     if row.get("score_interval") is not None:
         kept["score_interval"] = [_number(end) for end in row["score_interval"]]
-    kept |= {n: str(row[n]) for n in ("status", "score_reason") if row.get(n) is not None}
+    kept |= {n: str(row[n]) for n in ("status", "score_reason", "confidence_reason")
+             if row.get(n) is not None}  # fmt: skip
     candidates = row.get("candidates") or []
     if candidates:
         kept["candidates"] = [_candidate(candidate) for candidate in candidates]

@@ -1,0 +1,46 @@
+"""Units whose text is known to be right or wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from milanx.exemplars.store import ExemplarStore
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A described unit, and whether its text is right.
+
+    Attributes:
+        row: of the table.
+        photos: the photo of each exemplar, as a number of its run.
+        right: 1 or 0.
+        kind: what it is.
+        shown: what stands for the photographs of its exemplars.
+    """
+
+    row: dict[str, Any]
+    photos: tuple[int, ...]
+    right: float
+    kind: str
+    shown: tuple[str, ...]
+
+    @classmethod
+    def of_rows(
+        cls,
+        rows: Sequence[dict[str, Any]],
+        right: Sequence[float],
+        kinds: Sequence[str],
+        store: ExemplarStore,
+    ) -> list[Judged]:
+        """Make them of the rows of a run's table; units without a text are left out."""
+        table = store.image_table()
+        groups = [str(r.get("group") or f"image {r['index']}") for r in table]
+        return [
+            cls(row, tuple(int(store.photos[i]) for i in row["images"]), float(value), kind,
+                tuple(groups[i] for i in row["images"]))
+            for row, value, kind in zip(rows, right, kinds, strict=True) if row["description"]
+        ]  # fmt: skip

@@ -1,0 +1,222 @@
+"""Confidence is calibrated on one side and reported on the other; units, controls, the fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from milanx.describing.confidence import INPUTS, read_inputs
+from milanx.errors import InputError
+from milanx.evaluate.common.names import accepted_names
+from milanx.evaluate.confidence.controls import DISPLACED, _other_images, _other_masks
+from milanx.evaluate.confidence.fit import Table, calibrate, inputs_of, with_threshold
+from milanx.evaluate.confidence.lists import (
+    CALIBRATED,
+    CALIBRATION,
+    DIVIDED,
+    REPORT,
+    REPORTED,
+    calibrates,
+)
+from milanx.evaluate.confidence.planted import _answering, _apart, _at_random, _meant
+from milanx.evaluate.confidence.protocol import measured
+from milanx.evaluate.confidence.units import Judged
+from milanx.evaluate.p2.atoms import COLOURS, KIND_OF
+from milanx.evaluate.p2.photos import PlantedPhoto, kinds_above
+from milanx.evaluate.p2.planted import BACKGROUND, SourcePool, build
+from milanx.exemplars.planted import LAYER, MAP, Meaning, plant
+
+HALF = np.zeros((MAP, MAP), np.float32)
+HALF[: MAP // 2] = 1
+
+
+# ------------------------------------------------------------------ what is on which side
+
+
+def test_nothing_is_both_calibrated_and_reported() -> None:
+    assert not CALIBRATED.layers.keys() & REPORTED.layers.keys()
+    assert not set(CALIBRATED.seeds) & set(REPORTED.seeds)
+    assert not {*CALIBRATED.photos, *CALIBRATION.controls} & {*REPORTED.photos, *REPORT.controls}
+    assert not {*DIVIDED} & {*CALIBRATED.photos, *REPORTED.photos}
+    for atom in (*KIND_OF, *kinds_above(), *(names[0] for names in accepted_names().values())):
+        assert CALIBRATION.meant(atom) != REPORT.meant(atom)
+
+
+def test_each_side_has_colours_and_classes_and_a_class_goes_with_its_kinds() -> None:
+    names = accepted_names()
+    assert {calibrates(colour) for colour in COLOURS} == {True, False}
+    share = np.mean([calibrates(names[w][0].lower()) for w in names])
+    assert 0.4 < share < 0.6
+    for kind, wnids in kinds_above().items():
+        assert {calibrates(names[w][0].lower()) for w in wnids} == {calibrates(kind)}
+
+
+def test_files_of_the_other_side_are_refused() -> None:
+    paths = (Path("a/parts.parquet"), Path("tiny_imagenet_val.parquet"))
+    assert CALIBRATION.sort(paths) == (paths[:1], paths[1:])
+    assert REPORT.sort((Path("imagenet_sample.parquet"),)) == ((), ())
+    with pytest.raises(InputError, match="reported"):
+        REPORT.sort(paths)
+
+
+# ------------------------------------------------------------------ planted units
+
+
+def photos() -> list[PlantedPhoto]:
+    """Each a group of two; a third shows red, a third blue, half a dress."""
+    made = []
+    for i in range(60):
+        atoms = {name: HALF for name, every in (("red", 3), ("blue", 4), ("dress", 2))
+                 if i % every == 0}  # fmt: skip
+        made.append(PlantedPhoto(np.zeros((8, 8, 3), np.uint8), atoms, "s", group=f"g{i // 2}"))
+    return made
+
+
+def test_meanings_are_those_of_the_side_that_have_accepted_phrases() -> None:
+    both = PlantedPhoto(np.zeros((8, 8, 3), np.uint8), dict.fromkeys(
+        ("red", "orange color", "dress", "cat tail"), HALF))  # fmt: skip
+    atoms = [set(_meant(both, side).atoms) for side in (CALIBRATION, REPORT)]
+    assert sorted(map(sorted, atoms)) == [["orange color"], ["red"]]
+
+
+def test_a_photograph_is_on_one_side_of_the_split() -> None:
+    searched, aside = _apart(photos(), 0)
+    assert len(searched) + len(aside) == 60 and len(aside) == 12
+    assert not {p.group for p in searched} & {p.group for p in aside}
+
+
+def test_a_unit_answers_to_photos_kept_aside_by_its_meaning() -> None:
+    searched, aside = _apart(photos(), 0)
+    aside.append(PlantedPhoto(np.zeros((8, 8, 3), np.uint8), {"red": HALF}, "other", group="x"))
+    rng = np.random.default_rng(0)
+    unit = build(SourcePool(searched, "s", 0), Meaning(("red",)), len(searched), rng)
+    found = _answering(unit, searched, aside, rng).activations
+    assert found[: len(searched)] == pytest.approx(unit.activations)
+    told = found[len(searched) :]
+    assert [bool(v > 0.5) for v in told[:-1]] == ["red" in p.atoms for p in aside[:-1]]
+    assert told[-1] == 0  # of another source: no score is taken there
+
+
+def test_a_set_at_random_shows_photos_at_random_and_answers_to_nothing() -> None:
+    searched, aside = _apart(photos(), 0)
+    rng = np.random.default_rng(0)
+    other = build(SourcePool(searched, "s", 0), Meaning(("red",)), len(searched), rng)
+    sets = [_at_random(searched, [other], rng) for _ in range(40)]
+    shows = np.mean(["red" in searched[i].atoms for s in sets for i in s.images if i >= 0])
+    assert abs(shows - np.mean(["red" in p.atoms for p in searched])) < 0.1
+    one = _answering(sets[0], searched, aside, rng)
+    assert (one.activations[one.images[one.images >= 0]] > 1 - 2 * BACKGROUND).all()
+    assert (one.activations > 0.5).sum() >= (one.images >= 0).sum()
+
+
+# ------------------------------------------------------------------ the fit
+
+
+def judged(n: int, seed: int, *, kind: str = "planted units", known: float = 0.8) -> list[Judged]:
+    """Units that are right the more often, the more their exemplars are alike."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for i in range(n):
+        alike, other = rng.normal(size=2)
+        right = float(rng.random() < 1 / (1 + np.exp(-2 * alike)))
+        row: dict[str, Any] = {
+            "description": "dogs", "rank": other, "log_p_given_exemplars": other,
+            "log_p_prior": -9.0, "agreement": other, "response": 0.1, "alike": alike,
+            "shown": 0.5, "score": 0.2 if rng.random() < known else None,
+        }  # fmt: skip
+        row["candidates"] = [row | {"text": "dogs"}]
+        made.append(Judged(row, (0, 1), right, kind, (f"{seed}-{i}",)))
+    return made
+
+
+def test_what_tells_right_from_wrong_is_found_and_calibrated() -> None:
+    found = calibrate(judged(400, 0), "d", seed=0)
+    weights = dict(zip(INPUTS, found.weights, strict=True))
+    assert weights["alike"] > 5 * max(abs(w) for n, w in weights.items() if n != "alike")
+    assert weights["margin"] == 0  # it never varies
+    fresh = judged(2000, 1)
+    report = measured(found, fresh, {})["rows"]["all"]
+    assert report["AUROC"]["estimate"] > 0.85
+    assert report["ECE"]["estimate"] < 0.06
+    assert report["error at 50 % / full"]["estimate"] < 0.5
+
+
+def test_a_unit_with_a_score_stands_there_without_it_too() -> None:
+    units = judged(200, 0)
+    table = Table.of(units, 0)
+    scored = INPUTS.index("scored")
+    assert table.weights.sum() == 200
+    for side in (0, 1):  # that there is a score tells nothing of right and wrong
+        inside = (table.inputs[:, scored] == side) & (table.weights == 0.5)
+        assert table.right[inside].sum() == sum(u.right for u in units if u.row["score"])
+    copies = {tuple(row) for row in table.inputs[:, :4].round(9)}
+    assert len(copies) == 200
+    fold = {tuple(row): set() for row in table.inputs[:, :4].round(9)}
+    for row, number in zip(table.inputs[:, :4].round(9), table.fold, strict=True):
+        fold[tuple(row)].add(int(number))
+    assert all(len(numbers) == 1 for numbers in fold.values())
+
+
+def test_the_threshold_leaves_controls_out() -> None:
+    found = calibrate(judged(400, 0), "d")
+    controls = judged(100, 3, kind="control")
+    made = with_threshold(found, controls)
+    assert np.mean(made(inputs_of(controls)) < made.threshold) == pytest.approx(0.92, abs=0.011)
+    report = measured(made, judged(100, 4), {"control": controls})
+    assert report["controls"]["control"]["unclear"] == pytest.approx(0.92, abs=0.011)
+
+
+def test_too_few_units_and_units_of_other_rankings_are_refused() -> None:
+    with pytest.raises(InputError, match="needed to calibrate"):
+        calibrate(judged(50, 0), "d")
+    units = judged(200, 0)
+    units[7].row["agreement"] = None
+    assert read_inputs(units[7].row, (0,)) is None
+    with pytest.raises(InputError, match="lacks what"):
+        calibrate(units, "d")
+
+
+# ------------------------------------------------------------------ controls
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Any:
+    """Two units on twenty images, of which ten are shown and four kept aside."""
+    rng = np.random.default_rng(0)
+    activations = rng.random((20, 2)).astype(np.float32)
+    order = np.argsort(-activations[:16], 0)[:3].T
+    shown = sorted({*order.ravel().tolist(), *range(8)})
+    views = ((i, np.full((224, 224, 3), 10 * i, np.uint8)) for i in shown)
+    table = [{"index": i, "split": "aside" if i > 15 else "exemplars", "source": "s",
+              "group": None} for i in range(20)]  # fmt: skip
+    maps = [np.tile(HALF, (3, 1, 1)) for _ in range(2)]
+    return plant(tmp_path / "real", list(order), maps, views, table, activations=activations)
+
+
+def test_random_sets_are_the_tops_of_activations_of_other_images(
+    store: Any, tmp_path: Path
+) -> None:
+    made = _other_images(store, LAYER, tmp_path / "sets", np.random.default_rng(1))
+    before, after = (np.asarray(s.maxima(LAYER)) for s in (store, made))
+    assert np.sort(after, 0) == pytest.approx(np.sort(before, 0))
+    assert not np.allclose(after, before)
+    shown = set(store.view_indices().tolist())
+    for row in range(2):
+        own, was = made.images(LAYER)[row], store.images(LAYER)[row]
+        assert set(own.tolist()) <= shown
+        assert after[own, row] == pytest.approx(before[was, row])
+    assert (made.view(int(own[0])) == store.view(int(own[0]))).all()
+
+
+def test_displaced_masks_lie_elsewhere_on_the_same_images(store: Any, tmp_path: Path) -> None:
+    made = _other_masks(store, LAYER, tmp_path / "masks", np.random.default_rng(1))
+    assert (made.images(LAYER) == store.images(LAYER)).all()
+    assert np.asarray(made.maxima(LAYER)) == pytest.approx(np.asarray(store.maxima(LAYER)))
+    for unit in range(2):
+        was, now = store.masks(LAYER, [unit])[0], made.masks(LAYER, [unit])[0]
+        assert now.sum((1, 2)).tolist() == was.sum((1, 2)).tolist()
+        overlap = (was & now).sum((1, 2)) / was.sum((1, 2))
+        assert (overlap <= 1 - DISPLACED[0] / (MAP // 2) + 1e-6).all()
