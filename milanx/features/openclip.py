@@ -28,6 +28,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import KW_ONLY, asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from milanx.environment import announce_clip, no_code_of_others
+from milanx.environment import no_code_of_others
 from milanx.errors import InputError, MilanxError, MissingWeights, did_you_mean
 from milanx.features.encoder import EncoderSpec, on_grid
 from milanx.features.towers import Vit, tower_of
 from milanx.files import fingerprint
+from milanx.hub.reach import clip_within_reach, within_reach
 
 WAYS = ("auto", "value", "self", "plain")
 RANDOM = "random"  # as ``pretrained``: weights drawn by the seed, to try speed and memory
@@ -150,10 +152,10 @@ def load_clip(spec: OpenClipSpec) -> tuple[Any, str]:
     name = check_spec(spec)
     random = spec.pretrained == RANDOM
     own = not name.startswith(("hf-hub:", "local-dir:"))
-    if not random and not name.startswith("local-dir:") and not Path(spec.pretrained).is_file():
-        announce_clip(name, spec.pretrained)
+    here = random or name.startswith("local-dir:") or Path(spec.pretrained).is_file()
+    asking = nullcontext() if here else clip_within_reach(name, spec.pretrained)
     try:
-        with no_code_of_others(), torch.random.fork_rng(devices=[]):
+        with asking, no_code_of_others(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.seed)
             clip = open_clip.create_model(
                 name,
@@ -353,7 +355,7 @@ class OpenClipEncoder(nn.Module):
             import open_clip
 
             try:
-                with no_code_of_others():
+                with within_reach(), no_code_of_others():
                     self._tokenizer = open_clip.get_tokenizer(self._name)
             except Exception as error:  # transformers and the Hub raise kinds of their own
                 raise _missing(self.spec, error) from error

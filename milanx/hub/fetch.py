@@ -27,6 +27,7 @@ from milanx.files.digests import AGAIN
 from milanx.files.replacing import Kind, beside, discard
 from milanx.hub.address import Address
 from milanx.hub.content import fetched
+from milanx.hub.reach import check_answers
 from milanx.hub.refusals import Unreachable, in_words, offline
 from milanx.progress import Reporter, Silent
 
@@ -201,6 +202,7 @@ def fetch(
         raise offline(what)
     try:
         with in_words(what, access.token):
+            check_answers()
             commit, files = _ask(address, wanted, access)
     except Unreachable as error:
         if here is None or access.force_download:

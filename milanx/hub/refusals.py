@@ -21,6 +21,10 @@ class Unreachable(MilanxError):
     """The Hub does not answer, or answers that it cannot now."""
 
 
+class Silence(ConnectionError):
+    """A server does not answer; the message names it and says why."""
+
+
 class NotThere(InputError):
     """There is no such repository, for this user."""
 
@@ -51,21 +55,26 @@ def in_words(what: str, token: str | bool | None = None) -> Iterator[None]:
 
 def _refusal(what: str, error: Exception, token: str | bool | None) -> MilanxError | None:
     """Return what to say of an error; None for one that is not the Hub's."""
+    from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
-    chain, said = _chain(error), without_token(str(error), token)
+    links, said = chain(error), without_token(str(error), token)
     if "Invalid metadata in README.md" in said:
         return InputError(what, f"the Hub does not take the head of the card: {said}",
                           "mend the lines between --- at the top of README.md")  # fmt: skip
-    for link in chain:
+    for link in links:
+        if isinstance(link, Silence):
+            return _silence(what, str(link))
+    for link in links:
         if isinstance(link, OfflineModeIsEnabled):
             return offline(what)
-    for link in chain:
+    for link in links:
         if isinstance(link, HfHubHTTPError):
             return _answer(what, link, token)
-    for link in chain:
-        if _is_transport(link):
-            return _silence(what, link, token)
+    for link in links:
+        if is_transport(link):
+            told = without_token(str(link), token) or type(link).__name__
+            return _silence(what, f"the Hub at {constants.ENDPOINT} does not answer ({told})")
     if isinstance(error, HFValidationError):
         return InputError(what, said, "OWNER/NAME, with letters, digits, '-', '_' and '.'")
     if "Consistency check failed" in said:
@@ -84,7 +93,7 @@ def offline(what: str) -> NotThere:
     )  # fmt: skip
 
 
-def _chain(error: BaseException) -> list[BaseException]:
+def chain(error: BaseException) -> list[BaseException]:
     """Return an error and those that it came of."""
     found: list[BaseException] = []
     link: BaseException | None = error
@@ -94,22 +103,17 @@ def _chain(error: BaseException) -> list[BaseException]:
     return found
 
 
-def _is_transport(error: BaseException) -> bool:
+def is_transport(error: BaseException) -> bool:
+    """Whether an error is one of the network's."""
     if isinstance(error, ConnectionError | TimeoutError):
         return True
     names = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
     return bool(names & set(TRANSPORT))
 
 
-def _silence(what: str, error: BaseException, token: str | bool | None) -> Unreachable:
+def _silence(what: str, why: str) -> Unreachable:
     """The Hub was not reached."""
-    from huggingface_hub import constants
-
-    said = without_token(str(error), token) or type(error).__name__
-    return Unreachable(
-        what, f"the Hub at {constants.ENDPOINT} does not answer ({said})",
-        ["look at your connection and at HF_ENDPOINT", AGAIN],
-    )  # fmt: skip
+    return Unreachable(what, why, ["look at your connection and at HF_ENDPOINT", AGAIN])
 
 
 def _answer(what: str, error: Any, token: str | bool | None) -> MilanxError:

@@ -18,6 +18,7 @@ from milanx.files.replacing import Kind
 from milanx.hub.address import Address
 from milanx.hub.content import HOUSEHOLD, holds
 from milanx.hub.fetch import TIMEOUT
+from milanx.hub.reach import check_answers
 from milanx.hub.refusals import in_words
 from milanx.progress import Reporter, Silent
 
@@ -153,6 +154,7 @@ def send(parcel: Parcel, to: Destination, progress: Reporter | None = None) -> S
         raise InputError(what, "HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE")
     kind = parcel.repo_type
     with in_words(what, to.token), progress.stage("push", None):
+        check_answers()
         api = HfApi(token=to.token, library_name="milanx")
         private = _ready(api, to, kind)
         if address.branch != "main" and not address.branch.startswith(PULL_REQUEST):

@@ -11,7 +11,6 @@ lies; a name of the Hub is fetched once, after a line that says so, and never wh
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +21,7 @@ from PIL import Image
 
 from milanx.errors import InputError, MilanxError, did_you_mean
 from milanx.files import fingerprint
+from milanx.hub.reach import within_reach
 from milanx.hub.refusals import in_words, offline
 from milanx.images import streams
 from milanx.images.decoding import decode, why
@@ -115,21 +115,19 @@ def _library() -> Any:
     return datasets
 
 
-def _offline() -> bool:
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-
-
 def _opened(library: Any, wanted: Wanted, spec: str, **how: Any) -> Any:
     """Open the data set, one split of it."""
+    from huggingface_hub import constants
+
     if wanted.local and any((Path(wanted.path) / name).is_file() for name in SAVED):
         with _Explained(spec):
             return _split(library.load_from_disk(wanted.path), wanted, spec)
-    if not wanted.local and not _offline():
-        what = "rows of" if how else "the data set"
-        sys.stderr.write(f"fetching {what} {one_line(wanted.path)}"
-                         f"{f', split {wanted.split}' if wanted.split else ''}, from the Hugging "
-                         "Face Hub, unless it is in the cache\n")  # fmt: skip
-    with _Explained(spec):
+    with _Explained(spec), within_reach(wanted.path if wanted.local else ""):
+        if not wanted.local and not constants.HF_HUB_OFFLINE:
+            what = "rows of" if how else "the data set"
+            sys.stderr.write(f"fetching {what} {one_line(wanted.path)}"
+                             f"{f', split {wanted.split}' if wanted.split else ''}, from the "
+                             "Hugging Face Hub, unless it is in the cache\n")  # fmt: skip
         options = wanted.options
         found = library.load_dataset(
             wanted.path, options.get("config"), split=wanted.split,

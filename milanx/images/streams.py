@@ -15,6 +15,7 @@ from typing import Any
 from milanx.environment import note
 from milanx.files import atomic_path, cache_dir, explained, fingerprint, write_text
 from milanx.hub.fetch import COMMIT, TIMEOUT
+from milanx.hub.reach import check_answers
 from milanx.hub.refusals import Unreachable, in_words, offline
 
 SHELF = "streams"  # in milanx's cache
@@ -70,6 +71,7 @@ def find(name: str, revision: str | None, asked: str, what: str) -> Kept:
         return before
     try:
         with in_words(what):
+            check_answers()
             info = HfApi().dataset_info(name, revision=revision, timeout=TIMEOUT)
     except Unreachable as error:
         if before is None or not there:

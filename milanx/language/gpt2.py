@@ -13,6 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from milanx.environment import announce_hub
 from milanx.errors import FormatError, InputError, MissingWeights
+from milanx.hub.reach import within_reach
 
 END = "<|endoftext|>"
 MAX_VOCABULARY = 8000
@@ -78,10 +79,11 @@ def gpt2_config(source: str | Path) -> GPT2Config:
     """
     from transformers import AutoConfig
 
-    if not Path(source).is_dir():
-        announce_hub(str(source), FILES, "the language model")
     try:
-        config = AutoConfig.from_pretrained(str(source), trust_remote_code=False)
+        with within_reach(source):
+            if not Path(source).is_dir():
+                announce_hub(str(source), FILES, "the language model")
+            config = AutoConfig.from_pretrained(str(source), trust_remote_code=False)
     except (OSError, ValueError) as error:  # transformers' and the Hub's refusals are such
         raise _missing(source, error) from error
     if not isinstance(config, GPT2Config):
@@ -108,9 +110,10 @@ def load_gpt2(source: str | Path) -> GPT2LMHeadModel:
     config = gpt2_config(source)
     config.embd_pdrop = config.attn_pdrop = config.resid_pdrop = 0.0
     try:
-        model, told = GPT2LMHeadModel.from_pretrained(
-            str(source), config=config, dtype=torch.float32, output_loading_info=True
-        )
+        with within_reach(source):
+            model, told = GPT2LMHeadModel.from_pretrained(
+                str(source), config=config, dtype=torch.float32, output_loading_info=True
+            )
     except (OSError, ValueError, RuntimeError) as error:
         raise _missing(source, error) from error
     _check_whole(source, model, told)
@@ -145,9 +148,10 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
     from transformers import AutoTokenizer
 
     try:
-        found: Any = AutoTokenizer.from_pretrained(
-            str(source), add_prefix_space=True, trust_remote_code=False
-        )
+        with within_reach(source):
+            found: Any = AutoTokenizer.from_pretrained(
+                str(source), add_prefix_space=True, trust_remote_code=False
+            )
     except (OSError, ValueError) as error:
         raise _missing(source, error) from error
     return found

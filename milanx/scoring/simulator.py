@@ -21,10 +21,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from milanx.environment import announce_clip, no_code_of_others
+from milanx.environment import no_code_of_others
 from milanx.errors import FormatError, InputError, MissingWeights, did_you_mean
 from milanx.files import fingerprint, fingerprint_file, read_json, reading, write_json
 from milanx.files.digests import AGAIN, FILES, SEAL, Listing
+from milanx.hub.reach import clip_within_reach
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -272,9 +273,8 @@ class OpenClip(Simulator):
                 raise InputError(f"open_clip has no weights for {architecture}", "none is listed",
                                  "name another model")  # fmt: skip
             tag = tags[-1]
-        announce_clip(architecture, tag)
         try:
-            with no_code_of_others():
+            with clip_within_reach(architecture, tag), no_code_of_others():
                 model, _, self._preprocess = open_clip.create_model_and_transforms(
                     architecture, pretrained=tag
                 )

@@ -15,6 +15,7 @@ from torch import nn
 
 from milanx.environment import announce, no_code_of_others, note
 from milanx.errors import InputError, MilanxError
+from milanx.hub.reach import check_answers
 from milanx.targets.built import Built, missing
 from milanx.targets.processors import FILES, MAIN, Given, read_processor
 
@@ -243,6 +244,7 @@ def _fetched(place: str, name: str, bare: bool) -> Path:
     state, silent = revision or None, None
     if not constants.HF_HUB_OFFLINE:
         try:
+            check_answers()
             wanted, state = _looked_up(repository, state, name, bare)
         except MilanxError:
             raise

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 from torch import nn
 
-from milanx.environment import announce_clip, note
+from milanx.environment import note
 from milanx.errors import InputError, MissingWeights, did_you_mean
+from milanx.hub.reach import clip_within_reach
 from milanx.images.preprocess import Preprocess
 from milanx.targets.built import Built, missing
 
@@ -47,10 +49,8 @@ def load(place: str, name: str, *, bare: bool) -> Built:
              "--weights FILE gives a checkpoint", "--random-weights uses random ones"],
         )  # fmt: skip
     config = open_clip.get_pretrained_cfg(known, tag) if tag else {}
-    if not bare:
-        announce_clip(known, tag)
     try:
-        with _quiet():
+        with nullcontext() if bare else clip_within_reach(known, tag), _quiet():
             model = open_clip.create_model(
                 known, pretrained=None if bare else tag, pretrained_text=False,
                 # Which nonlinearity the weights were trained with is told by their tag.

@@ -11,6 +11,7 @@ import torch
 
 from milanx.environment import announce
 from milanx.errors import InputError, did_you_mean
+from milanx.hub.reach import silence
 from milanx.images.preprocess import Preprocess
 from milanx.targets.built import Built, missing
 
@@ -87,6 +88,8 @@ def _look_for(published: Any, name: str) -> None:
         return
     if constants.HF_HUB_OFFLINE:
         raise missing(name, ConnectionError("HF_HUB_OFFLINE is set, and they are not here"))
+    if why := silence(published.url):
+        raise missing(name, ConnectionError(why))
     size = published.meta.get("_file_size")
     announce(f"{name} ({published})", published.url, int(size * 1e6) if size else None)
 

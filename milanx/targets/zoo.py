@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import itertools
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -16,6 +17,7 @@ from torch import nn
 
 from milanx.errors import InputError, MilanxError, did_you_mean
 from milanx.files import fingerprint
+from milanx.hub.reach import within_reach
 from milanx.images.preprocess import Preprocess
 from milanx.targets import huggingface
 from milanx.targets.built import Built, missing
@@ -312,8 +314,11 @@ def _named(name: str, *, bare: bool) -> Built:
             hint or "package.module:function names one of your own",
         )
     package = None if bare else package_state_dict(known)
+    fetched = not bare and package is None
+    asking = within_reach() if fetched and not known.startswith("local-dir:") else nullcontext()
     try:
-        model = timm.create_model(known, pretrained=not bare and package is None)
+        with asking:
+            model = timm.create_model(known, pretrained=fetched)
     except Exception as error:  # timm and the hub raise many kinds for "cannot be had"
         raise missing(name, error) from error
     if package is not None:

@@ -99,6 +99,7 @@ def test_torchvisions_downloads_are_said_or_refused(
         load_target("torchvision:squeezenet1_1")
     assert not fetched
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("milanx.targets.torchvisions.silence", lambda url: "")
     target = load_target("torchvision:squeezenet1_1")
     assert len(fetched) == 1
     said = capsys.readouterr().err
@@ -195,7 +196,7 @@ def test_pretrained_towers_are_announced_or_refused(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr("open_clip.create_model", create)
     monkeypatch.setattr(
-        "milanx.targets.openclips.announce_clip", lambda name, tag: said.append((name, tag))
+        "milanx.hub.reach.announce_clip", lambda name, tag: said.append((name, tag))
     )
     with pytest.raises(MissingWeights, match="no network"):
         load_target("clip:ViT-B-32/openai")

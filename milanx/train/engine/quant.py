@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from milanx.errors import InputError, MissingWeights
+from milanx.hub.reach import within_reach
 
 INSTALL = "pip install 'milanx[quant]'"
 SMALLEST = 4096  # elements from which bitsandbytes keeps a parameter's moments in 8 bits
@@ -82,10 +83,11 @@ def load_4bit(
         bnb_4bit_compute_dtype=dtype,
     )
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            str(source), quantization_config=config, device_map={"": device}, dtype=torch.float32,
-            trust_remote_code=False,
-        )  # fmt: skip
+        with within_reach(source):
+            model = AutoModelForCausalLM.from_pretrained(
+                str(source), quantization_config=config, device_map={"": device},
+                dtype=torch.float32, trust_remote_code=False,
+            )  # fmt: skip
     except (OSError, ValueError) as error:  # no such file or name; a folder of something else
         raise MissingWeights(
             f"no language model {source}",
