@@ -177,10 +177,8 @@ def test_linear_probe_reads_classes_off_pooled_features(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "probe.safetensors", {"wnids": json.dumps(CLASSES[:3])})
     read, classes = upper.read_probe(tmp_path / "probe.safetensors")
     assert classes == CLASSES[:3]
-    flat = mean + weight[1] * 30 / scale
-    pooled = flat.reshape(2, 4) + torch.tensor([1.0, -1.0])[:, None, None]
-    assert upper.probe_class(pooled, read, classes) == CLASSES[1]
-    assert upper.probe_class(mean.reshape(1, 2, 4), read, classes) == CLASSES[2]
+    means = torch.stack([mean + weight[1] * 30 / scale, mean])
+    assert upper.probe_classes(means.numpy(), read, classes) == [CLASSES[1], CLASSES[2]]
 
 
 def test_kin_of_planted_classes_that_training_held_out(tmp_path: Path) -> None:

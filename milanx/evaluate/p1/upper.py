@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,10 @@ import numpy as np
 
 from milanx.evaluate.common.names import accepted_names
 from milanx.evaluate.p1.logits import Logits
+from milanx.evaluate.p1.seen import Sets, logit_means, pooled_means
 from milanx.runs import Run
 
 if TYPE_CHECKING:
-    import torch
-
     from milanx.describing.describer import Describer
 
 PROBE = "probe.safetensors"
@@ -35,30 +35,12 @@ def encoder_head(run: Run, units: Logits) -> np.ndarray:
 
     Its logits are averaged over the exemplars, among the classes that are scored.
     """
-    import torch
-
     from milanx.targets.zoo import load_target
 
-    target = load_target("tf_efficientnet_lite1")
-    target.model.to(memory_format=torch.channels_last)
     order = list(accepted_names())
     classes = [order.index(w) for w in units.wnids]
-    shown = sorted({i for row in units.rows for i in row["images"]})
-    logits: dict[int, np.ndarray] = {}
-    size = target.preprocess.size
-    for start in range(0, len(shown), 32):
-        batch = shown[start : start + 32]
-        views = torch.from_numpy(np.stack([run.store.view(i) for i in batch])).float()
-        views = torch.nn.functional.interpolate(views, size, mode="bilinear", antialias=True)
-        with torch.inference_mode():
-            inputs = target.preprocess.normalise(views.round().to(torch.uint8))
-            out = target.model(inputs.contiguous(memory_format=torch.channels_last))
-        logits.update(zip(batch, out[:, classes].numpy(), strict=True))
-    right = []
-    for position, row in enumerate(units.rows):
-        mean = np.mean([logits[i] for i in row["images"]], axis=0)
-        right.append(float(int(mean.argmax()) == position))
-    return np.array(right)
+    means = logit_means(Sets.of(run.store, units), load_target("tf_efficientnet_lite1"))
+    return (means[:, classes].argmax(1) == np.arange(len(classes))).astype(float)
 
 
 def made_by(run: Run, spec: str | Path) -> tuple[Describer | None, str]:
@@ -86,36 +68,26 @@ def linear_probe(run: Run, describer: Describer, logits: Logits) -> tuple[np.nda
     Returns:
         float [units] and "", or None and why there is none.
     """
-    from milanx.features.encoder import encode_views, exemplar_features, tells_shown, view_maps
-
     if describer.root is None or not (describer.root / PROBE).is_file():
         return None, "the describer's folder holds none"
-    tensors, classes = read_probe(describer.root / PROBE)
-    store = run.store
-    places = [store.units(r["layer"]).index((r["unit"], r["sign"])) for r in logits.rows]
-    shown = np.stack([store.images(r["layer"])[p]
-                      for r, p in zip(logits.rows, places, strict=True)])  # fmt: skip
-    features = encode_views(describer.encoder, store, shown[shown >= 0].tolist())
-    grid, right = describer.encoder.spec.grid, []
-    maps = view_maps(features) if tells_shown(describer.encoder) else None
-    for row, place, wnid in zip(logits.rows, places, logits.wnids, strict=True):
-        weights = store.mask_weights(row["layer"], [place], (grid, grid))
-        images = store.images(row["layer"])[[place]]
-        pooled, valid = exemplar_features(features, images, weights, maps)
-        right.append(float(probe_class(pooled[0][valid[0]], tensors, classes) == wnid))
-    return np.array(right), ""
+    probe, classes = read_probe(describer.root / PROBE)
+    means = pooled_means(Sets.of(run.store, logits), describer.encoder)
+    seen = probe_classes(means, probe, classes)
+    return np.array([float(s == w) for s, w in zip(seen, logits.wnids, strict=True)]), ""
 
 
-def probe_class(pooled: torch.Tensor, tensors: dict[str, torch.Tensor], classes: list[str]) -> str:
-    """Return the class that a linear probe sees in one unit's exemplars [k, 2, d]."""
-    centred = (pooled.mean(0).flatten() - tensors["mean"]) * tensors["scale"]
-    return classes[int((tensors["weight"] @ centred + tensors["bias"]).argmax())]
+def probe_classes(
+    means: np.ndarray, probe: Mapping[str, np.ndarray], classes: Sequence[str]
+) -> list[str]:
+    """Return the classes that a linear probe sees in sets, given their mean features [u, 2 d]."""
+    centred = (means - probe["mean"]) * probe["scale"]
+    return [classes[i] for i in (centred @ probe["weight"].T + probe["bias"]).argmax(1)]
 
 
-def read_probe(path: Path) -> tuple[dict[str, torch.Tensor], list[str]]:
+def read_probe(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     """Read a linear probe: its tensors as float32, and its classes."""
     from safetensors import safe_open
 
-    with safe_open(path, "pt") as file:
+    with safe_open(path, "numpy") as file:
         classes = json.loads((file.metadata() or {})["wnids"])
-        return {key: file.get_tensor(key).float() for key in file.keys()}, classes  # noqa: SIM118
+        return {key: np.asarray(file.get_tensor(key), np.float32) for key in file.keys()}, classes  # noqa: SIM118
