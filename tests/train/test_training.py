@@ -20,7 +20,7 @@ from milanx.errors import InputError
 from milanx.features.encoder import GEOMETRY
 from milanx.features.pixels import SHOWN, colour_cells
 from milanx.images.splits import held_out, photo_group
-from milanx.train.data.photos import Photo, PhotoFeatures
+from milanx.train.data.photos import Photo, PhotoFeatures, Region
 from milanx.train.data.splits import HELD_OUT_CALTECH
 from milanx.train.recipe import BaseSettings, CriticSettings, Recipe
 from milanx.train.stages.critic import new_set_encoder, targets, train_critic
@@ -176,7 +176,7 @@ def _table(
 def test_meanings_and_units(tmp_path: Path) -> None:
     grid, other = tuple([255] * 4 + [0] * 60), tuple([0] * 60 + [255] * 4)
     photos = [_photo("s", str(i), name="apple" if i % 2 else "tree-merged",
-                     regions=(("sky", grid), ("sea", other))[: 1 + i % 2])
+                     regions=(Region("sky", grid), Region("sea", other))[: 1 + i % 2])
               for i in range(40)]  # fmt: skip
     features = _fake(photos, 16)
     keep = np.arange(40) >= 4

@@ -166,9 +166,9 @@ def region_maps(photos: PhotoFeatures, keep: np.ndarray) -> dict[str, dict[int, 
     """Return where each region lies that enough views show: name -> view -> uint8 [g * g]."""
     shown: dict[str, dict[int, np.ndarray]] = {}
     for i in np.flatnonzero(keep).tolist():
-        for name, grid in photos.photos[i].regions:
-            maps = shown.setdefault(clean_name(name), {})
-            maps[i] = np.maximum(maps.get(i, 0), np.array(grid, np.uint8))
+        for region in photos.photos[i].regions:
+            maps = shown.setdefault(clean_name(region.name), {})
+            maps[i] = np.maximum(maps.get(i, 0), np.array(region.cells, np.uint8))
     return {name: maps for name, maps in shown.items() if len(maps) >= MIN_POSITIVES}
 
 
