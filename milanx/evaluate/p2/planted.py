@@ -73,7 +73,8 @@ class SourcePool:
         for i, photo in enumerate(self.photos):
             for atom, cells in photo.atoms.items():
                 self._shows[i, column[atom]] = cells.max() >= 0.5
-        self.kinds = {a: kind_of(a, self.photos[0].kind) for a in self.names}
+        told = {a: kind for p in self.photos for a, kind in p.kinds.items()}
+        self.kinds = {a: told.get(a) or kind_of(a, self.photos[0].kind) for a in self.names}
         rng = np.random.default_rng([seed, len(self.places)])
         self.meanings = {"single": self._singles(), **self._pairs(rng)}
 
@@ -116,12 +117,14 @@ class SourcePool:
         return self.kinds[a] == self.kinds[b] and TEXT not in (a, b)
 
     def _related(self, a: str, b: str) -> bool:
-        """Whether one atom says the other: a class and its kind, brightness and its place."""
+        """Whether one atom says the other: a class and its kind, brightness and its place, ..."""
         kinds = {self.kinds[a], self.kinds[b]}
         if kinds <= {"brightness", "place"} or kinds == {"lines"}:
             return True
         if kinds & {"brightness", "place"} and {a, b} & {"white", "black", "grey"}:
             return True
+        if "part" in kinds:  # a thing and its part, a part and that of one thing
+            return f" {a} " in f" {b} " or f" {b} " in f" {a} "
         if "kind above" not in kinds:
             return False
         i, j = self.names.index(a), self.names.index(b)
