@@ -299,3 +299,7 @@ def test_parts_and_materials_of_files_that_tell_them(tmp_path: Path) -> None:
         assert attribute_f1(text, Meaning(("dog ear",)), table) == 1
     for text in ("cat ears", "dogs", "ears of cats"):
         assert attribute_f1(text, Meaning(("dog ear",)), table) == 0
+    chosen = generate(other, 12, 0, ["part"])
+    assert {u.kinds for u in chosen} == {("part",)}
+    with pytest.raises(InputError, match="no photos show material"):
+        generate(other, 12, 0, ["material"])

@@ -156,11 +156,15 @@ class SourcePool:
         return combine(maps, meaning)
 
 
-def generate(photos: Sequence[PlantedPhoto], count: int, seed: int) -> list[PlantedUnit]:
+def generate(
+    photos: Sequence[PlantedPhoto], count: int, seed: int, kinds: Sequence[str] = ()
+) -> list[PlantedUnit]:
     """Draw planted units: half single meanings, the rest AND, OR and AND-NOT by turns.
 
+    With ``kinds`` all are single meanings of these.
+
     Raises:
-        InputError: too few photos for any meaning.
+        InputError: too few photos for any meaning, or for any of ``kinds``.
     """
     rng = np.random.default_rng(seed)
     pools = [SourcePool(photos, s, seed) for s in sorted({p.source for p in photos})]
@@ -169,10 +173,11 @@ def generate(photos: Sequence[PlantedPhoto], count: int, seed: int) -> list[Plan
         raise InputError("too few photos to plant units", f"{len(photos)} unseen photos show "
                          f"{atoms} things in {MIN_IMAGES} photos or more",
                          "give more photos, or with more kinds of regions")  # fmt: skip
+    pools = _of_kinds(pools, kinds) if kinds else pools
     similar = [_Similar([m for kind in p.meanings.values() for m in kind]) for p in pools]
     units = []
     for number in range(count):
-        kind = "single" if number % 2 == 0 else JOINED[number // 2 % 3]
+        kind = "single" if kinds or number % 2 == 0 else JOINED[number // 2 % 3]
         able = [i for i, p in enumerate(pools) if len(p.meanings[kind]) >= 5]
         if not able:
             kind = "single"
@@ -180,11 +185,27 @@ def generate(photos: Sequence[PlantedPhoto], count: int, seed: int) -> list[Plan
         group: tuple[str, ...] | None = None
         if kind == "single":  # the kinds of atoms equally often, wherever they come from
             groups = sorted({pools[i].group(m) for i in able for m in pools[i].meanings[kind]})
+            groups = [group for group in groups if not kinds or group[0] in kinds]
             group = groups[int(rng.integers(len(groups)))]
             able = [i for i in able if group in map(pools[i].group, pools[i].meanings[kind])]
         chosen = able[int(rng.integers(len(able)))]
         units.append(_unit(pools[chosen], similar[chosen], kind, group, len(photos), rng))
     return units
+
+
+def _of_kinds(pools: Sequence[SourcePool], kinds: Sequence[str]) -> list[SourcePool]:
+    """Return the pools with single meanings of some kinds.
+
+    Raises:
+        InputError: there are none.
+    """
+    asked = {(kind,) for kind in kinds}
+    able = [p for p in pools if asked & set(map(p.group, p.meanings["single"]))]
+    if not any(len(p.meanings["single"]) >= 5 for p in able):
+        raise InputError(f"no photos show {' or '.join(kinds)}",
+                         f"{MIN_IMAGES} photos of one source or more must show the same",
+                         "give other photos, or other kinds")  # fmt: skip
+    return able
 
 
 class _Similar:
