@@ -319,7 +319,7 @@ def test_sources_that_look_apart_are_told(tmp_path: Path) -> None:
                                       corpus, words)  # fmt: skip
         found[name] = told_apart(set_encoder, corpus, check, words)
     assert found["apart"]["chance"] == 0.5 and found["apart"]["units"] > 300
-    assert found["apart"]["from_features"] == 1
+    assert found["apart"]["from_features"] == 1 and found["apart"]["each"] == {0: 1, 1: 1}
     assert found["alike"]["from_features"] < 0.75
     assert 0 <= found["apart"]["from_texts"] <= 1
     one = Corpus(_table(tmp_path, _fake([_photo(group=str(i)) for i in range(20)], 16),

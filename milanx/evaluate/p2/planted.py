@@ -8,6 +8,7 @@ show is known: annotations of one source are complete for its own atoms alone.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -174,6 +175,7 @@ def generate(
                          f"{atoms} things in {MIN_IMAGES} photos or more",
                          "give more photos, or with more kinds of regions")  # fmt: skip
     pools = _of_kinds(pools, kinds) if kinds else pools
+    least = 5 if kinds else 1  # of a kind, so that five that are alike are all of it
     similar = [_Similar([m for kind in p.meanings.values() for m in kind]) for p in pools]
     units = []
     for number in range(count):
@@ -184,10 +186,11 @@ def generate(
             able = [i for i, p in enumerate(pools) if len(p.meanings[kind]) >= 5]
         group: tuple[str, ...] | None = None
         if kind == "single":  # the kinds of atoms equally often, wherever they come from
-            groups = sorted({pools[i].group(m) for i in able for m in pools[i].meanings[kind]})
-            groups = [group for group in groups if not kinds or group[0] in kinds]
+            counts = [Counter(map(p.group, p.meanings[kind])) for p in pools]
+            groups = sorted({g for i in able for g, n in counts[i].items()
+                             if n >= least and (not kinds or g[0] in kinds)})  # fmt: skip
             group = groups[int(rng.integers(len(groups)))]
-            able = [i for i in able if group in map(pools[i].group, pools[i].meanings[kind])]
+            able = [i for i in able if counts[i][group] >= least]
         chosen = able[int(rng.integers(len(able)))]
         units.append(_unit(pools[chosen], similar[chosen], kind, group, len(photos), rng))
     return units
@@ -199,11 +202,11 @@ def _of_kinds(pools: Sequence[SourcePool], kinds: Sequence[str]) -> list[SourceP
     Raises:
         InputError: there are none.
     """
-    asked = {(kind,) for kind in kinds}
-    able = [p for p in pools if asked & set(map(p.group, p.meanings["single"]))]
-    if not any(len(p.meanings["single"]) >= 5 for p in able):
+    counts = [Counter(map(p.group, p.meanings["single"])) for p in pools]
+    able = [p for p, c in zip(pools, counts, strict=True) if any(c[(k,)] >= 5 for k in kinds)]
+    if not able:
         raise InputError(f"no photos show {' or '.join(kinds)}",
-                         f"{MIN_IMAGES} photos of one source or more must show the same",
+                         f"no source shows five of a kind in {MIN_IMAGES} photos or more each",
                          "give other photos, or other kinds")  # fmt: skip
     return able
 
