@@ -46,6 +46,7 @@ class UnitsEvidence:
         vectors: what the critic is told of the units, [u, 2 j + 1].
         places: of each unit among the layer's responses.
         how: what is retrieved, and what others count.
+        named: further phrases that are ranked, of each unit; none where it is empty.
     """
 
     texts: TextSpace
@@ -53,6 +54,7 @@ class UnitsEvidence:
     vectors: torch.Tensor
     places: Sequence[int]
     how: RankSettings
+    named: Sequence[Sequence[str]] = ()
 
     def unit(self, row: int) -> OneUnit:
         """Return what one of them says of texts: the evidence that a ranker asks."""
@@ -96,8 +98,12 @@ class UnitsEvidence:
         """Return the phrases that are ranked beside what the search finds, for each unit.
 
         Those that the critic finds to agree most and those that foretell the activations best, in
-        turns, then pairs of them.
+        turns, then pairs of them, then those of ``named``.
         """
+        found = self._found()
+        return [[*a, *b] for a, b in zip(found, self.named, strict=True)] if self.named else found
+
+    def _found(self) -> list[list[str]]:
         found = self.texts.retrieve(self.vectors, self.how.retrieved)
         responses, known = self.layer.responses, self.texts.vocabulary
         count = min(self.how.retrieved, len(known))

@@ -11,8 +11,8 @@ SOURCES = {
     "caltech101": "Caltech 101 (CC BY 4.0)",
     "tiny_imagenet_train": "Tiny ImageNet (non-commercial research and education)",
     "captions": "Flickr8k (non-commercial research and education) and COCO captions (CC BY 4.0)",
-    "parts": "Pascal VOC 2010 photos with boxes of parts (research), Clothing Co-Parsing (research),"
-    " CelebAMask-HQ (non-commercial research), Car Parts (research), COCO panoptic (annotations "
+    "parts": "Pascal VOC 2010 photos with boxes of parts (research), Clothing Co-Parsing (research)"
+    ", CelebAMask-HQ (non-commercial research), Car Parts (research), COCO panoptic (annotations "
     "CC BY 4.0, photos under their own licences)",
     "attributes": "Clothing Attributes (research), food photos under their own licences, Grocery "
     "Store (MIT), TrashNet (MIT), MINC and Intel scenes (research), day and night (MIT)",

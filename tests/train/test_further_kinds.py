@@ -265,7 +265,7 @@ def _photos(root: Path) -> Data:
     for name, rows in (("parts", parts), ("facts", facts), ("kept", kept)):
         pq.write_table(pa.Table.from_pylist(rows), root / f"{name}.parquet")
     return Data(
-        root=str(root), sentences="", descriptions="", without="kept.parquet",
+        root=str(root), sentences="", descriptions="", without=("kept.parquet",),
         near_duplicates=True, shares=ALL, photos=(
             PhotoData("parts.parquet", views=2, held_out=0.2, by_origin=True),
             PhotoData("facts.parquet", held_out=0.2)),
@@ -284,7 +284,7 @@ def test_what_is_held_out_is_held_out_in_every_file(tmp_path: Path) -> None:
     assert {p.source for p in photos} == {"parts: a", "parts: b", "facts"}
     assert 8 < len(left) < 40
     again = [replace(p, group=q.group) for p, q in zip(units.photos.photos, photos, strict=True)]
-    loose = divide(again, replace(data, without=""))
+    loose = divide(again, replace(data, without=()))
     assert {3, 50, 80} - {n for n, k in zip(names, loose.keep, strict=True) if not k}
     # No text says a held-out meaning, not even as the owner of a part.
     words = whole_words(held_out_names())
