@@ -20,13 +20,12 @@ from milanx.describing.search import Finder
 from milanx.describing.settings import SearchSettings
 from milanx.describing.signs import Crowd, read_signs
 from milanx.describing.texts import TextSpace
-from milanx.describing.units import LayerEvidence, UnitsEvidence
+from milanx.describing.units import LayerEvidence, UnitsEvidence, class_names
 from milanx.errors import FormatError, InputError
 from milanx.files import fingerprint
 from milanx.hub.address import address_of, read_address
 from milanx.hub.fetch import Access, fetch, way_out_of
 from milanx.hub.send import Destination, Sent, send
-from milanx.language.words import plural
 from milanx.progress import Reporter, Silent
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from milanx.describing.trained import Trained
     from milanx.exemplars.store import ExemplarStore
     from milanx.features.encoder import Encoder
-    from milanx.features.evidence import Evidence, LayerGatherer
+    from milanx.features.evidence import LayerGatherer
     from milanx.language.prior import Prior
 
 UNITS_AT_ONCE = 256  # units that are described together
@@ -343,7 +342,7 @@ class Describer:
                 continue
             evidence = gatherer.evidence([rows[place] for place in places])
             vectors = self.set_encoder.critic_vectors(evidence)
-            named = self._class_names(evidence, how.classes)
+            named = class_names(self.encoder, evidence, how.classes)
             units = UnitsEvidence(self._texts, layer, vectors, places, how, named)
             prefixes = self.set_encoder(evidence, vectors=vectors)
             found = self._rank(units, prefixes, how, advance)
@@ -355,14 +354,6 @@ class Describer:
                 signs |= zip(places, read, strict=True)
         return [Description.of(gatherer.layer, *known[row], ranked.get(place, ()), signs.get(place))
                 for place, row in enumerate(rows)]  # fmt: skip
-
-    def _class_names(self, evidence: Evidence, count: int) -> list[list[str]]:
-        """Return what the encoder's own classifier names of units, in the plural; none of 0."""
-        from milanx.features.classes import class_head
-
-        head = class_head(self.encoder) if count else None
-        named = head.most(evidence, count) if head else []
-        return [[plural(name) for name in row] for row in named]
 
     def _rank(
         self,

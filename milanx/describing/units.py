@@ -12,12 +12,15 @@ import torch
 from milanx.describing.critic import beside_others
 from milanx.language.connectives import best_pairs, joins, possible_pairs
 from milanx.language.gpt2 import normalise_text
+from milanx.language.words import plural
 
 if TYPE_CHECKING:
     from milanx.describing.response import Responses
     from milanx.describing.settings import RankSettings
     from milanx.describing.signs import Crowd
     from milanx.describing.texts import TextSpace
+    from milanx.features.encoder import Encoder
+    from milanx.features.evidence import Evidence
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,18 @@ class UnitsEvidence:
         alone = responses.correlations([place], parts, vectors)[0]
         together = responses.joined(place, parts, vectors, pairs)
         return best_pairs(parts, pairs, alone.tolist(), together.tolist(), self.how.composed)
+
+
+def class_names(encoder: Encoder, evidence: Evidence, count: int) -> list[list[str]]:
+    """Return what an encoder's own classifier names of units, in the plural.
+
+    Nothing where it has none, or ``count`` is 0.
+    """
+    from milanx.features.classes import class_head
+
+    head = class_head(encoder) if count else None
+    named = head.most(evidence, count) if head else []
+    return [[plural(name) for name in row] for row in named]
 
 
 @dataclass(frozen=True)

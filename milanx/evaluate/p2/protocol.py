@@ -86,9 +86,7 @@ def evaluate(
     started = time.monotonic()
     if out:
         check_place(out, RUN, overwrite=overwrite)
-    photos = read_photos(
-        asked.images, trained_by(describer, asked), reported=True, seed=asked.seed
-    )
+    photos = read_photos(asked.images, trained_by(describer, asked), reported=True, seed=asked.seed)
     units = generate(photos, asked.count, asked.seed, asked.kinds)
     with tempfile.TemporaryDirectory() as folder:
         place = out or Path(folder) / "planted"
