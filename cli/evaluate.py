@@ -25,6 +25,10 @@ def evaluate(
     ] = None,
     describer: Annotated[str, typer.Option(help="For p2: builtin or another.")] = "builtin",
     units: Annotated[int, typer.Option(help="Planted units, for p2.", min=5)] = 200,
+    kinds: Annotated[
+        str,
+        typer.Option(help="For p2: single meanings of these kinds alone, as part,material."),
+    ] = "",
     simulator: Annotated[
         str, typer.Option(help="For p3: builtin, a folder, or an open_clip model (NAME/TAG).")
     ] = "builtin",
@@ -76,7 +80,8 @@ def evaluate(
 
     asked = Asked(
         run, tuple(protocol.split(",")), images=tuple(images or ()), describer=describer,
-        count=units, simulator=simulator, against=tuple(against or ()),
+        count=units, kinds=tuple(filter(None, kinds.split(","))), simulator=simulator,
+        against=tuple(against or ()),
         unseen=tuple(unseen or ()), vocabulary=vocabulary, seed=seed, overwrite=overwrite,
         methods=tuple(method or ()), milan=milan, device=device, dtype=dtype,
     )  # fmt: skip

@@ -20,7 +20,7 @@ from milanx.describing.search import Finder
 from milanx.describing.settings import SearchSettings
 from milanx.describing.signs import Crowd, read_signs
 from milanx.describing.texts import TextSpace
-from milanx.describing.units import LayerEvidence, UnitsEvidence
+from milanx.describing.units import LayerEvidence, UnitsEvidence, class_names
 from milanx.errors import FormatError, InputError
 from milanx.files import fingerprint
 from milanx.hub.address import address_of, read_address
@@ -342,7 +342,8 @@ class Describer:
                 continue
             evidence = gatherer.evidence([rows[place] for place in places])
             vectors = self.set_encoder.critic_vectors(evidence)
-            units = UnitsEvidence(self._texts, layer, vectors, places, how)
+            named = class_names(self.encoder, evidence, how.classes)
+            units = UnitsEvidence(self._texts, layer, vectors, places, how, named)
             prefixes = self.set_encoder(evidence, vectors=vectors)
             found = self._rank(units, prefixes, how, advance)
             ranked |= zip(places, found, strict=True)

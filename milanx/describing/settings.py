@@ -50,6 +50,9 @@ class RankSettings:
         composed: joined texts a connective, made of two retrieved phrases that foretell the
             activations better together than each does, that are ranked beside the others where
             ``response`` has a weight; 0 is none [4].
+        classes: names of classes that are ranked beside the others: those of which the encoder's
+            own classifier finds most evidence under the masks, where it has one
+            (`milanx.features.classes`); 0 is none.
         others: units of a layer, at most, beside which one of them is described; bounds the time
             in layers of thousands of units.
         pseudo: sets without opinion that are counted among these units, so that few of them say
@@ -72,6 +75,7 @@ class RankSettings:
     least: float = 0.3
     retrieved: int = 0
     composed: int = 0
+    classes: int = 0
     others: int = 256
     pseudo: int = 32
 

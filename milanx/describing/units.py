@@ -12,12 +12,15 @@ import torch
 from milanx.describing.critic import beside_others
 from milanx.language.connectives import best_pairs, joins, possible_pairs
 from milanx.language.gpt2 import normalise_text
+from milanx.language.words import plural
 
 if TYPE_CHECKING:
     from milanx.describing.response import Responses
     from milanx.describing.settings import RankSettings
     from milanx.describing.signs import Crowd
     from milanx.describing.texts import TextSpace
+    from milanx.features.encoder import Encoder
+    from milanx.features.evidence import Evidence
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class UnitsEvidence:
         vectors: what the critic is told of the units, [u, 2 j + 1].
         places: of each unit among the layer's responses.
         how: what is retrieved, and what others count.
+        named: further phrases that are ranked, of each unit; none where it is empty.
     """
 
     texts: TextSpace
@@ -53,6 +57,7 @@ class UnitsEvidence:
     vectors: torch.Tensor
     places: Sequence[int]
     how: RankSettings
+    named: Sequence[Sequence[str]] = ()
 
     def unit(self, row: int) -> OneUnit:
         """Return what one of them says of texts: the evidence that a ranker asks."""
@@ -96,8 +101,12 @@ class UnitsEvidence:
         """Return the phrases that are ranked beside what the search finds, for each unit.
 
         Those that the critic finds to agree most and those that foretell the activations best, in
-        turns, then pairs of them.
+        turns, then pairs of them, then those of ``named``.
         """
+        found = self._found()
+        return [[*a, *b] for a, b in zip(found, self.named, strict=True)] if self.named else found
+
+    def _found(self) -> list[list[str]]:
         found = self.texts.retrieve(self.vectors, self.how.retrieved)
         responses, known = self.layer.responses, self.texts.vocabulary
         count = min(self.how.retrieved, len(known))
@@ -127,6 +136,18 @@ class UnitsEvidence:
         alone = responses.correlations([place], parts, vectors)[0]
         together = responses.joined(place, parts, vectors, pairs)
         return best_pairs(parts, pairs, alone.tolist(), together.tolist(), self.how.composed)
+
+
+def class_names(encoder: Encoder, evidence: Evidence, count: int) -> list[list[str]]:
+    """Return what an encoder's own classifier names of units, in the plural.
+
+    Nothing where it has none, or ``count`` is 0.
+    """
+    from milanx.features.classes import class_head
+
+    head = class_head(encoder) if count else None
+    named = head.most(evidence, count) if head else []
+    return [[plural(name) for name in row] for row in named]
 
 
 @dataclass(frozen=True)

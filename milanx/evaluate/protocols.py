@@ -34,6 +34,8 @@ class Asked:
         images: photos for p2 and kin; for p3 where the run's images lie now, if they have moved.
         describer: for p1's linear probe, p2 and kin: ``builtin`` or a folder.
         count: planted units of p2.
+        kinds: of the single meanings that p2's units have; all meanings, joined ones too, when
+            empty.
         simulator: for p3, ``builtin``, a folder, or an open_clip model's name.
         against: for p1 and p3, other runs of the same units to compare with (p3: the first).
         unseen: those of p2's photos that no training read at all: every one is used.
@@ -57,6 +59,7 @@ class Asked:
     images: tuple[str, ...] = ()
     describer: str = "builtin"
     count: int = 200
+    kinds: tuple[str, ...] = ()
     simulator: str = "builtin"
     against: tuple[Path, ...] = ()
     unseen: tuple[str, ...] = ()
@@ -203,7 +206,7 @@ def _planting(asked: Asked) -> Planting:
     from milanx.evaluate.p2.protocol import Planting
 
     files, whole = (tuple(map(Path, paths)) for paths in (asked.images, asked.unseen))
-    return Planting(files, whole, asked.count, asked.seed)
+    return Planting(files, whole, asked.count, asked.seed, asked.kinds)
 
 
 def _simulating(asked: Asked) -> Simulating:

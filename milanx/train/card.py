@@ -11,6 +11,11 @@ SOURCES = {
     "caltech101": "Caltech 101 (CC BY 4.0)",
     "tiny_imagenet_train": "Tiny ImageNet (non-commercial research and education)",
     "captions": "Flickr8k (non-commercial research and education) and COCO captions (CC BY 4.0)",
+    "parts": "Pascal VOC 2010 photos with boxes of parts (research), Clothing Co-Parsing (research)"
+    ", CelebAMask-HQ (non-commercial research), Car Parts (research), COCO panoptic (annotations "
+    "CC BY 4.0, photos under their own licences)",
+    "attributes": "Clothing Attributes (research), food photos under their own licences, Grocery "
+    "Store (MIT), TrashNet (MIT), MINC and Intel scenes (research), day and night (MIT)",
 }
 TEXTS = (
     "Sentences of Multi30k/Flickr30k, Flickr8k and COCO captions; human descriptions of "
@@ -166,8 +171,17 @@ def _sources(found: dict[str, Any]) -> str:
     return (
         f"Of {found['sources']} sources of photos a linear classifier tells "
         f"{found['from_features']:.0%} from the features that are read of checked views "
-        f"(chance {found['chance']:.0%}, sources weighted equally).{texts}"
+        f"(chance {found['chance']:.0%}, sources weighted equally).{_each(found)}{texts}"
     )
+
+
+def _each(found: dict[str, Any]) -> str:
+    """Name the sources that features tell best and least."""
+    ranked = sorted(found.get("each", {}).items(), key=lambda item: (-item[1], item[0]))
+    if len(ranked) < 2:
+        return ""
+    (best, most), (worst, least) = ranked[0], ranked[-1]
+    return f" Best told is {best} ({most:.0%}), least {worst} ({least:.0%})."
 
 
 def _is_bundled(content: dict[str, Any]) -> bool:

@@ -19,7 +19,7 @@ ROOT = Path(milanx.__file__).parent
 # What these hold changes no result, or stands in keys by its value: settings, weights, photos.
 APART = frozenset({
     "errors", "files", "progress", "environment", "targets", "exemplars", "train.recipe",
-    "train.code_key", "train.engine.checkpoint", "train.engine.track",
+    "train.recipe_data", "train.code_key", "train.engine.checkpoint", "train.engine.track",
 })  # fmt: skip
 
 

@@ -44,10 +44,10 @@ def has_photos(recipe: Recipe) -> bool:
 
 
 # What a set of exemplars is made of: critic, prefix and whoever draws units read these.
-SETS = ("decoder.exemplars", "decoder.contrast", "decoder.min_purity")
+SETS = ("decoder.exemplars", "decoder.contrast", "decoder.min_purity", "data.shares")
 UNITS = (
     Stage("projection", make_projection, reads=("encoder",), only=trains_encoder),
-    Stage("table", make_table, after=("projection",), reads=("encoder",),
+    Stage("table", make_table, after=("projection",), reads=("encoder", "data.shares"),
           known_by=encoder_weights),
 )  # fmt: skip
 STAGES = (

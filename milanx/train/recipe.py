@@ -8,26 +8,24 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, Strict, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, Strict, TypeAdapter, ValidationError
 
 from milanx.errors import InputError, MilanxError, did_you_mean
 from milanx.files.yamls import parse_yaml
+from milanx.train.recipe_data import (
+    KINDS,
+    Count,
+    Data,
+    Flag,
+    KindShare,
+    Number,
+    PhotoData,
+    Positive,
+    Settings,
+    Share,
+    Whole,
+)
 
-
-def _number(value: object) -> object:
-    """Read text as a number where it is one: yaml takes 1e-3 for text."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
-
-
-Whole = Annotated[int, Strict(), Field(ge=0)]
-Count = Annotated[int, Strict(), Field(gt=0)]
-Flag = Annotated[bool, Strict()]
-Number = Annotated[float, Strict(), BeforeValidator(_number), Field(allow_inf_nan=False)]
-Positive = Annotated[Number, Field(gt=0)]
-Share = Annotated[Number, Field(ge=0, lt=1)]
 Optimiser = Literal["adamw", "adamw8bit"]
 # yaml takes an unquoted no for false.
 Precision = Annotated[
@@ -37,60 +35,8 @@ WORDS = {"Input should be": "must be", "dictionary": "mapping", "tuple": "list"}
 MIN_GRID = 4  # cells of a window that a phrase may fill (`milanx.train.units.grounded`)
 
 
-class _Settings:
-    """What `load_recipe` reads and checks by the types of its fields; others are refused."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-
 @dataclass(frozen=True)
-class PhotoData(_Settings):
-    """One file or folder of photos: its name under ``data.root``, rows a class, views a photo.
-
-    Its layout is any that `milanx.train.data.sources` reads.
-    ``text`` of its photos are seen once more with words written over them.
-    """
-
-    file: str
-    per_class: Count | None = None
-    views: Whole = 1
-    text: Whole = 0
-
-
-@dataclass(frozen=True)
-class Data(_Settings):
-    """Where the training data lies and what of it is held out.
-
-    Units are planted in ``photos``, or are those of ``milannotations``: a folder with people's
-    descriptions of real units (`milanx.train.data.milannotations`). Of these the part for training
-    of ``split`` is trained on, whose texts are then the only ones; ``imagenet`` names the folder
-    of ImageNet's validation photos where it is not ``milannotations/imagenet/val``.
-
-    ``without`` are files or folders of photos under ``root`` that something else is shown: they and
-    their near-duplicates among ``photos`` are held out.
-
-    ``sentences`` and ``descriptions`` are further text for the small GPT-2, files under ``root``;
-    none where the name is empty.
-
-    ``checked`` is the share of the other photos' groups that the trainings are checked on and that
-    nothing is fitted to.
-    """
-
-    root: str = "data"
-    photos: tuple[PhotoData, ...] = ()
-    without: tuple[str, ...] = ()
-    sentences: str = "captions.txt.gz"
-    descriptions: str = "descriptions.csv.gz"
-    held_out_captions: Share = 0.1
-    held_out_photos: Share = 0.2
-    checked: Share = 0.08
-    milannotations: str = ""
-    split: str = "base"
-    imagenet: str = ""
-
-
-@dataclass(frozen=True)
-class EncoderSettings(_Settings):
+class EncoderSettings(Settings):
     """The frozen encoder, and the training of the projection between its towers.
 
     Of ``kind`` ``timm`` it is the small CLIP of `milanx.features.encoder` around the image tower
@@ -118,7 +64,7 @@ class EncoderSettings(_Settings):
 
 
 @dataclass(frozen=True)
-class CriticSettings(_Settings):
+class CriticSettings(Settings):
     """The critic, which says how far sets and texts agree: ``batch_size`` units a step."""
 
     width: Count = 512
@@ -128,7 +74,7 @@ class CriticSettings(_Settings):
 
 
 @dataclass(frozen=True)
-class BaseSettings(_Settings):
+class BaseSettings(Settings):
     """The small GPT-2 and its pretraining: ``batch_size`` texts and ``units`` sets a step.
 
     With ``model``, a GPT-2 of transformers by its name on the Hub or its folder, that model and its
@@ -154,7 +100,7 @@ class BaseSettings(_Settings):
 
 
 @dataclass(frozen=True)
-class DecoderSettings(_Settings):
+class DecoderSettings(Settings):
     """p(d|E): prefix, LoRA and training on exemplar sets."""
 
     prefix: Count = 6
@@ -176,7 +122,7 @@ class DecoderSettings(_Settings):
 
 
 @dataclass(frozen=True)
-class PriorSettings(_Settings):
+class PriorSettings(Settings):
     """p(d): the same descriptions, without condition."""
 
     rank: Count = 32
@@ -189,7 +135,7 @@ class PriorSettings(_Settings):
 
 
 @dataclass(frozen=True)
-class MilanSettings(_Settings):
+class MilanSettings(Settings):
     """MILAN's own networks (`milanx.describing.milan`), their sizes and training.
 
     ``even`` weighs the doubly stochastic penalty of p(d|E). Of both networks the best weights on
@@ -214,7 +160,7 @@ class MilanSettings(_Settings):
 
 
 @dataclass(frozen=True)
-class Recipe(_Settings):
+class Recipe(Settings):
     """Everything that makes a describer, the simulator of P3, or a baseline, by ``kind``."""
 
     name: Annotated[str, Field(min_length=1, max_length=100)] = "mini"
@@ -249,8 +195,8 @@ def _settings(path: Iterable[str | int]) -> list[str]:
     """Return the names of the settings at a place of a recipe."""
     kind: Any = Recipe
     for part in path:
-        if part == "photos":
-            kind = PhotoData
+        if part in ("photos", "shares"):
+            kind = PhotoData if part == "photos" else KindShare
         elif isinstance(part, str):
             kind = next(f.default_factory for f in fields(kind) if f.name == part)
     return [f.name for f in fields(kind)] if is_dataclass(kind) else []
@@ -290,12 +236,24 @@ def _check_data(recipe: Recipe) -> list[str]:
         if data.split not in SPLITS:
             hint = did_you_mean(data.split, SPLITS) or f"there are {', '.join(SPLITS)}"
             errors.append(f"data.split has no {data.split!r}; {hint}")
+        given = ("without", "near_duplicates", "kinds", "words", "shares")
+        errors += [f"data.{n} is for data.photos" for n in given if getattr(data, n)]
     elif data.imagenet or data.split != "base":
         errors.append("data.imagenet and data.split are for data.milannotations")
     elif recipe.kind == "describer" and not recipe.base.model and not data.sentences:
         errors.append("data.sentences is empty: the small GPT-2 needs text, else name a base.model")
+    errors += _check_shares(data)
     if recipe.kind == "simulator" and (data.milannotations or recipe.encoder.kind != "timm"):
         errors.append("a simulator is made of data.photos and an encoder.kind timm")
+    return errors
+
+
+def _check_shares(data: Data) -> list[str]:
+    """Return what is wrong with the kinds of meaning that are asked for."""
+    errors = [f"data.shares has no kind {s.kind!r}; {did_you_mean(s.kind, KINDS) or KINDS}"
+              for s in data.shares if s.kind not in KINDS]  # fmt: skip
+    if any(s.kind == "hypernym" and s.share for s in data.shares) and not data.kinds:
+        errors.append("data.shares of hypernym needs data.kinds")
     return errors
 
 

@@ -11,18 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from milanx.describing.checks import INDEX
 from milanx.describing.folder import read_content, write_content
 from milanx.describing.trained import write_trained
 from milanx.errors import InputError
 from milanx.train.data.photos import PhotoSource, list_photos
-from milanx.train.units.meanings import (
-    checked_photos,
-    near_photos,
-    trained_photos,
-    training_photos,
-)
+from milanx.train.recipe import Data
+from milanx.train.units.division import divide
+from milanx.train.units.meanings import trained_photos
 
 
 def tell_photos(root: Path | str, data: Path | str) -> int:
@@ -49,9 +47,9 @@ def tell_photos(root: Path | str, data: Path | str) -> int:
         raise InputError(f"{root} was not trained on photos", "its recipe names none")
     found = [known for source in _sources(recipe, data) for known in list_photos(source)]
     photos, views = [p for p, n in found if n], np.array([n for _, n in found if n])
-    keep = training_photos(photos, recipe["held_out_captions"], recipe["held_out_photos"])
-    keep &= ~near_photos(photos, [data / file for file in recipe.get("without", ())])
-    checked = checked_photos(photos, recipe["checked"])
+    asked = TypeAdapter(Data).validate_python({**recipe, "root": str(data)})
+    divided = divide(photos, asked)
+    keep, checked = divided.keep, divided.checked
     counts = int(views.sum()), int(views[keep & ~checked].sum())
     told = training["photos"], training["photos_trained_on"]
     if counts != told:
@@ -61,7 +59,7 @@ def tell_photos(root: Path | str, data: Path | str) -> int:
             f"and {told[1]}",
             "give the very data of its training",
         )
-    shown = trained_photos(photos, keep, checked)
+    shown = trained_photos(divided.photos, keep, checked)
     write_trained(root, shown)
     write_content(root, json.loads((root / INDEX).read_text(encoding="utf-8")))
     return len(set(shown))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from milanx.describing.describer import Describer
 from milanx.describing.trained import FILE, Trained, TrainedPhoto, group_of
@@ -257,3 +258,52 @@ def test_parts_are_reported_apart(units: list[PlantedUnit]) -> None:
     assert parts["single"].sum() + sum(parts[c].sum() for c in ("and", "or", "and-not")) == 48
     with_goldfish = sum("goldfish" in u.meaning.atoms for u in units)
     assert parts["with a class that training never named"].sum() == with_goldfish
+
+
+PARTS = [name for part in ("ear", "leg", "tail", "eye") for name in (part, f"dog {part}")]
+
+
+def test_parts_and_materials_of_files_that_tell_them(tmp_path: Path) -> None:
+    """Each source by itself, and the fifth of the groups that no training reads."""
+    pictures = noise(120, side=56)
+    mask, small = np.zeros((64, 64), np.uint8), np.zeros((64, 64), np.uint8)
+    mask[8:60, 8:60], small[10:30, 10:30] = 255, 255
+    regions = [
+        [{"name": n, "mask": png(Image.fromarray(m)), "part_of": owner} for n, m, owner in
+         ((a, mask, None), (f"{a} ear", small, a), ("shirt", small, None))]
+        for a in ("dog", "cat")
+    ]  # fmt: skip
+    regions[0] += [{**regions[0][1], "name": f"dog {part}"} for part in ("leg", "tail", "eye")]
+    both = [write_parquet(
+        tmp_path / f"{name}.parquet", pictures, group=[f"g/{i}" for i in range(120)],
+        source=["one" if i % 4 else "two" for i in range(120)], **more,
+    ) for name, more in (("parts", {"regions": [regions[i % 2] for i in range(120)]}),
+                         ("facts", {"name": ["Metal" if i % 2 else "night"
+                                             for i in range(120)]}))]  # fmt: skip
+    found = [p for p in read_photos([both[0]], None, reported=True) if p.text is None]
+    other = [p for p in read_photos([both[0]], None, reported=False) if p.text is None]
+    assert 12 < len(found) < 36 and len(found) + len(other) == 120
+    assert not {p.group for p in found} & {p.group for p in other}
+    assert {p.source for p in found} == {"parts: one", "parts: two"}
+    dog = next(p for p in found if "dog" in p.atoms)
+    assert dog.kinds == dict.fromkeys(PARTS, "part")
+    assert (dog.atoms["ear"] == dog.atoms["dog ear"]).all() and "shirt" in dog.atoms
+    pool = SourcePool(other, "parts: one", 0)
+    assert pool.kinds["cat ear"] == pool.kinds["ear"] == "part" and pool.kinds["dog"] == "region"
+    assert not {("dog", "dog ear"), ("ear", "cat ear")} & {m.atoms for m in pool.meanings["and"]}
+    facts = [p for p in read_photos([both[1]], None, reported=False) if p.text is None]
+    metal = next(p for p in facts if "metal" in p.atoms)
+    assert metal.kinds == {"metal": "material"} and 0 < metal.atoms["metal"].mean() < 0.5
+    assert {"night"} == {a for p in facts if p is not metal for a in p.kinds} - {"metal"}
+    atoms = {"dog ear", "cat ear", "ear", "dog", "cat", "metal"}
+    table = phrase_table(atoms)
+    for atom in atoms:
+        assert attribute_f1(atom, Meaning((atom,)), table) == 1
+    for text in ("ears of dogs", "dog ears", "an ear of a dog", "ears"):
+        assert attribute_f1(text, Meaning(("dog ear",)), table) == 1
+    for text in ("cat ears", "dogs", "ears of cats"):
+        assert attribute_f1(text, Meaning(("dog ear",)), table) == 0
+    chosen = generate(other, 12, 0, ["part"])
+    assert {u.kinds for u in chosen} == {("part",)}
+    with pytest.raises(InputError, match="no photos show material"):
+        generate(other, 12, 0, ["material"])

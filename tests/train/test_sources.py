@@ -27,7 +27,7 @@ from milanx.train.data.coco import run_length_mask, run_lengths, segmentation_ma
 from milanx.train.data.photos import PhotoSource, photo_features
 from milanx.train.data.sources import fingerprint_source, photo_rows
 
-KEYS = {"image", "path", "name", "wnid", "captions", "regions"}
+KEYS = {"image", "path", "name", "wnid", "captions", "regions", "group", "origin"}
 
 
 def photo(path: Path, size: tuple[int, int] = (20, 12), seed: int = 0) -> bytes:

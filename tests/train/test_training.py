@@ -20,7 +20,7 @@ from milanx.errors import InputError
 from milanx.features.encoder import GEOMETRY
 from milanx.features.pixels import SHOWN, colour_cells
 from milanx.images.splits import held_out, photo_group
-from milanx.train.data.photos import Photo, PhotoFeatures
+from milanx.train.data.photos import Photo, PhotoFeatures, Region
 from milanx.train.data.splits import HELD_OUT_CALTECH
 from milanx.train.recipe import BaseSettings, CriticSettings, Recipe
 from milanx.train.stages.critic import new_set_encoder, targets, train_critic
@@ -176,7 +176,7 @@ def _table(
 def test_meanings_and_units(tmp_path: Path) -> None:
     grid, other = tuple([255] * 4 + [0] * 60), tuple([0] * 60 + [255] * 4)
     photos = [_photo("s", str(i), name="apple" if i % 2 else "tree-merged",
-                     regions=(("sky", grid), ("sea", other))[: 1 + i % 2])
+                     regions=(Region("sky", grid), Region("sea", other))[: 1 + i % 2])
               for i in range(40)]  # fmt: skip
     features = _fake(photos, 16)
     keep = np.arange(40) >= 4
@@ -319,7 +319,7 @@ def test_sources_that_look_apart_are_told(tmp_path: Path) -> None:
                                       corpus, words)  # fmt: skip
         found[name] = told_apart(set_encoder, corpus, check, words)
     assert found["apart"]["chance"] == 0.5 and found["apart"]["units"] > 300
-    assert found["apart"]["from_features"] == 1
+    assert found["apart"]["from_features"] == 1 and found["apart"]["each"] == {0: 1, 1: 1}
     assert found["alike"]["from_features"] < 0.75
     assert 0 <= found["apart"]["from_texts"] <= 1
     one = Corpus(_table(tmp_path, _fake([_photo(group=str(i)) for i in range(20)], 16),

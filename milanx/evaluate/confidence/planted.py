@@ -76,7 +76,9 @@ def planted_units(
         InputError: photos that cannot be used, or a describer that does not tell its training.
     """
     side, images = where
-    photos = read_photos(images, describer.trained, per_file=PER_FILE, seed=plot.seed)
+    photos = read_photos(
+        images, describer.trained, per_file=PER_FILE, reported=False, seed=plot.seed
+    )
     searched, aside = _apart([_meant(p, side) for p in photos], plot.seed)
     units = generate(searched, plot.count, plot.seed)
     rng = np.random.default_rng([plot.seed, 2])

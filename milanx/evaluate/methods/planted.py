@@ -36,8 +36,8 @@ def p2_table(asked: Planting, out: Path, tools: Tools, *, overwrite: bool = Fals
         overwrite: replace a run folder that is there.
     """
     started, seed = time.monotonic(), asked.seed
-    photos = read_photos(asked.images, _trained(tools, asked), seed=seed)
-    planted = generate(photos, asked.count, seed)
+    photos = read_photos(asked.images, _trained(tools, asked), reported=True, seed=seed)
+    planted = generate(photos, asked.count, seed, asked.kinds)
     store = plant_units(out, planted, photos, seed, overwrite=overwrite)
     units = [(layer, unit, sign) for layer in store.layers for unit, sign in store.units(layer)]
     harness = tools.harness(store, units)

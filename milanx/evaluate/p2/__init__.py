@@ -2,5 +2,6 @@
 
 In come a describer and labelled or segmented photos; out go a run of planted units and a report.
 ``protocol`` is P2. ``photos`` reads what units are planted in, with the ``atoms`` that rules see in
-pixels; ``planted`` draws meanings and exemplar sets; ``texts`` says which atoms a text names.
+pixels and the ``facts`` (parts, materials) that some files tell; ``planted`` draws meanings and
+exemplar sets; ``texts`` says which atoms a text names.
 """

@@ -10,8 +10,8 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -24,6 +24,7 @@ from milanx.describing.trained import Trained, group_of
 from milanx.errors import InputError
 from milanx.evaluate.common.names import accepted_names
 from milanx.evaluate.p2.atoms import KIND_OF, TEXT, Lettering, lettering, pixel_atoms
+from milanx.evaluate.p2.facts import fact_of, is_reported, with_parts
 from milanx.exemplars.planted import MAP
 from milanx.images.near import clusters, picture_hash, united
 from milanx.images.preprocess import Preprocess
@@ -46,6 +47,7 @@ class PlantedPhoto:
         kind: of the atoms that its annotation names: ``class``, ``region`` or ``texture``.
         text: lettering that is drawn over it.
         group: what stands for the photograph, with lettering or without.
+        kinds: of atoms that a file says the kind of.
     """
 
     picture: np.ndarray
@@ -54,6 +56,7 @@ class PlantedPhoto:
     kind: str = "region"
     text: Lettering | None = None
     group: str = ""
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def view(self) -> np.ndarray:
@@ -80,6 +83,7 @@ def read_photos(
     *,
     per_file: int = PER_FILE,
     apart: Callable[[str], bool] = lambda group: False,
+    reported: bool | None = None,
     seed: int = 0,
 ) -> list[PlantedPhoto]:
     """Read photos that no training saw, of parquet files that have regions or names.
@@ -90,13 +94,15 @@ def read_photos(
             out. None where no training saw any photo of these files.
         per_file: photos that are read of a file, spread evenly over it.
         apart: whether a group is for other uses.
+        reported: of files with groups of their own read the photos for reports
+            (`milanx.evaluate.p2.facts.is_reported`), or those for other uses; all when None.
         seed: of the lettering.
 
     Raises:
         InputError: a file without either, or all of whose photos were trained on.
     """
     rng = np.random.default_rng(seed)
-    rows = [row for path in paths for row in _unseen(path, trained, per_file)
+    rows = [row for path in paths for row in _unseen(path, trained, per_file, reported)
             if not apart(row.group)]  # fmt: skip
     found: list[PlantedPhoto] = []
     for row, group in zip(rows, _united(rows), strict=True):
@@ -118,16 +124,16 @@ class _Row:
     picture: str
 
 
-def _unseen(path: Path, trained: Trained | None, count: int) -> list[_Row]:
+def _unseen(path: Path, trained: Trained | None, count: int, reported: bool | None) -> list[_Row]:
     """Return rows of a file whose photos no training saw.
 
     Raises:
         InputError: there are none.
     """
     rows = [
-        _Row(row, path.stem, group_of(row["image"]["path"], row["image"]["bytes"]),
-             picture_hash(_image(row)))
-        for row in _rows(path, count)
+        _Row(row, f"{path.stem}: {row['source']}" if row.get("group") else path.stem,
+             group_of(row["image"]["path"], row["image"]["bytes"]), picture_hash(_image(row)))
+        for row in _rows(path, count, reported)
     ]  # fmt: skip
     if trained is None:
         return rows
@@ -148,7 +154,7 @@ def _united(rows: Sequence[_Row]) -> list[str]:
     return [groups[int(first[label])] for label in labels]
 
 
-def _rows(path: Path, count: int) -> list[dict[str, Any]]:
+def _rows(path: Path, count: int, reported: bool | None) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     if not path.is_file():
@@ -158,8 +164,15 @@ def _rows(path: Path, count: int) -> list[dict[str, Any]]:
         raise InputError(f"{path} says nothing of its photos",
                          "P2 needs a column regions (name, mask) or name",
                          "give segmented or labelled photos")  # fmt: skip
-    columns = [c for c in ("image", "regions", "name", "wnid") if c in names]
+    own = ("group", "source") if {"group", "source"} <= {*names} else ()
+    columns = [c for c in ("image", "regions", "name", "wnid", *own) if c in names]
     table = pq.read_table(path, columns=columns)
+    if own and reported is not None:
+        told = table.select(["group"]).to_pylist()
+        paths = table["image"].combine_chunks().field("path").to_pylist()
+        kept = [is_reported({"image": {"path": inside}, **row}) == reported
+                for inside, row in zip(paths, told, strict=True)]  # fmt: skip
+        table = table.filter(kept)
     chosen = np.unique(np.linspace(0, len(table) - 1, min(count, len(table))).astype(int))
     rows: list[dict[str, Any]] = table.take(chosen).to_pylist()
     return rows
@@ -170,13 +183,13 @@ def _image(row: dict[str, Any]) -> Image.Image:
 
 
 def _photo(row: dict[str, Any], source: str, group: str) -> PlantedPhoto | None:
-    atoms = _atoms(row)
+    atoms, kinds = _facts(row) if row.get("group") else (_atoms(row), {})
     if not atoms:
         return None
     image = _image(row)
     kind = "region" if "regions" in row else "class" if "wnid" in row else "texture"
     atoms |= {n: m for n, m in pixel_atoms(_CROP.view(image)).items() if n not in atoms}
-    return PlantedPhoto(np.asarray(image), atoms, source, kind, group=group)
+    return PlantedPhoto(np.asarray(image), atoms, source, kind, group=group, kinds=kinds)
 
 
 def _lettered(photo: PlantedPhoto, rng: np.random.Generator) -> PlantedPhoto:
@@ -197,6 +210,24 @@ def _atoms(row: dict[str, Any]) -> dict[str, np.ndarray]:
     return region_atoms(row["regions"] or [])
 
 
+def _facts(row: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Return atoms of a row of a file with groups of its own, and the kinds of some of them."""
+    if "regions" in row:
+        owners = {_name(r["name"]): r["part_of"] for r in row["regions"] or () if r.get("part_of")}
+        return with_parts(_atoms(row), owners)
+    fact = fact_of(str(row.get("name") or ""))
+    if fact is None:
+        return _atoms(row), {}
+    atom, kind, cells = fact
+    return {atom: cells}, {atom: kind}
+
+
+def _name(name: str) -> str:
+    """Return the name of a region as it is said."""
+    name = _SUFFIX.sub("", name)
+    return {"tv": "television", "floor-wood": "wooden floor"}.get(name, name).replace("-", " ")
+
+
 def region_atoms(regions: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
     """Return the map of every name of an image's regions, float32 [14, 14] in 0..1."""
     atoms: dict[str, np.ndarray] = {}
@@ -204,8 +235,7 @@ def region_atoms(regions: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
         mask = Image.open(io.BytesIO(region["mask"])).convert("L").point(lambda v: 255 * (v > 0))
         view = Image.fromarray(_CROP.view(mask)[..., 0])
         cells = np.asarray(view.resize((MAP, MAP), Image.Resampling.BOX), np.float32) / 255
-        name = _SUFFIX.sub("", region["name"])
-        name = {"tv": "television", "floor-wood": "wooden floor"}.get(name, name).replace("-", " ")
         if cells.max() >= 0.5:
+            name = _name(region["name"])
             atoms[name] = np.maximum(atoms.get(name, 0), cells)
     return atoms

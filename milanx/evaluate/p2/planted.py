@@ -8,6 +8,7 @@ show is known: annotations of one source are complete for its own atoms alone.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -73,7 +74,8 @@ class SourcePool:
         for i, photo in enumerate(self.photos):
             for atom, cells in photo.atoms.items():
                 self._shows[i, column[atom]] = cells.max() >= 0.5
-        self.kinds = {a: kind_of(a, self.photos[0].kind) for a in self.names}
+        told = {a: kind for p in self.photos for a, kind in p.kinds.items()}
+        self.kinds = {a: told.get(a) or kind_of(a, self.photos[0].kind) for a in self.names}
         rng = np.random.default_rng([seed, len(self.places)])
         self.meanings = {"single": self._singles(), **self._pairs(rng)}
 
@@ -116,12 +118,14 @@ class SourcePool:
         return self.kinds[a] == self.kinds[b] and TEXT not in (a, b)
 
     def _related(self, a: str, b: str) -> bool:
-        """Whether one atom says the other: a class and its kind, brightness and its place."""
+        """Whether one atom says the other: a class and its kind, brightness and its place, ..."""
         kinds = {self.kinds[a], self.kinds[b]}
         if kinds <= {"brightness", "place"} or kinds == {"lines"}:
             return True
         if kinds & {"brightness", "place"} and {a, b} & {"white", "black", "grey"}:
             return True
+        if "part" in kinds:  # a thing and its part, a part and that of one thing
+            return f" {a} " in f" {b} " or f" {b} " in f" {a} "
         if "kind above" not in kinds:
             return False
         i, j = self.names.index(a), self.names.index(b)
@@ -153,11 +157,15 @@ class SourcePool:
         return combine(maps, meaning)
 
 
-def generate(photos: Sequence[PlantedPhoto], count: int, seed: int) -> list[PlantedUnit]:
+def generate(
+    photos: Sequence[PlantedPhoto], count: int, seed: int, kinds: Sequence[str] = ()
+) -> list[PlantedUnit]:
     """Draw planted units: half single meanings, the rest AND, OR and AND-NOT by turns.
 
+    With ``kinds`` all are single meanings of these.
+
     Raises:
-        InputError: too few photos for any meaning.
+        InputError: too few photos for any meaning, or for any of ``kinds``.
     """
     rng = np.random.default_rng(seed)
     pools = [SourcePool(photos, s, seed) for s in sorted({p.source for p in photos})]
@@ -166,22 +174,41 @@ def generate(photos: Sequence[PlantedPhoto], count: int, seed: int) -> list[Plan
         raise InputError("too few photos to plant units", f"{len(photos)} unseen photos show "
                          f"{atoms} things in {MIN_IMAGES} photos or more",
                          "give more photos, or with more kinds of regions")  # fmt: skip
+    pools = _of_kinds(pools, kinds) if kinds else pools
+    least = 5 if kinds else 1  # of a kind, so that five that are alike are all of it
     similar = [_Similar([m for kind in p.meanings.values() for m in kind]) for p in pools]
     units = []
     for number in range(count):
-        kind = "single" if number % 2 == 0 else JOINED[number // 2 % 3]
+        kind = "single" if kinds or number % 2 == 0 else JOINED[number // 2 % 3]
         able = [i for i, p in enumerate(pools) if len(p.meanings[kind]) >= 5]
         if not able:
             kind = "single"
             able = [i for i, p in enumerate(pools) if len(p.meanings[kind]) >= 5]
         group: tuple[str, ...] | None = None
         if kind == "single":  # the kinds of atoms equally often, wherever they come from
-            groups = sorted({pools[i].group(m) for i in able for m in pools[i].meanings[kind]})
+            counts = [Counter(map(p.group, p.meanings[kind])) for p in pools]
+            groups = sorted({g for i in able for g, n in counts[i].items()
+                             if n >= least and (not kinds or g[0] in kinds)})  # fmt: skip
             group = groups[int(rng.integers(len(groups)))]
-            able = [i for i in able if group in map(pools[i].group, pools[i].meanings[kind])]
+            able = [i for i in able if counts[i][group] >= least]
         chosen = able[int(rng.integers(len(able)))]
         units.append(_unit(pools[chosen], similar[chosen], kind, group, len(photos), rng))
     return units
+
+
+def _of_kinds(pools: Sequence[SourcePool], kinds: Sequence[str]) -> list[SourcePool]:
+    """Return the pools with single meanings of some kinds.
+
+    Raises:
+        InputError: there are none.
+    """
+    counts = [Counter(map(p.group, p.meanings["single"])) for p in pools]
+    able = [p for p, c in zip(pools, counts, strict=True) if any(c[(k,)] >= 5 for k in kinds)]
+    if not able:
+        raise InputError(f"no photos show {' or '.join(kinds)}",
+                         f"no source shows five of a kind in {MIN_IMAGES} photos or more each",
+                         "give other photos, or other kinds")  # fmt: skip
+    return able
 
 
 class _Similar:

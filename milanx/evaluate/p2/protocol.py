@@ -49,12 +49,14 @@ class Planting:
             where the folder tells nothing.
         count: units.
         seed: of everything that is drawn.
+        kinds: of single meanings, which alone are planted; all meanings when empty.
     """
 
     images: tuple[Path, ...]
     whole: tuple[Path, ...] = ()
     count: int = 200
     seed: int = 0
+    kinds: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -84,8 +86,8 @@ def evaluate(
     started = time.monotonic()
     if out:
         check_place(out, RUN, overwrite=overwrite)
-    photos = read_photos(asked.images, trained_by(describer, asked), seed=asked.seed)
-    units = generate(photos, asked.count, asked.seed)
+    photos = read_photos(asked.images, trained_by(describer, asked), reported=True, seed=asked.seed)
+    units = generate(photos, asked.count, asked.seed, asked.kinds)
     with tempfile.TemporaryDirectory() as folder:
         place = out or Path(folder) / "planted"
         store = plant_units(place, units, photos, asked.seed, overwrite=overwrite)

@@ -7,6 +7,7 @@ from functools import lru_cache
 from importlib import resources
 
 from milanx.evaluate.common.names import accepted_names
+from milanx.evaluate.p2.facts import fact_phrases, part_phrases
 from milanx.evaluate.p2.photos import kinds_above
 from milanx.exemplars.planted import Meaning
 from milanx.language.compare import find_all, find_phrase, lemmas
@@ -35,12 +36,20 @@ def committed_phrases() -> dict[str, list[str]]:
 
 def has_phrases(atom: str) -> bool:
     """Whether accepted phrases of an atom were written down; else it is only known by its name."""
-    return atom in committed_phrases() or atom in _class_names()
+    return atom in committed_phrases() | _fact_phrases() or atom in _class_names()
+
+
+@lru_cache(maxsize=1)
+def _fact_phrases() -> dict[str, list[str]]:
+    """Return the phrases of parts and of facts about whole photos that no other table has."""
+    known = fact_phrases()
+    found = part_phrases() | known["material"] | known["scene"] | known["light"]
+    return {a: phrases for a, phrases in found.items() if a not in committed_phrases()}
 
 
 def phrase_table(atoms: set[str]) -> Table:
     """Return atom -> lemmatised phrases: from the committed table, the names of a class, itself."""
-    known, classes = committed_phrases(), _class_names()
+    known, classes = committed_phrases() | _fact_phrases(), _class_names()
     return {a: [lemmas(p) for p in known.get(a) or classes.get(a) or [a]] for a in atoms}
 
 

@@ -38,7 +38,7 @@ def planted(
     """
     photos = read_photos(
         asked.images, describer.trained, per_file=asked.per_file, seed=seed,
-        apart=lambda group: not for_development(group),
+        apart=lambda group: not for_development(group), reported=False,
     )  # fmt: skip
     units = generate(photos, asked.count, seed)
     table = phrase_table({a for u in units for c in u.choices for a in c.atoms}

@@ -24,6 +24,7 @@ from PIL import Image
 from milanx.describing.trained import group_of
 from milanx.errors import InputError
 from milanx.features.encoder import Encoder
+from milanx.features.pixels import colour_cells
 from milanx.features.shares import Shares, agreed
 from milanx.files import atomic_path, cache_dir, fingerprint, read_json, write_json
 from milanx.files.digests import FILES, is_whole, told
@@ -32,6 +33,7 @@ from milanx.images.near import picture_hash
 from milanx.images.splits import photo_group
 from milanx.train.code_key import code_key
 from milanx.train.data.sources import fingerprint_source, photo_rows
+from milanx.train.data.stacked import Stacked
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -42,7 +44,29 @@ MIN_SIDE, MAX_SIDE = 64, 224  # range of the sides of degraded views, in pixels
 MIN_QUALITY, MAX_QUALITY = 40, 95  # range of their JPEG qualities
 LETTERS = list("aaabcdeeeeefghiiijklmnnnoooprrrsssttttuuvwxyz")  # about as often as in English
 BATCH = 32  # views that are encoded at once
+INDEX, FORMAT, VERSION = "photos.json", "milanx photo features", 2
 MIN_REGION = 0.002  # regions under this share of the view are left out
+ONE_COLOUR = 0.5  # share of a region's pixels that must be of a colour for the region to be of it
+BOX = 0.97  # share of its own bounding box from which on a mask is a box, and says no colour
+COLOUR_SIDE = 96  # pixels of the side at which colours are read
+
+
+@dataclass(frozen=True)
+class Region:
+    """A named part of a view.
+
+    Attributes:
+        name: as its data set spells it.
+        cells: share of each grid cell, 0..255, [g * g].
+        part_of: the thing that it is a part of; empty where it is a thing itself.
+        colour: the basic colour (`milanx.features.pixels.COLOURS`) of most of its pixels; empty
+            where none is, or where its mask is but a box.
+    """
+
+    name: str
+    cells: tuple[int, ...]
+    part_of: str = ""
+    colour: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,9 +79,10 @@ class Photo:
         name: class name, if it has one.
         wnid: WordNet id of the class, if it has one.
         captions: sentences about it.
-        regions: (name, share of each grid cell in 0..255 as [g * g]) of its regions.
+        regions: what is named in it, and where.
         told: its group as a describer's folder tells it (`milanx.describing.trained.group_of`).
         picture: difference hash of the whole photo.
+        origin: where the data set has it from, if it says so.
     """
 
     source: str
@@ -65,9 +90,10 @@ class Photo:
     name: str | None
     wnid: str | None
     captions: tuple[str, ...]
-    regions: tuple[tuple[str, tuple[int, ...]], ...]
+    regions: tuple[Region, ...]
     told: str = ""
     picture: str = ""
+    origin: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,21 +116,26 @@ class PhotoSource:
 class PhotoFeatures:
     """Encoded photos: ``photos`` and their dense features.
 
+    Args:
+        roots: the folders of its sources.
+
     Attributes:
         photos: [n].
         dense: float16 [n, g * g, d], memory-mapped.
         key: 16 hex digits that stand for all of it.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.key = root.name
-        content = read_json(root / "photos.json", "milanx photo features", 1)
+    def __init__(self, roots: Sequence[Path]) -> None:
+        self.key = fingerprint([root.name for root in roots])
         self.photos = [
             Photo(**{**p, "captions": tuple(p["captions"]),
-                     "regions": tuple((n, tuple(g)) for n, g in p["regions"])})
-            for p in content["photos"]
+                     "regions": tuple(Region(**{**r, "cells": tuple(r["cells"])})
+                                      for r in p["regions"])})
+            for root in roots for p in read_json(root / INDEX, FORMAT, VERSION)["photos"]
         ]  # fmt: skip
-        self.dense = np.load(root / "dense.npy", mmap_mode="r", allow_pickle=False)
+        self.dense = Stacked(
+            [np.load(root / "dense.npy", mmap_mode="r", allow_pickle=False) for root in roots]
+        )
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -128,23 +159,47 @@ def _degrade(view: Image.Image, rng: np.random.Generator) -> Image.Image:
     return Image.open(buffer).convert("RGB")
 
 
-def _region_grids(
+def _regions(
     regions: Sequence[dict[str, Any]], box: tuple[int, int, int], flip: bool, grid: int
-) -> list[tuple[str, tuple[int, ...]]]:
-    """Bring region masks into the crop and to the grid."""
+) -> Iterator[tuple[Region, np.ndarray | None]]:
+    """Bring regions into the crop and to the grid; also bool [s, s], where colours may be read."""
     left, top, side = box
-    found = []
     for region in regions:
         if region.get("crowd"):
             continue
         mask = Image.open(io.BytesIO(region["mask"])).convert("L").point(lambda v: 255 * (v > 0))
+        boxed = _is_box(mask)
         mask = mask.crop((left, top, left + side, top + side))
         if flip:
             mask = mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         cells = np.asarray(mask.resize((grid, grid), Image.Resampling.BOX))
         if cells.mean() / 255 >= MIN_REGION:
-            found.append((str(region["name"]), tuple(int(v) for v in cells.ravel())))
-    return found
+            small = mask.resize((COLOUR_SIDE, COLOUR_SIDE), Image.Resampling.NEAREST)
+            shares = tuple(int(v) for v in cells.ravel())
+            yield (Region(str(region["name"]), shares, region.get("part_of", "")),
+                   None if boxed else np.asarray(small) > 0)  # fmt: skip
+
+
+def _is_box(mask: Image.Image) -> bool:
+    """Whether a mask of 0 and 255 is hardly less than its own bounding box."""
+    left, top, right, bottom = mask.getbbox() or (0, 0, 1, 1)
+    return mask.histogram()[255] >= BOX * (right - left) * (bottom - top)
+
+
+def _coloured(
+    regions: Sequence[tuple[Region, np.ndarray | None]], view: Image.Image
+) -> Iterator[Region]:
+    """Say of which basic colour each region is, if of one."""
+    if all(inside is None for _, inside in regions):
+        yield from (region for region, _ in regions)
+        return
+    small = view.resize((COLOUR_SIDE, COLOUR_SIDE), Image.Resampling.BOX)
+    colours = colour_cells(np.asarray(small, np.float32) / 255)
+    for region, inside in regions:
+        shares = {} if inside is None or not inside.any() else {
+            name: float(shown[inside].mean()) for name, shown in colours.items()}  # fmt: skip
+        colour = max(shares, key=lambda name: shares[name], default="")
+        yield replace(region, colour=colour) if shares.get(colour, 0) >= ONE_COLOUR else region
 
 
 def _write_words(
@@ -203,20 +258,20 @@ def _views(
                 view, marks = _write_words(view, rng)
             if rng.random() < DEGRADED:
                 view = _degrade(view, rng).resize((size, size), Image.Resampling.BICUBIC)
-            regions = _region_grids(row["regions"], box, flip, grid)
+            regions = [*_coloured([*_regions(row["regions"], box, flip, grid)], view)]
             for name, mask in marks:
                 cells = np.asarray(mask.resize((grid, grid), Image.Resampling.BOX))
-                regions.append((name, tuple(int(v) for v in cells.ravel())))
+                regions.append(Region(name, tuple(int(v) for v in cells.ravel())))
             yield replace(known, regions=tuple(regions)), np.asarray(view)
 
 
 def _known(source: PhotoSource, row: dict[str, Any], image: Image.Image) -> Photo:
     """Return what is known of a photo without its regions."""
     content = row["image"]
+    group = photo_group(row["path"], row["group"] or fingerprint(content.hex()))
     return Photo(
-        source.path.stem, photo_group(row["path"], fingerprint(content.hex())), row["name"],
-        row["wnid"], tuple(row["captions"]), (), group_of(row["path"], content),
-        picture_hash(image),
+        source.path.stem, group, row["name"], row["wnid"], tuple(row["captions"]), (),
+        group_of(row["path"], content), picture_hash(image), row["origin"],
     )  # fmt: skip
 
 
@@ -238,8 +293,8 @@ def photo_features(
 ) -> PhotoFeatures:
     """Encode the photos of ``sources``, or read what an earlier call with the same inputs wrote.
 
-    Of several processes that call this together (``process``) each encodes its share, and the main
-    one writes.
+    Each source is kept by itself: one more costs its own photos alone. Of several processes that
+    call this together (``process``) each encodes its share, and the main one writes.
 
     Raises:
         InputError: a source does not exist, or is in no layout that is known, or another process
@@ -252,17 +307,31 @@ def photo_features(
             "the recipe names them under data",
             "give the folder that holds them with data.root=FOLDER",
         )
-    settings = [[fingerprint_source(s.path), s.per_class, s.views, s.text] for s in sources]
-    key = fingerprint(encoder.fingerprint(), settings, seed, code_key(__name__))
+    return PhotoFeatures([_source_features(encoder, source, seed, advance, say, process)
+                          for source in sources])  # fmt: skip
+
+
+def _source_features(
+    encoder: Encoder,
+    source: PhotoSource,
+    seed: int,
+    advance: Callable[[int], None],
+    say: Callable[[str], None],
+    process: PartialState | None,
+) -> Path:
+    """Return the folder of one source's features, made if need be."""
+    read = [source.path.name, fingerprint_source(source.path)]
+    settings = [source.per_class, source.views, source.text]
+    key = fingerprint(encoder.fingerprint(), read, settings, seed, code_key(__name__))
     root = cache_dir("photos", key)
-    index, main = root / "photos.json", process is None or process.is_main_process
+    index, main = root / INDEX, process is None or process.is_main_process
     with contextlib.ExitStack() as alone:
         there = main and is_whole(root, index)
         if main and not there:
             alone.enter_context(held(root, say))
             there = is_whole(root, index)  # the last holder may have made it
         if not agreed(process, there or not main):
-            encoded = _encoded(encoder, sources, seed, process)
+            encoded = _encoded(encoder, source, seed, process)
             if main:
                 if root.exists():  # damaged, or an earlier milanx wrote it
                     shutil.rmtree(root)
@@ -275,29 +344,28 @@ def photo_features(
     if process is not None and process.num_processes > 1:
         process.wait_for_everyone()
         if not index.exists():  # this machine does not see the main process's disk
-            return photo_features(encoder, sources, seed=seed, advance=advance, say=say)
-    return PhotoFeatures(root)
+            return _source_features(encoder, source, seed, advance, say, None)
+    return root
 
 
 Encoded = Iterator[tuple[list[Photo], np.ndarray]]
 
 
 def _encoded(
-    encoder: Encoder, sources: Sequence[PhotoSource], seed: int, process: PartialState | None
+    encoder: Encoder, source: PhotoSource, seed: int, process: PartialState | None
 ) -> Encoded:
     """Yield views in batches: what is known of them, and their features float16 [b, g * g, d]."""
     at_once = BATCH * (process.num_processes if process is not None else 1)
-    for source in sources:
-        views = _views(source, encoder.spec.image_size, encoder.spec.grid, seed)
-        while some := list(itertools.islice(views, at_once)):
-            shares = Shares(some, BATCH, process)
-            dense = (
-                encoder.dense(torch.from_numpy(np.stack([view for _, view in batch]))
-                              .permute(0, 3, 1, 2)).flatten(1, 2).half()
-                for batch in shares.own
-            )  # fmt: skip
-            for batch, made in shares.gathered(dense):
-                yield [photo for photo, _ in batch], made.cpu().numpy()
+    views = _views(source, encoder.spec.image_size, encoder.spec.grid, seed)
+    while some := list(itertools.islice(views, at_once)):
+        shares = Shares(some, BATCH, process)
+        dense = (
+            encoder.dense(torch.from_numpy(np.stack([view for _, view in batch]))
+                          .permute(0, 3, 1, 2)).flatten(1, 2).half()
+            for batch in shares.own
+        )  # fmt: skip
+        for batch, made in shares.gathered(dense):
+            yield [photo for photo, _ in batch], made.cpu().numpy()
 
 
 def _write(encoder: Encoder, encoded: Encoded, root: Path, advance: Callable[[int], None]) -> None:
@@ -314,4 +382,4 @@ def _write(encoder: Encoder, encoded: Encoded, root: Path, advance: Callable[[in
     del raw
     (root / "dense.raw").unlink()
     content = {"photos": [asdict(p) for p in photos], "count": len(photos), FILES: told(root)}
-    write_json(root / "photos.json", "milanx photo features", 1, json.loads(json.dumps(content)))
+    write_json(root / INDEX, FORMAT, VERSION, json.loads(json.dumps(content)))

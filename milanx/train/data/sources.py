@@ -32,6 +32,7 @@ from milanx.train.data.coco import Coco, is_coco
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 CAPTIONS = ("captions", "caption", "text", "sentences")  # columns that hold sentences
+COLUMNS = ("image", "name", "label", "wnid", "regions", "group", "source", *CAPTIONS)
 WNID = re.compile(r"n\d{8}")
 DIGESTS = ("milanx digests", 1)  # format and version of what the cache keeps of them
 WORD_FILES = ("words.txt", "LOC_synset_mapping.txt")
@@ -50,7 +51,10 @@ def photo_rows(path: Path) -> Iterator[dict[str, Any]]:
     Yields:
         ``image`` (bytes of the file), ``path`` (its name in the data set), ``name`` (class or
         None), ``wnid`` (WordNet id or None), ``captions`` (list of str), ``regions`` (list of
-        ``name``, ``mask`` (bytes of a PNG as large as the photo, 0 and 255), ``crowd``).
+        ``name``, ``mask`` (bytes of a PNG as large as the photo, 0 and 255), ``crowd``, and
+        ``part_of`` where the region is a part of a thing so called), ``group`` (photos that are
+        one photograph to the data set, or None), ``origin`` (where the data set has the photo
+        from, or empty).
 
     Raises:
         InputError: no such path, a layout that is not known, or a file that is damaged.
@@ -132,7 +136,8 @@ def _row(
     regions: Iterable[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     return {"image": image, "path": path, "name": name, "wnid": wnid,
-            "captions": list(captions), "regions": list(regions)}  # fmt: skip
+            "captions": list(captions), "regions": list(regions), "group": None,
+            "origin": ""}  # fmt: skip
 
 
 def _captions(row: dict[str, Any]) -> list[str]:
@@ -145,7 +150,7 @@ def _captions(row: dict[str, Any]) -> list[str]:
 
 
 def _parquet(path: Path) -> Iterator[dict[str, Any]]:
-    """Read a parquet file: image as struct(bytes, path) or bytes; name, label, wnid, captions."""
+    """Read a parquet file: image as struct(bytes, path) or bytes, and any of `COLUMNS`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -158,7 +163,7 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
     if "image" not in columns:
         raise InputError(f"{path} holds no images", f"its columns are {', '.join(columns)}",
                          "it needs a column image: struct(bytes, path), or bytes")  # fmt: skip
-    wanted = [c for c in ("image", "name", "label", "wnid", "regions", *CAPTIONS) if c in columns]
+    wanted = [c for c in COLUMNS if c in columns]
     classes = _label_names(file.schema_arrow)
     number = 0
     for batch in file.iter_batches(batch_size=64, columns=wanted):
@@ -172,11 +177,16 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
             label = row.get("label")
             named = isinstance(label, int) and 0 <= label < len(classes)
             name = row.get("name") or (classes[label] if named else None)
-            regions = [{"name": str(r["name"]), "mask": r["mask"], "crowd": bool(r.get("crowd"))}
-                       for r in row.get("regions") or ()]  # fmt: skip
-            yield _row(content, inside or f"{path.stem}-{number}", name, row.get("wnid"),
-                       _captions(row), regions)  # fmt: skip
+            regions = [_region(region) for region in row.get("regions") or ()]
+            found = _row(content, inside or f"{path.stem}-{number}", name, row.get("wnid"),
+                         _captions(row), regions)  # fmt: skip
+            yield found | {"group": row.get("group") or None, "origin": row.get("source") or ""}
             number += 1
+
+
+def _region(told: dict[str, Any]) -> dict[str, Any]:
+    region = {"name": str(told["name"]), "mask": told["mask"], "crowd": bool(told.get("crowd"))}
+    return region | {"part_of": str(told["part_of"])} if told.get("part_of") else region
 
 
 def _label_names(schema: Any) -> list[str]:

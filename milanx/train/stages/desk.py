@@ -20,7 +20,7 @@ from milanx.train.engine.fit import HeldOut, LossOf, Record, fit_model
 from milanx.train.engine.schedule import FitSettings
 from milanx.train.engine.track import Pace, open_tracker
 from milanx.train.recipe import Recipe
-from milanx.train.units.corpus import Corpus
+from milanx.train.units.corpus import Corpus, kind_shares
 from milanx.train.units.source import UnitSource
 from milanx.train.units.table import Table
 
@@ -81,7 +81,9 @@ class Course:
     def _corpora(self) -> tuple[Corpus, Corpus]:
         settings, table = self.recipe.decoder, Table(self.made["table"].folder)
         drawing = table, settings.exemplars, settings.contrast, settings.min_purity
-        return self.units.corpus(*drawing), self.units.corpus(*drawing, check=True)
+        shares = kind_shares(self.recipe.data.shares)
+        return (self.units.corpus(*drawing, shares=shares),
+                self.units.corpus(*drawing, check=True, shares=shares))  # fmt: skip
 
 
 @dataclass(frozen=True)

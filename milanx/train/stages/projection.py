@@ -80,10 +80,10 @@ def make_pairs(encoder: Encoder, photos: PhotoFeatures, keep: np.ndarray) -> Pai
             texts.append([name, plural(name), f"a photo of a {name}", f"a {name}"])
             kinds.append("name")
             views.append(index)
-        for region, grid in photo.regions:
-            inside = np.asarray(grid, np.float32)
+        for region in photo.regions:
+            inside = np.asarray(region.cells, np.float32)
             features.append(inside @ dense / inside.sum())
-            texts.append([clean_name(region), plural(clean_name(region))])
+            texts.append([clean_name(region.name), plural(clean_name(region.name))])
             kinds.append("region")
             views.append(index)
     known = sorted({t for row in texts for t in row})

@@ -15,6 +15,7 @@ import torch
 from milanx.describing.set_encoder import SetEncoder
 from milanx.train.stages.conditioned import load_set_encoder
 from milanx.train.stages.desk import Desk
+from milanx.train.stages.projection import planted_views
 from milanx.train.units.corpus import Corpus
 
 ANYWHERE = frozenset({"pixel", "phrase", "channel"})  # kinds of meaning that any source can show
@@ -26,7 +27,10 @@ def make_source_leak(desk: Desk) -> dict[str, Any]:
     """Ask how well the trained set encoder's features and texts tell sources."""
     course = desk.course
     set_encoder = load_set_encoder(desk, "decoder")
-    return told_apart(set_encoder, course.corpus(), course.corpus(check=True), course.vocabulary)
+    found = told_apart(set_encoder, course.corpus(), course.corpus(check=True), course.vocabulary)
+    names = list(dict.fromkeys(p.source for p in planted_views(desk).photos.photos))
+    each = {names[number]: share for number, share in found.pop("each", {}).items()}
+    return {**found, "each": each} if each else found
 
 
 def told_apart(
@@ -44,8 +48,9 @@ def told_apart(
         seed: of what is drawn.
 
     Returns:
-        ``sources``, ``chance``, and ``from_features`` and ``from_texts``, shares right averaged
-        over the sources; empty where there are not two sources.
+        ``sources``, ``chance``, ``from_features`` and ``from_texts``, shares right averaged over
+        the sources, and ``each``, the share of each source by its number that features tell; empty
+        where there are not two sources.
     """
     rng = np.random.default_rng([seed, 11])
     source = np.asarray(corpus.table.source)
@@ -56,7 +61,10 @@ def told_apart(
     seen, asked = (rng.permutation(v[np.isin(source[v], known)])[:VIEWS] for v in (seen, asked))
     found: dict[str, Any] = {"sources": len(known), "chance": round(1 / len(known), 3)}
     read = _read(set_encoder, corpus, seen), _read(set_encoder, corpus, asked)
-    found["from_features"] = _accuracy(read[0], source[seen], read[1], source[asked])
+    told = _told(read[0], source[seen], read[1])
+    found["each"] = {int(s): round(float((told == s)[source[asked] == s].mean()), 3)
+                     for s in np.unique(source[asked])}  # fmt: skip
+    found["from_features"] = round(float(np.mean([*found["each"].values()])), 3)
     units = [check.unit(rng) for _ in range(UNITS)]
     units = [u for u in units if u.kind in ANYWHERE and len(u.senses) == 1]
     origin = [np.unique(source[check.table.photo[u.rows]]) for u in units]
@@ -69,7 +77,9 @@ def told_apart(
         first = set_encoder.word_scores(vectors).argmax(1).tolist()
     words = _bags([vocabulary[i] for i in first])
     found["units"] = len(units)
-    found["from_texts"] = _accuracy(words[::2], labels[::2], words[1::2], labels[1::2])
+    right = _told(words[::2], labels[::2], words[1::2]) == labels[1::2]
+    shares = [right[labels[1::2] == label].mean() for label in np.unique(labels[1::2])]
+    found["from_texts"] = round(float(np.mean(shares)), 3)
     return found
 
 
@@ -86,9 +96,10 @@ def _bags(texts: list[str]) -> Any:
     return CountVectorizer(token_pattern=r"\S+").fit_transform(texts)
 
 
-def _accuracy(x: Any, y: np.ndarray, asked: Any, truth: np.ndarray) -> float:
+def _told(x: Any, y: np.ndarray, asked: Any) -> np.ndarray:
+    """Fit a classifier, each label as important as the others, and ask it."""
     from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import balanced_accuracy_score
 
     fitted = LogisticRegression(max_iter=1000, class_weight="balanced").fit(x, y)
-    return round(float(balanced_accuracy_score(truth, fitted.predict(asked))), 3)
+    found: np.ndarray = fitted.predict(asked)
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,18 +11,25 @@ import torch
 
 from milanx.features.evidence import Evidence
 from milanx.language.words import plural
+from milanx.train.recipe import KindShare
+from milanx.train.units.meanings import FURTHER
 from milanx.train.units.phrases import vary
 from milanx.train.units.table import Entry, Table
 
-# How often each kind of meaning is drawn.
+# How often each kind of meaning is drawn, unless a recipe says otherwise. Of the further ones,
+# which have none by themselves, none is made.
 SHARES = {
     "class": 0.24, "kind": 0.08, "region": 0.12, "texture": 0.02, "phrase": 0.18, "pixel": 0.14,
     "channel": 0.12, "both": 0.05, "without": 0.05, "annotated": 1.0,
+    **dict.fromkeys(FURTHER, 0.0),
 }  # fmt: skip
-NAMING = frozenset({"class", "kind", "texture", "region", "phrase"})  # whose words are seen
+# Whose words are seen.
+NAMING = frozenset({"class", "kind", "texture", "region", "phrase", *FURTHER})
 TWO_SENSES = 0.15  # share of units that mean "A or B"
 WHOLE_VIEW = 0.25  # share of sets whose masks are whole views, as those of logits are
-WHOLE_KINDS = frozenset({"class", "kind", "texture", "phrase"})
+WHOLE_KINDS = frozenset(
+    {"class", "kind", "texture", "phrase", "hypernym", "scene", "light", "dish"}
+)
 JOINED = frozenset({"both", "without", "channel"})  # kinds that are never one of two senses
 NO_CONTRAST = 0.15  # share of the units without contrast views
 MIN_EXEMPLARS = 6
@@ -66,6 +74,11 @@ class Batch:
     kinds: list[str]
 
 
+def kind_shares(told: Iterable[KindShare]) -> dict[str, float]:
+    """Return how often each kind of meaning is drawn, with what a recipe says of some of them."""
+    return SHARES | {each.kind: each.share for each in told}
+
+
 class Corpus:
     """Draws training units from the meanings of a table.
 
@@ -75,6 +88,7 @@ class Corpus:
         contrast: contrast views of a unit.
         min_purity: least share of a set that shows its meaning.
         check: draw the units that a training is checked on, of photos that no training sees.
+        shares: how often each kind of meaning is drawn.
 
     Attributes:
         kinds: of meanings that can be drawn; none where too few photos are kept for the check.
@@ -93,6 +107,7 @@ class Corpus:
         min_purity: float = 0.6,
         *,
         check: bool = False,
+        shares: Mapping[str, float] = SHARES,
     ) -> None:
         self.table = table
         self.check = check
@@ -107,13 +122,13 @@ class Corpus:
         self.by_kind: dict[str, list[Entry]] = {}
         for entry in table.entries:
             views = self._own(entry)
-            if self._photographs(entry, views) >= self.least[check]:
+            if shares[entry.kind] and self._photographs(entry, views) >= self.least[check]:
                 self.views[entry.start] = views
                 self.views_of[entry.start] = self._by_source(entry, views)
                 self.by_kind.setdefault(entry.kind, []).append(entry)
         self.kinds = sorted(self.by_kind)
-        shares = np.array([SHARES[kind] for kind in self.kinds])
-        self.shares = shares / max(shares.sum(), 1e-9)
+        drawn = np.array([shares[kind] for kind in self.kinds])
+        self.shares = drawn / max(drawn.sum(), 1e-9)
         # Within a kind the square root of the count: frequent meanings lead, rare ones are met.
         self.weights = {}
         for kind, group in self.by_kind.items():

@@ -7,7 +7,8 @@ and real channels come from `milanx.train.units.grounded`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,10 @@ from milanx.train.units.phrases import (
 )
 
 MIN_POSITIVES = 6
+# Kinds of meaning that are made where a recipe gives them a share: parts of things, regions of a
+# colour and clothes of a pattern, materials, what lies under things, light, scenes, what is eaten,
+# kinds above classes as a dictionary has them.
+FURTHER = ("part", "attribute", "material", "ground", "light", "scene", "dish", "hypernym")
 TEXT_WORDS = ("text", "words", "letters", "writing", "written words", "white text", "lettering")
 
 
@@ -36,7 +41,8 @@ class Meaning:
 
     Attributes:
         texts: ways to say it, each a complete phrase.
-        kind: class, kind, region, texture, pixel, both, without, phrase or channel.
+        kind: class, kind, region, texture, pixel, both, without, phrase, channel or one of
+            `FURTHER`.
         photos: int64 [m], views that show it.
         grids: uint8 [m, g * g], where (share of each cell, 0..255); None: wherever the object is.
         countable: whether a plural may be made of it.
@@ -73,22 +79,40 @@ class Views:
 
 
 def training_photos(
-    photos: Sequence[Photo], held_out_captions: float, held_out_photos: float
+    photos: Sequence[Photo],
+    held_out_captions: float,
+    held_out_photos: float,
+    shares: Mapping[str, float] | None = None,
+    words: re.Pattern[str] | None = None,
 ) -> np.ndarray:
     """Return which views, or photos, may be trained on, bool [n].
 
     Held out are a share of the captioned photos, a share of the photos with regions or textures,
-    all photos of held-out classes, and captioned photos of which every caption names one.
+    all photos of held-out classes, and captioned photos of which a caption names one. Of a source
+    with a share of its own that share is held out, whatever is said of its photos, and all photos
+    whose name says a held-out class.
+
+    Args:
+        photos: n views, or photos.
+        held_out_captions: share of the captioned photos.
+        held_out_photos: share of the others without a class.
+        shares: source -> its own share.
+        words: what names held-out classes; those of `held_out_names` when None.
     """
-    words = whole_words(held_out_names())
+    words = words or whole_words(held_out_names())
+    shares = shares or {}
     keep = np.ones(len(photos), bool)
     for i, photo in enumerate(photos):
         share = held_out_captions if photo.source == "captions" else held_out_photos
+        said = list(photo.captions)
         if photo.wnid in HELD_OUT_TINY or photo.name in HELD_OUT_CALTECH:
             keep[i] = False
+        elif photo.source in shares:
+            keep[i] = not held_out(photo.group, shares[photo.source])
+            said.append(clean_name(photo.name or ""))
         elif photo.name is None or photo.source == "textures":
             keep[i] = not held_out(photo.group, share)
-        if photo.captions and any(mentions(c, words) for c in photo.captions):
+        if any(mentions(text, words) for text in said):
             keep[i] = False
     held_groups = {photos[i].group for i in np.flatnonzero(~keep).tolist()}
     return np.array([k and p.group not in held_groups
@@ -163,12 +187,17 @@ def named_meanings(photos: PhotoFeatures, keep: np.ndarray) -> list[Meaning]:
 
 
 def region_maps(photos: PhotoFeatures, keep: np.ndarray) -> dict[str, dict[int, np.ndarray]]:
-    """Return where each region lies that enough views show: name -> view -> uint8 [g * g]."""
+    """Return where each thing or stuff lies that enough views show: name -> view -> uint8 [g * g].
+
+    Parts of things are left out (`milanx.train.units.parts`).
+    """
     shown: dict[str, dict[int, np.ndarray]] = {}
     for i in np.flatnonzero(keep).tolist():
-        for name, grid in photos.photos[i].regions:
-            maps = shown.setdefault(clean_name(name), {})
-            maps[i] = np.maximum(maps.get(i, 0), np.array(grid, np.uint8))
+        for region in photos.photos[i].regions:
+            if region.part_of:
+                continue
+            maps = shown.setdefault(clean_name(region.name), {})
+            maps[i] = np.maximum(maps.get(i, 0), np.array(region.cells, np.uint8))
     return {name: maps for name, maps in shown.items() if len(maps) >= MIN_POSITIVES}
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
 from milanx.language.words import plural
+from milanx.train.data.kinds import Kind
 from milanx.train.data.splits import HELD_OUT_CALTECH, HELD_OUT_TINY
 
 # Suffixes of COCO panoptic's names that say how classes were merged, not what they are.
@@ -96,8 +98,13 @@ def vary(text: str, rng: np.random.Generator) -> str:
     return plural(text) if rng.random() < 0.7 else text
 
 
-def held_out_names() -> list[str]:
-    """Return the words of the held-out classes, as `clean_name` writes them."""
+def held_out_names(kinds: Sequence[Kind] = ()) -> list[str]:
+    """Return the words of the held-out classes, as `clean_name` writes them.
+
+    Args:
+        kinds: what a dictionary says of classes; synonyms of the held-out ones, kinds of them and
+            parts that they alone have are then held out too, where the dictionary is sure.
+    """
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo()
@@ -105,7 +112,18 @@ def held_out_names() -> list[str]:
     for wnid in HELD_OUT_TINY:
         described = info.label_name_to_description(wnid, detailed=False)
         names += [part.strip().lower() for part in described.split(",")]
-    return sorted({*names, "cougar", "puma"})
+    own = {*names, "cougar", "puma"}
+    return sorted({*own, *_of_one_concept(own, kinds)})
+
+
+def _of_one_concept(own: set[str], kinds: Sequence[Kind]) -> set[str]:
+    """Return synonyms, kinds and parts of the meanings ``own``."""
+    held = [k for k in kinds if k.sure and (k.wnid in HELD_OUT_TINY or own & {k.name, *k.lemmas})]
+    below = [k for k in kinds if k.sure and own & set(k.hypernyms)]
+    known = {id(k) for k in (*held, *below)}
+    others = {part for k in kinds if id(k) not in known for part in k.parts}
+    found = {word for k in (*held, *below) for word in (k.name, *k.lemmas)}
+    return found | {part for k in held for part in k.parts if part not in others}
 
 
 def mentions(text: str, words: re.Pattern[str]) -> bool:
@@ -113,7 +131,7 @@ def mentions(text: str, words: re.Pattern[str]) -> bool:
     return words.search(text.lower()) is not None
 
 
-def whole_words(names: list[str]) -> re.Pattern[str]:
+def whole_words(names: Sequence[str]) -> re.Pattern[str]:
     """Make a pattern that finds any of ``names`` as whole words, singular or plural."""
     forms = sorted({form for n in names for form in (n, plural(n))}, key=len, reverse=True)
     return re.compile(r"\b(" + "|".join(map(re.escape, forms)) + r")\b")

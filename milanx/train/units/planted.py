@@ -11,23 +11,34 @@ from typing import TYPE_CHECKING, Any
 from milanx.describing.trained import TrainedPhoto
 from milanx.features.encoder import Encoder
 from milanx.files import fingerprint_file
+from milanx.train.data.kinds import read_words
 from milanx.train.data.photos import PhotoFeatures, PhotoSource, photo_features
 from milanx.train.data.sources import fingerprint_source
 from milanx.train.data.splits import HELD_OUT_CALTECH, HELD_OUT_TINY
 from milanx.train.recipe import Data
-from milanx.train.units.corpus import NAMING, Corpus
+from milanx.train.units.coloured import coloured_meanings
+from milanx.train.units.corpus import NAMING, Corpus, kind_shares
+from milanx.train.units.division import dictionary, divide
+from milanx.train.units.facts import (
+    caption_meanings,
+    claimed,
+    light_meanings,
+    material_meanings,
+    scene_meanings,
+)
+from milanx.train.units.ground import ground_meanings
 from milanx.train.units.grounded import channel_meanings, embed, locate, phrase_meanings
+from milanx.train.units.hypernyms import hypernym_meanings
 from milanx.train.units.joined import attributes, joined_meanings
 from milanx.train.units.meanings import (
+    FURTHER,
     Meaning,
     Views,
-    checked_photos,
     named_meanings,
-    near_photos,
     region_meanings,
     trained_photos,
-    training_photos,
 )
+from milanx.train.units.parts import part_meanings
 from milanx.train.units.phrases import clean_name, held_out_names, mentions, whole_words
 from milanx.train.units.pixels import pixel_meanings, place_meanings
 from milanx.train.units.pretraining import human_descriptions, pretraining_texts
@@ -55,9 +66,9 @@ def encode_photos(
         PhotoSource(Path(data.root) / p.file, p.per_class, p.views, p.text) for p in data.photos
     ]
     photos = photo_features(encoder, sources, seed=seed, advance=advance, say=say, process=process)
-    keep = training_photos(photos.photos, data.held_out_captions, data.held_out_photos)
-    keep &= ~near_photos(photos.photos, [Path(data.root) / file for file in data.without])
-    return Views(photos, keep, checked_photos(photos.photos, data.checked))
+    divided = divide(photos.photos, data)
+    photos.photos = divided.photos
+    return Views(photos, divided.keep, divided.checked)
 
 
 class PlantedUnits:
@@ -83,24 +94,27 @@ class PlantedUnits:
     def identity(self) -> object:
         """What stands for photos and texts, wherever they lie."""
         data, root = self.data, Path(self.data.root)
-        named = [root / name for name in (data.sentences, data.descriptions) if name]
-        texts = [fingerprint_file(path) for path in named if path.is_file()]
-        shares = data.held_out_captions, data.held_out_photos, data.checked
+        listed = data.sentences, data.descriptions, data.kinds, data.words
+        texts = [fingerprint_file(root / name) if name and (root / name).is_file() else ""
+                 for name in listed]  # fmt: skip
+        shares = data.held_out_captions, data.held_out_photos, data.checked, data.near_duplicates
+        own = [[p.held_out, p.by_origin] for p in data.photos]
         without = [fingerprint_source(root / file) for file in data.without]
-        return self.photos.key, texts, shares, without
+        return self.photos.key, texts, shares, own, without
 
     def texts(self) -> list[str]:
         """Return the text for pretraining, without what is held out."""
         data, views = self.data, self.views
         return pretraining_texts(
-            Path(data.root), data.sentences, data.descriptions, views.photos, views.keep
+            Path(data.root), data.sentences, data.descriptions, views.photos, views.keep, self.held
         )
 
     def people(self, *, held: bool = False) -> list[str]:
         """Return people's descriptions of units elsewhere, or those held out."""
         if not self.data.descriptions:
             return []
-        return human_descriptions(Path(self.data.root) / self.data.descriptions, held=held)
+        path = Path(self.data.root) / self.data.descriptions
+        return human_descriptions(path, self.held, held=held)
 
     @cached_property
     def wnids(self) -> dict[str, str]:
@@ -115,10 +129,15 @@ class PlantedUnits:
         build_table(encoder, self.views, meanings, folder, self.seed, joint)
         return {"meanings": dict(Counter(m.kind for m in meanings))}
 
+    @cached_property
+    def held(self) -> list[str]:
+        """Names of the held-out meanings, with what a dictionary adds to them."""
+        return held_out_names(dictionary(self.data))
+
     def _meanings(self, encoder: Encoder) -> list[Meaning]:
         """Collect what units can mean, of the photos that are not held out."""
         photos, keep, seed = self.photos, self.views.keep, self.seed
-        held = whole_words(held_out_names())
+        held = whole_words(self.held)
 
         def allowed(text: str) -> bool:
             return not mentions(text, held)
@@ -127,21 +146,48 @@ class PlantedUnits:
             return [m for m in meanings if all(map(allowed, m.texts))]
 
         space = embed(encoder, photos, keep)
-        named = locate(space, named_meanings(photos, keep), seed)
+        facts = claimed(kind_shares(self.data.shares))
+        classes = [m for m in named_meanings(photos, keep) if m.texts[0] not in facts]
+        named = locate(space, classes, seed)
         named = all_allowed([*named, *region_meanings(photos, keep)])
         kinds = [m for m in named if m.kind == "kind"]
-        names = [text for m in named for text in m.texts if m.kind in NAMING]
-        phrases = phrase_meanings(space, self.people(), names, allowed, seed)
+        further = self._further()
+        further = all_allowed(locate(space, further, seed)) if further else []
+        names = [text for m in (*named, *further) for text in m.texts if m.kind in NAMING]
+        phrases = phrase_meanings(space, self.people() + self._words(), names, allowed, seed)
         joined = all_allowed(joined_meanings(attributes(photos, keep, kinds), seed))
         vocabulary = sorted({*names, *(text for m in phrases for text in m.texts)})
         return [
             *named,
+            *further,
             *pixel_meanings(photos, keep, seed),
             *place_meanings(photos, keep, seed),
             *joined,
             *phrases,
             *channel_meanings(space, vocabulary),
         ]
+
+    def _further(self) -> list[Meaning]:
+        """Collect the meanings of kinds that a recipe gives a share."""
+        photos, keep, seed = self.photos, self.views.keep, self.seed
+        shares = kind_shares(self.data.shares)
+        if not any(shares[kind] for kind in FURTHER):
+            return []
+        found = [
+            *part_meanings(photos, keep),
+            *coloured_meanings(photos, keep),
+            *caption_meanings(photos, keep),
+            *material_meanings(photos, keep),
+            *ground_meanings(photos, keep),
+            *light_meanings(photos, keep, seed),
+            *scene_meanings(photos, keep),
+            *hypernym_meanings(photos, keep, dictionary(self.data)),
+        ]
+        return [m for m in found if shares[m.kind]]
+
+    def _words(self) -> list[str]:
+        """Return further words for what can be seen, where the recipe names some."""
+        return read_words(Path(self.data.root) / self.data.words) if self.data.words else []
 
     def trained(self) -> list[TrainedPhoto]:
         """Return the photos that the training reads."""
@@ -152,7 +198,7 @@ class PlantedUnits:
         return {
             "held_out_wnids": list(HELD_OUT_TINY),
             "held_out_classes": list(HELD_OUT_CALTECH),
-            "held_out_names": held_out_names(),
+            "held_out_names": self.held,
             "photos": len(self.photos),
             "photos_trained_on": int(self.views.trained.sum()),
             "human_descriptions_held_out": len(self.people(held=True)),

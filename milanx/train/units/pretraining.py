@@ -13,7 +13,7 @@ import numpy as np
 from milanx.images.splits import held_out
 from milanx.language.gpt2 import normalise_text
 from milanx.train.data.photos import PhotoFeatures
-from milanx.train.units.phrases import held_out_names, mentions, whole_words
+from milanx.train.units.phrases import mentions, whole_words
 
 MAX_JACCARD = 0.8  # a sentence that shares this much of its words with a held-out one is left out
 HELD_OUT_UNITS = 0.1
@@ -63,18 +63,23 @@ def near_duplicates(sentences: Sequence[str], held: Sequence[str]) -> np.ndarray
 
 
 def pretraining_texts(
-    root: Path, sentences: str, descriptions: str, photos: PhotoFeatures, keep: np.ndarray
+    root: Path,
+    sentences: str,
+    descriptions: str,
+    photos: PhotoFeatures,
+    keep: np.ndarray,
+    names: Sequence[str],
 ) -> list[str]:
     """Collect captions and human descriptions; nothing held out is among them.
 
-    A file whose name is empty is left out.
+    A file whose name is empty is left out; ``names`` are those of held-out meanings.
     """
-    people = human_descriptions(root / descriptions) if descriptions else []
+    people = human_descriptions(root / descriptions, names) if descriptions else []
     if not sentences:
         return people
     with gzip.open(root / sentences, "rt", encoding="utf-8") as file:
         captions = [clean(line) for line in file]
-    words = whole_words(held_out_names())
+    words = whole_words(names)
     held = [c for i in np.flatnonzero(~keep) for c in photos.photos[i].captions]
     near = near_duplicates(captions, sorted(set(held)))
     texts = [
@@ -85,9 +90,9 @@ def pretraining_texts(
     return texts + REPEAT_DESCRIPTIONS * people
 
 
-def human_descriptions(path: Path, *, held: bool = False) -> list[str]:
-    """Read people's descriptions of units; a tenth of the units is held out."""
-    words = whole_words(held_out_names())
+def human_descriptions(path: Path, names: Sequence[str], *, held: bool = False) -> list[str]:
+    """Read people's descriptions of units that say none of ``names``; a tenth is held out."""
+    words = whole_words(names)
     found = []
     with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):

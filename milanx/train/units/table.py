@@ -21,7 +21,10 @@ from milanx.train.units.meanings import Meaning, Views
 
 FORMAT, VERSION = "milanx training table", 1
 NEAR = 30  # near views of a meaning that do not show it
-VARIANTS = {"class": 3, "kind": 2, "texture": 3, "region": 3}  # masks a view; one elsewhere
+# Masks a view; one elsewhere.
+VARIANTS = {"class": 3, "kind": 2, "texture": 3, "region": 3, "part": 2, "attribute": 2,
+            "material": 3, "ground": 2, "scene": 2, "hypernym": 2, "dish": 2}  # fmt: skip
+OWN_MASKS = frozenset({"region", "part", "attribute", "ground", "material"})
 # Pooled features [n, d] and the views int64 [n] they are of, to the joint space, float16 [n, j].
 Joint = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -116,7 +119,7 @@ def _row_masks(
     masks = np.empty((len(photos), variants, grid**2), np.uint8)
     for i in range(len(photos)):
         for v in range(variants):
-            if grids is None or (v == 2 and meaning.kind != "region"):
+            if grids is None or (v == 2 and meaning.kind not in OWN_MASKS):
                 masks[i, v] = blob(rng, grid)
             else:
                 masks[i, v] = loosen(grids[i], rng, grid)
