@@ -33,6 +33,7 @@ STATUSES = ("described", "unclear", "dead")
 NEVER_NULL = ("layer", "unit", "sign", "status", "candidates", "images", "activations")
 TABLE = "units.parquet"
 RUNS = Path("milanx-runs")  # below which runs lie unless told otherwise
+LENSES = ("sae", "directions")  # behind @ in the names of layers that are read through a file
 SHORT = 7  # digits of a commit in a name
 # What ``run.json`` holds under some of its names, where it holds them.
 KINDS: dict[str, type] = {"layers": list, "images": dict, "describer": dict, "score": dict,
@@ -402,8 +403,16 @@ class Run:
         return InputError(
             f"this run has no unit {unit} in {layer}",
             f"it holds {len(there)} of its units, between {there[0]} and {there[-1]}",
-            f"choose one of those, or describe it: --layer {layer}:{unit}",
+            f"choose one of those, or describe it: {self._asked_by(layer, unit)}",
         )
+
+    def _asked_by(self, layer: str, unit: int) -> str:
+        """Return the options that ask for a unit; of latents and directions their file's too."""
+        asked = self.settings.get("settings") or {}
+        base, _, kind = layer.rpartition("@")
+        if kind in LENSES and base:
+            return f"--layer {base}:{unit} --{kind} {asked.get(kind, 'FILE')}"
+        return f"--layer {layer}:{unit}"
 
 
 def open_run(root: Path | str, access: Access | None = None) -> Run:

@@ -2,12 +2,12 @@
 
 In come sources (names, paths, pictures of a program's); out go `ImageRecord`s, views uint8
 [H, W, 3], and which images are kept aside. ``sources`` opens what a user names: a ``folder``, a
-parquet ``table``, ``shards`` of webdataset, data sets of the Hub's (``hf``) or torchvision's
-(``vision``), ``pictures`` that are handed over, or the ``builtin`` ones, made of ``photos`` (each
-with its credit) and ``composed`` views; ``generated`` ones a target makes itself; ``item`` says
-what all of them give. ``decoding`` makes RGB of bytes, ``resizing`` and ``preprocess`` make views.
-``scan`` looks at every image once, ``near`` brings near-duplicates together, ``probe`` opens all
-as one sequence, ``splits`` holds groups out,
+parquet ``table``, ``shards`` of webdataset, data sets of the Hub's (``hf``, whose ``streams`` are
+kept by their commit) or torchvision's (``vision``), ``pictures`` that are handed over, or the
+``builtin`` ones, made of ``photos`` (each with its credit) and ``composed`` views; ``generated``
+ones a target makes itself; ``item`` says what all of them give. ``decoding`` makes RGB of bytes,
+``resizing`` and ``preprocess`` make views. ``scan`` looks at every image once, ``near`` brings
+near-duplicates together, ``probe`` opens all as one sequence, ``splits`` holds groups out,
 ``regions`` says what is where.
 """
 
