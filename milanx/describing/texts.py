@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
 from milanx.language.connectives import join_features, split
+from milanx.language.remembered import Remembered
+from milanx.workers import ALONE, Workers
 
 if TYPE_CHECKING:
     from milanx.describing.set_encoder import SetEncoder
     from milanx.features.encoder import Encoder
+
+MOST = 2**16  # texts whose vectors are remembered; of 384 numbers they take 100 MB
 
 
 class TextSpace:
@@ -28,7 +33,8 @@ class TextSpace:
     ) -> None:
         self.encoder, self.set_encoder, self.vocabulary = encoder, set_encoder, vocabulary
         self._place = {text: i for i, text in enumerate(vocabulary)}
-        self._vectors: dict[str, torch.Tensor] = {}
+        self._vectors: Remembered[torch.Tensor] = Remembered(MOST)
+        self._one = threading.Lock()  # several threads compare units with texts
 
     def split(self, text: str) -> tuple[str, str, str] | None:
         """Divide a text at its connective (`milanx.language.connectives.split`).
@@ -37,18 +43,23 @@ class TextSpace:
         """
         return split(text, self._place)
 
-    def prepare(self, texts: Sequence[str]) -> None:
-        """Embed texts and what they join, all of them together."""
-        divided = (self.split(text) for text in texts)
-        parts = {part for found in divided if found for part in (found[0], found[2])}
-        self.embedded(sorted({*texts, *parts.difference(self._place)}))
+    def prepare(self, texts: Sequence[str], workers: Workers = ALONE) -> None:
+        """Embed texts, and what they join, all of them together.
 
-    def embedded(self, texts: Sequence[str]) -> torch.Tensor:
+        Args:
+            texts: that units will be compared with.
+            workers: share out what is new.
+        """
+        divided = [found for found in map(self.split, texts) if found]
+        parts = {part for found in divided for part in (found[0], found[2])}
+        missing = {found[2] for found in divided if found[1] == "without"}
+        self.embedded(sorted({*texts, *parts.difference(self._place), *missing}), workers)
+
+    def embedded(self, texts: Sequence[str], workers: Workers = ALONE) -> torch.Tensor:
         """Return the joint space's vectors of texts [t, j]."""
-        new = [text for text in texts if text not in self._vectors]
-        if new:
-            self._vectors.update(zip(new, self.encoder.texts(new), strict=True))
-        return torch.stack([self._vectors[text] for text in texts])
+        with self._one:
+            known = self._vectors.of(texts, lambda new: self.encoder.texts(new, workers=workers))
+        return torch.stack([known[text] for text in texts])
 
     def centred(self, texts: Sequence[str]) -> torch.Tensor:
         """Return texts' vectors as responses compare them: centred unit rows [t, j]."""

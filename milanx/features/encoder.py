@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from milanx.features.pixels import CHANNELS, EDGE_CHANNELS, PIXEL_CHANNELS, SHOWN, shown_maps
 from milanx.features.shares import Shares
+from milanx.workers import ALONE, Workers
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -102,8 +103,10 @@ class Encoder(Protocol):
     def joint(self, features: torch.Tensor) -> torch.Tensor:
         """Bring features [..., d] (or their first ``last_channels``) to unit rows [..., joint]."""
 
-    def texts(self, texts: Sequence[str], batch_size: int = 256) -> torch.Tensor:
-        """Encode ``texts`` to unit rows [n, joint]."""
+    def texts(
+        self, texts: Sequence[str], batch_size: int = 256, workers: Workers = ALONE
+    ) -> torch.Tensor:
+        """Encode ``texts`` to unit rows [n, joint]; ``workers`` share out the batches."""
 
 
 def read_width(encoder: Encoder) -> int:
