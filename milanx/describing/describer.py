@@ -82,7 +82,9 @@ class Describer:
         if phrases not in (0, vectors):
             raise ValueError(f"{phrases} phrases, but the set encoder holds vectors of {vectors}")
         self._finder = Finder(decoder, prior, self.lexicon.words)
-        self._texts = TextSpace(encoder, set_encoder, self.lexicon.vocabulary)
+        self._texts = TextSpace(
+            encoder, set_encoder, self.lexicon.vocabulary, self.about.fingerprint
+        )
 
     @classmethod
     def load(cls, spec: str | Path = BUILTIN, device: str = "cpu") -> Describer:
@@ -253,6 +255,11 @@ class Describer:
         """Return the describer's settings with ``changes``."""
         return replace(self.settings, **changes)
 
+    def forget(self) -> None:
+        """Forget what was computed of texts, as it is before a describer is first used."""
+        self.prior.forget()
+        self._texts.forget()
+
     def describe(
         self,
         store: ExemplarStore,
@@ -270,14 +277,15 @@ class Describer:
             layers: which layers; all when None.
             settings: how to search; the describer's own when None.
             units: (unit, sign) of each layer to describe; all that the store has when None.
-            features: what `milanx.features.encoder.encode_views` returned for the store; encoded
-                when None.
+            features: of every view of the store (`milanx.features.encoded.encoded_views`, which
+                is asked when None).
             progress: told about encoding and describing.
 
         Returns:
             A description a unit, in the order of the store.
         """
-        from milanx.features.encoder import encode_views, tells_shown, view_maps
+        from milanx.features.encoded import encoded_views
+        from milanx.features.encoder import tells_shown, view_maps
         from milanx.features.evidence import LayerGatherer
 
         progress, how = progress or Silent(), settings or self.settings
@@ -288,7 +296,8 @@ class Describer:
                     for layer in chosen for row in rows[layer]]  # fmt: skip
         if features is None:
             with progress.stage("encode", len(store.view_indices())) as bar:
-                features = encode_views(self.encoder, store, advance=bar.advance)
+                features = encoded_views(self.encoder, store, advance=bar.advance)
+        self._texts.recall()
         maps = view_maps(features) if tells_shown(self.encoder) else None
         views = see(self.encoder, store, features, maps) if how.response else None
         found: list[Description] = []
@@ -309,6 +318,7 @@ class Describer:
                 evidence = LayerEvidence(others, responses, crowd)
                 task = _Task(gatherer, evidence, how, threads, bar.advance)
                 found += self._describe_layer(task, rows[layer])
+        self._texts.keep()
         return found
 
     @torch.inference_mode()

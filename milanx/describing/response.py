@@ -289,8 +289,8 @@ class Responses:
                     spread = torch.linalg.vector_norm(together, dim=1) / views.shape[1] ** 0.5
                     towards_them = (together @ towards).T / (spread.clamp_min(TINY) * self._total)
                     found[:, here] += torch.where(spread > TINY, towards_them, 0.0)
-        first, second = ([pair[side] for pair in pairs] for side in (0, 2))
-        return found * (shown.weights[first] + shown.weights[second]) / 2
+        whole = [shown.weights[[pair[side] for pair in pairs]] for side in (0, 2)]
+        return found * (whole[0] + whole[1]) / 2
 
 
 def _together(connective: str, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:

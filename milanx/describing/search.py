@@ -114,9 +114,7 @@ class Finder:
             for found, texts, row in zip(scored, new, log_p, strict=True)
         ]  # fmt: skip
 
-    def _with_prior(
-        self, scored: list[list[_Scored]], workers: Workers
-    ) -> list[list[Hypothesis]]:
+    def _with_prior(self, scored: list[list[_Scored]], workers: Workers) -> list[list[Hypothesis]]:
         """Add log p(d) to the texts that hold a word, each distinct one computed once."""
         worded = [[s for s in row if normalise_text(s.text)] for row in scored]
         before = iter(self.prior([s.text for row in worded for s in row], workers))

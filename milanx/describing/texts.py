@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from milanx.describing.kept import keep_vectors, kept_vectors
 from milanx.language.connectives import join_features, split
 from milanx.language.remembered import Remembered
 from milanx.workers import ALONE, Workers
@@ -26,14 +27,21 @@ class TextSpace:
         encoder: embeds texts.
         set_encoder: centres them on the vocabulary.
         vocabulary: phrases that can be retrieved, as the set encoder holds their vectors.
+        key: stands for all that makes vectors; with one they are kept in the cache.
     """
 
     def __init__(
-        self, encoder: Encoder, set_encoder: SetEncoder, vocabulary: Sequence[str]
+        self,
+        encoder: Encoder,
+        set_encoder: SetEncoder,
+        vocabulary: Sequence[str],
+        key: str = "",
     ) -> None:
         self.encoder, self.set_encoder, self.vocabulary = encoder, set_encoder, vocabulary
         self._place = {text: i for i, text in enumerate(vocabulary)}
         self._vectors: Remembered[torch.Tensor] = Remembered(MOST)
+        self._key, self._on_disk = key, False
+        self._fresh = 0  # texts that were embedded since the last `keep`
         self._one = threading.Lock()  # several threads compare units with texts
 
     def split(self, text: str) -> tuple[str, str, str] | None:
@@ -57,9 +65,36 @@ class TextSpace:
 
     def embedded(self, texts: Sequence[str], workers: Workers = ALONE) -> torch.Tensor:
         """Return the joint space's vectors of texts [t, j]."""
+
+        def embed(new: Sequence[str]) -> list[torch.Tensor]:
+            self._fresh += len(new)
+            return [*self.encoder.texts(new, workers=workers)]
+
         with self._one:
-            known = self._vectors.of(texts, lambda new: self.encoder.texts(new, workers=workers))
+            known = self._vectors.of(texts, embed)
         return torch.stack([known[text] for text in texts])
+
+    def recall(self) -> None:
+        """Take what the cache has of vectors, once."""
+        if self._key and not self._on_disk:
+            self._vectors.learn(self._kept())
+        self._on_disk = True
+
+    def forget(self) -> None:
+        """Forget all vectors, and do without those of the cache."""
+        self._vectors = Remembered(MOST)
+        self._on_disk, self._fresh = True, 0
+
+    def keep(self) -> None:
+        """Put new vectors into the cache, beside those that other processes put there."""
+        if self._key and self._fresh:
+            self._vectors.learn(self._kept())
+            keep_vectors(self._key, self._vectors.latest())
+        self._fresh = 0
+
+    def _kept(self) -> dict[str, torch.Tensor]:
+        vectors = kept_vectors(self._key)
+        return {text: vector.to(self.encoder.device) for text, vector in vectors.items()}
 
     def centred(self, texts: Sequence[str]) -> torch.Tensor:
         """Return texts' vectors as responses compare them: centred unit rows [t, j]."""

@@ -3,5 +3,6 @@
 In come a store's views and masks; out go features [u, k, f, d] as `Evidence`. ``encoder`` is the
 interface and the pooling, ``smallclip`` the bundled one, ``openclip`` any other with its
 ``towers``, ``pixels`` what is read off colours and lines, ``contrast`` views of what a unit is not,
-``evidence`` gathers all of it, ``shares`` divides work over processes.
+``evidence`` gathers all of it, ``shares`` divides work over processes, ``encoded`` keeps views that
+were encoded.
 """

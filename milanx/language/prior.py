@@ -43,6 +43,10 @@ class Prior:
         known = self._known.of(texts, lambda new: self._computed(new, workers))
         return [known[text] for text in texts]
 
+    def forget(self) -> None:
+        """Forget what was computed."""
+        self._known = Remembered(MOST)
+
     def _computed(self, texts: Sequence[str], workers: Workers) -> list[float]:
         """Compute log p of distinct texts, those that begin alike beside one another."""
         longest = self.model.config.n_positions - 1  # behind the beginning token
