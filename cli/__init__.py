@@ -31,7 +31,7 @@ from milanx.cli import (
     train,
 )
 
-from milanx.environment import keep_memory
+from milanx.environment import calm_threads, keep_memory
 
 app = typer.Typer(
     name="milanx",
@@ -52,6 +52,7 @@ def main(
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     keep_memory()
+    calm_threads()
     if version:
         from milanx import __version__
 

@@ -86,6 +86,9 @@ def corrupt(
 def describe(
     run: Annotated[Path, typer.Argument(help="A run folder with exemplars.")],
     units: Annotated[int, typer.Option(help="Units of its first layer.", min=1)] = 192,
+    busy: Annotated[
+        int, typer.Option(help="Measure again beside so many busy processes.", min=0)
+    ] = 0,
     as_json: c.Json = False,
     quiet: c.Quiet = False,
     debug: c.Debug = False,
@@ -94,7 +97,7 @@ def describe(
     c.starting(quiet, as_json, f"milanx bench describe {run}")
     from milanx.bench.describe import bench_describe
 
-    found = bench_describe(run, units=units, progress=c.reporter(quiet, as_json))
+    found = bench_describe(run, units=units, busy=busy, progress=c.reporter(quiet, as_json))
     if as_json:
         c.print_json(found)
         return

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from milanx.errors import InputError, one_line, plain
+from milanx.workers import processors
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -90,6 +91,18 @@ def keep_memory() -> None:
             adjust(option, value)
 
 
+def calm_threads() -> None:
+    """Let OpenMP's threads sleep while they wait, and be no more than there are processors.
+
+    By default they spin until the last one is done, which takes the processor from whoever would
+    let that one be done; and they are as many as the machine has processors, though a container may
+    be given the time of a few. For before torch is loaded; what the environment says is left.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if processors() < len(getattr(os, "sched_getaffinity", lambda _: ())(0)):
+        os.environ.setdefault("OMP_NUM_THREADS", str(processors()))
+
+
 def peak_memory() -> int:
     """Return the most memory that this process has had, in bytes; 0 where that is not told."""
     try:
@@ -118,6 +131,7 @@ def environment() -> dict[str, Any]:
     import torch
 
     from milanx.files import cache_dir
+    from milanx.files.room import LIMIT, limit, sizes
 
     optional = {}
     for name in ("bitsandbytes", "datasets", "tensorboard", "sentence_transformers"):
@@ -133,6 +147,8 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         **optional,
         "cache": str(cache_dir()),
+        **{f"cache {name}": f"{size / 1e6:.1f} MB" for name, size in sizes().items()},
+        LIMIT: f"{limit() / 1e9:g}",
         "HF_HOME": os.environ.get("HF_HOME", "not set"),
         "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "not set"),
     }

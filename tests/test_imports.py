@@ -20,7 +20,7 @@ TOP = ROOT.parent
 PAGE = (TOP / "docs" / "architecture.md").read_text(encoding="utf-8")
 # From the ground up; a folder imports from folders on floors below its own, and from its own files.
 FLOORS = (
-    ("errors", "files", "progress", "environment", "assets"),
+    ("errors", "files", "progress", "workers", "environment", "assets"),
     ("hub", "measures"),
     ("images",),
     ("targets",),
@@ -135,7 +135,7 @@ def test_a_folder_names_the_files_that_others_import() -> None:
 
 def test_nothing_else_stands_at_the_top() -> None:
     files = {p.stem for p in ROOT.glob("*.py")} - {"__init__", "__main__"}
-    assert files == {"pipeline", "runs", "errors", "progress", "environment"}
+    assert files == {"pipeline", "runs", "errors", "progress", "workers", "environment"}
 
 
 def test_every_folder_is_in_the_wheel() -> None:

@@ -143,7 +143,7 @@ def describe_concepts(
         layers: which layers; all when None.
         units: (unit, sign) of each layer to describe; all that the store has when None.
         settings: how.
-        features: what `milanx.features.encoder.encode_views` returned for the store; encoded when
+        features: what `milanx.features.encoded.encoded_views` returned for the store; encoded when
             None.
         progress: told about encoding and describing.
 
@@ -155,14 +155,14 @@ def describe_concepts(
     Raises:
         InputError: a layer or a unit that the store does not hold.
     """
-    from milanx.features.encoder import encode_views
+    from milanx.features.encoded import encoded_views
 
     progress, settings = progress or Silent(), settings or ConceptSettings()
     words = tuple(concepts) if concepts is not None else load_concepts()
     chosen = list(layers) if layers is not None else list(store.layers)
     if features is None:
         with progress.stage("encode", len(store.view_indices())) as bar:
-            features = encode_views(encoder, store, advance=bar.advance)
+            features = encoded_views(encoder, store, advance=bar.advance)
     texts = encoder.texts(words)
     probability = torch.zeros(0, len(words))
     if settings.way == "softwpmi" and len(store.view_indices()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from milanx.hub.address import address_of, read_address
 from milanx.hub.fetch import Access, fetch, way_out_of
 from milanx.hub.send import Destination, Sent, send
 from milanx.progress import Reporter, Silent
+from milanx.workers import Workers, workers
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
@@ -81,7 +82,9 @@ class Describer:
         if phrases not in (0, vectors):
             raise ValueError(f"{phrases} phrases, but the set encoder holds vectors of {vectors}")
         self._finder = Finder(decoder, prior, self.lexicon.words)
-        self._texts = TextSpace(encoder, set_encoder, self.lexicon.vocabulary)
+        self._texts = TextSpace(
+            encoder, set_encoder, self.lexicon.vocabulary, self.about.fingerprint
+        )
 
     @classmethod
     def load(cls, spec: str | Path = BUILTIN, device: str = "cpu") -> Describer:
@@ -252,6 +255,11 @@ class Describer:
         """Return the describer's settings with ``changes``."""
         return replace(self.settings, **changes)
 
+    def forget(self) -> None:
+        """Forget what was computed of texts, as it is before a describer is first used."""
+        self.prior.forget()
+        self._texts.forget()
+
     def describe(
         self,
         store: ExemplarStore,
@@ -269,14 +277,15 @@ class Describer:
             layers: which layers; all when None.
             settings: how to search; the describer's own when None.
             units: (unit, sign) of each layer to describe; all that the store has when None.
-            features: what `milanx.features.encoder.encode_views` returned for the store; encoded
-                when None.
+            features: of every view of the store (`milanx.features.encoded.encoded_views`, which
+                is asked when None).
             progress: told about encoding and describing.
 
         Returns:
             A description a unit, in the order of the store.
         """
-        from milanx.features.encoder import encode_views, tells_shown, view_maps
+        from milanx.features.encoded import encoded_views
+        from milanx.features.encoder import tells_shown, view_maps
         from milanx.features.evidence import LayerGatherer
 
         progress, how = progress or Silent(), settings or self.settings
@@ -287,16 +296,18 @@ class Describer:
                     for layer in chosen for row in rows[layer]]  # fmt: skip
         if features is None:
             with progress.stage("encode", len(store.view_indices())) as bar:
-                features = encode_views(self.encoder, store, advance=bar.advance)
+                features = encoded_views(self.encoder, store, advance=bar.advance)
+        self._texts.recall()
         maps = view_maps(features) if tells_shown(self.encoder) else None
         views = see(self.encoder, store, features, maps) if how.response else None
         found: list[Description] = []
-        with progress.stage("describe", sum(map(len, rows.values()))) as bar:
-            for layer in chosen:
-                if not rows[layer]:
-                    continue
+        with (
+            progress.stage("describe", sum(map(len, rows.values()))) as bar,
+            workers(self.encoder.device) as threads,
+        ):
+            for layer in (name for name in chosen if rows[name]):
                 gatherer = LayerGatherer(
-                    self.encoder, store, layer, features, maps, self.about.contrast
+                    self.encoder, store, layer, features, maps, self.about.contrast, threads
                 )
                 responses = None
                 if views is not None:
@@ -305,7 +316,9 @@ class Describer:
                     )
                 others, crowd = self._others(gatherer, how.others)
                 evidence = LayerEvidence(others, responses, crowd)
-                found += self._describe_layer(gatherer, evidence, rows[layer], how, bar.advance)
+                task = _Task(gatherer, evidence, how, threads, bar.advance)
+                found += self._describe_layer(task, rows[layer])
+        self._texts.keep()
         return found
 
     @torch.inference_mode()
@@ -321,15 +334,9 @@ class Describer:
         return self.set_encoder.critic_vectors(evidence), crowd
 
     @torch.inference_mode()
-    def _describe_layer(
-        self,
-        gatherer: LayerGatherer,
-        layer: LayerEvidence,
-        rows: Sequence[int],
-        how: SearchSettings,
-        advance: Callable[[int], None],
-    ) -> list[Description]:
+    def _describe_layer(self, task: _Task, rows: Sequence[int]) -> list[Description]:
         """Describe ``rows`` of a layer, a part of them at a time."""
+        gatherer = task.gatherer
         known, alive = gatherer.store.units(gatherer.layer), set(gatherer.alive)
         photos, images = gatherer.store.photos, gatherer.store.images(gatherer.layer)
         ranked: dict[int, tuple[Candidate, ...]] = {}
@@ -337,39 +344,49 @@ class Describer:
         for start in range(0, len(rows), UNITS_AT_ONCE):
             part = range(start, min(start + UNITS_AT_ONCE, len(rows)))
             places = [place for place in part if rows[place] in alive]
-            advance(len(part) - len(places))
-            if not places:
-                continue
-            evidence = gatherer.evidence([rows[place] for place in places])
-            vectors = self.set_encoder.critic_vectors(evidence)
-            named = class_names(self.encoder, evidence, how.classes)
-            units = UnitsEvidence(self._texts, layer, vectors, places, how, named)
-            prefixes = self.set_encoder(evidence, vectors=vectors)
-            found = self._rank(units, prefixes, how, advance)
-            ranked |= zip(places, found, strict=True)
-            if layer.crowd is not None:
-                shown = photos[images[[rows[place] for place in places]]]
-                texts = [candidates[0].text if candidates else "" for candidates in found]
-                read = read_signs(evidence, shown, layer.crowd, texts, self._texts)
-                signs |= zip(places, read, strict=True)
+            if places:
+                evidence = gatherer.evidence([rows[place] for place in places])
+                vectors = self.set_encoder.critic_vectors(evidence)
+                named = class_names(self.encoder, evidence, task.how.classes)
+                units = UnitsEvidence(self._texts, task.layer, vectors, places, task.how, named)
+                found = self._rank(units, self.set_encoder(evidence, vectors=vectors), task)
+                ranked |= zip(places, found, strict=True)
+                if task.layer.crowd is not None:
+                    shown = photos[images[[rows[place] for place in places]]]
+                    texts = [candidates[0].text if candidates else "" for candidates in found]
+                    read = read_signs(evidence, shown, task.layer.crowd, texts, self._texts)
+                    signs |= zip(places, read, strict=True)
+            task.advance(len(part))
         return [Description.of(gatherer.layer, *known[row], ranked.get(place, ()), signs.get(place))
                 for place, row in enumerate(rows)]  # fmt: skip
 
     def _rank(
-        self,
-        units: UnitsEvidence,
-        prefixes: torch.Tensor,
-        how: SearchSettings,
-        advance: Callable[[int], None],
+        self, units: UnitsEvidence, prefixes: torch.Tensor, task: _Task
     ) -> list[tuple[Candidate, ...]]:
         """Find and rank the texts of units, given their prefixes [u, p, width]."""
-        made: list[tuple[Candidate, ...]] = []
-        for batch in self._finder.find(prefixes, how, units.retrieved()):
-            units.prepare([hypothesis.text for found in batch for hypothesis in found])
-            for found in batch:
-                made.append(self.ranker.rank(found, how, units.unit(len(made))))
-            advance(len(batch))
-        return made
+        how, threads = task.how, task.threads
+        found = self._finder.find(prefixes, how, units.retrieved(threads), threads)
+        said = units.said_of([[h.text for h in row] for row in found], threads)
+        return [self.ranker.rank(row, how, unit) for row, unit in zip(found, said, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a layer's units are described with.
+
+    Attributes:
+        gatherer: of the layer's evidence.
+        layer: what all its units say.
+        how: settings.
+        threads: share out the work.
+        advance: told how many units more are done.
+    """
+
+    gatherer: LayerGatherer
+    layer: LayerEvidence
+    how: SearchSettings
+    threads: Workers
+    advance: Callable[[int], None]
 
 
 def describer_root(

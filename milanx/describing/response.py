@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from milanx.features.encoder import Encoder
 
 TINY = 1e-6  # standard deviation below which nothing varies
+NUMBERS_AT_ONCE = 2**18  # of pairs of texts and views; they fit in the cache of a core
 
 
 def stored_activations(store: ExemplarStore, layer: str, rows: Sequence[int]) -> torch.Tensor:
@@ -156,6 +157,23 @@ class Others:
     near: torch.Tensor
 
 
+@dataclass(frozen=True)
+class Shown:
+    """How much views show texts.
+
+    Attributes:
+        parts: of each source, [t, n], rows of mean 0 and variance 1 (or 0 where nothing varies).
+        weights: of each text, [t]: what its correlations count.
+    """
+
+    parts: tuple[torch.Tensor, ...]
+    weights: torch.Tensor
+
+    def rows(self, chosen: Sequence[int]) -> Shown:
+        """Return those of some texts."""
+        return Shown(tuple(part[chosen] for part in self.parts), self.weights[chosen])
+
+
 class Responses:
     """Units' responses to views, ready to be compared with texts of the views' joint space.
 
@@ -221,43 +239,65 @@ class Responses:
             found[:, columns] = self._shown[units][:, places].to(found)
         return found
 
+    def shown(self, texts: Sequence[str], vectors: torch.Tensor) -> Shown:
+        """Say how much each view shows each text, for `joined`.
+
+        Args:
+            texts: t of them.
+            vectors: of these in the joint space, [t, j].
+        """
+        columns = [i for i, text in enumerate(texts) if text in self._known]
+        places = [self._known[texts[i]] for i in columns]
+        parts = []
+        for views, _, share in self._sources:
+            similar = _standardised(views @ vectors.T)
+            similar[:, columns] = share[:, places]
+            parts.append(similar.T.contiguous())
+        weights = torch.ones(len(texts), device=vectors.device)
+        weights[columns] = self._exact
+        return Shown(tuple(parts), weights)
+
     def joined(
-        self,
-        unit: int,
-        texts: Sequence[str],
-        vectors: torch.Tensor,
-        pairs: Sequence[tuple[int, str, int]],
+        self, units: Sequence[int], shown: Shown, pairs: Sequence[tuple[int, str, int]]
     ) -> torch.Tensor:
-        """Correlate what pairs of texts say together with a unit's activations.
+        """Correlate what pairs of texts say together with units' activations.
 
         A view shows "A or B" as much as the one of them that it shows more, "A and B" as much as
         the other one, "A without B" as much as it shows A and lacks B: the maximum and the minimum
         of fuzzy sets (Zadeh 1965), of similarities brought to mean 0 and variance 1.
 
         Args:
-            unit: which.
-            texts: t of them.
-            vectors: of these in the joint space, [t, j].
+            units: which of them.
+            shown: of the texts.
             pairs: (place of A, connective, place of B) among the texts.
 
         Returns:
-            [len(pairs)], correlations as of `correlations`.
+            [len(units), len(pairs)], correlations as of `correlations`.
         """
-        found = vectors.new_zeros(len(pairs))
-        first, second = [pair[0] for pair in pairs], [pair[2] for pair in pairs]
-        kinds = torch.tensor([CONNECTIVES.index(pair[1]) for pair in pairs], device=vectors.device)
-        columns = [i for i, text in enumerate(texts) if text in self._known]
-        places = [self._known[texts[i]] for i in columns]
-        for views, values, share in self._sources:
-            similar = _standardised(views @ vectors.T)
-            similar[:, columns] = share[:, places]
-            a, b = similar[:, first], similar[:, second]
-            both = torch.minimum(a, torch.where(kinds == CONNECTIVES.index("without"), -b, b))
-            together = torch.where(kinds == CONNECTIVES.index("or"), torch.maximum(a, b), both)
-            found += values[:, unit] @ _standardised(together) / self._total
-        weight = torch.ones(len(texts), device=vectors.device)
-        weight[columns] = self._exact
-        return found * (weight[first] + weight[second]) / 2
+        found = shown.weights.new_zeros(len(units), len(pairs))
+        for views, (_, values, _) in zip(shown.parts, self._sources, strict=True):
+            towards = values[:, units]
+            size = max(1, NUMBERS_AT_ONCE // views.shape[1])
+            for connective in CONNECTIVES:
+                places = [p for p, pair in enumerate(pairs) if pair[1] == connective]
+                for start in range(0, len(places), size):
+                    here = places[start : start + size]
+                    first, second = (views[[pairs[p][side] for p in here]] for side in (0, 2))
+                    together = _together(connective, first, second)
+                    # In place of bringing them to variance 1, which takes more passes over them.
+                    together -= together.mean(1, keepdim=True)
+                    spread = torch.linalg.vector_norm(together, dim=1) / views.shape[1] ** 0.5
+                    towards_them = (together @ towards).T / (spread.clamp_min(TINY) * self._total)
+                    found[:, here] += torch.where(spread > TINY, towards_them, 0.0)
+        whole = [shown.weights[[pair[side] for pair in pairs]] for side in (0, 2)]
+        return found * (whole[0] + whole[1]) / 2
+
+
+def _together(connective: str, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Return how much views show of pairs [p, n]; ``second`` may be changed."""
+    if connective == "or":
+        return torch.maximum(first, second)
+    return torch.minimum(first, second.neg_() if connective == "without" else second)
 
 
 def _places(sources: Sequence[str]) -> dict[str, list[int]]:

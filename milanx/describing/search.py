@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from milanx.language.gpt2 import normalise_text
 from milanx.language.hypotheses import Found, hypotheses
 from milanx.language.score import score_texts
 from milanx.language.settings import HypothesisSettings
+from milanx.workers import ALONE, Workers
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
     from milanx.language.prior import Prior
 
-UNITS_AT_ONCE = 48  # units of one beam search: their logits fit in some 50 MB
+# Bytes of the logits of all beams of a step, which say how many units are searched together: they
+# fit in the cache of a CPU, or fill a GPU.
+LOGITS = {"cpu": 24 * 2**20, "cuda": 512 * 2**20}
+LOGITS_ELSEWHERE = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -42,26 +46,38 @@ class Finder:
         prefixes: torch.Tensor,
         how: HypothesisSettings,
         retrieved: Sequence[Sequence[str]] = (),
-    ) -> Iterator[list[list[Hypothesis]]]:
-        """Find the texts of units, a batch of units at a time.
+        workers: Workers = ALONE,
+    ) -> list[list[Hypothesis]]:
+        """Find the texts of units.
 
         Args:
             prefixes: [u, p, width].
             how: how to search.
             retrieved: of each unit, texts that are added to what the search finds; their
                 log p(d|E) is as exact as that of a found one. None where it is empty.
+            workers: share out the units.
 
-        Yields:
-            Of each unit of a batch, its texts, those that the search found first.
+        Returns:
+            Of each unit, its texts, those that the search found first.
         """
-        for start in range(0, len(prefixes), UNITS_AT_ONCE):
-            part = prefixes[start : start + UNITS_AT_ONCE]
-            found = hypotheses(self.decoder, part, how, self.prior.model)
+        size = self.units_at_once(how, prefixes.device)
+        parts = [slice(i, i + size) for i in range(0, len(prefixes), size)]
+        ids = self._ids(retrieved, prefixes.shape[1])
+
+        def part(here: slice) -> list[list[_Scored]]:
+            found = hypotheses(self.decoder, prefixes[here], how, self.prior.model)
             scored = [self._spelled(row) for row in found]
-            asked = retrieved[start : start + UNITS_AT_ONCE]
-            if any(asked):
-                scored = self._with_retrieved(part, scored, asked)
-            yield self._with_prior(scored)
+            asked = [{t: ids[t] for t in texts if t in ids} for texts in retrieved[here]]
+            return self._with_retrieved(prefixes[here], scored, asked) if any(asked) else scored
+
+        scored = [row for rows in workers.map(part, parts) for row in rows]
+        return self._with_prior(scored, workers)
+
+    def units_at_once(self, how: HypothesisSettings, device: torch.device) -> int:
+        """Return how many units are searched together: as many as `LOGITS` says."""
+        beams = how.samples if how.strategy == "nucleus" else how.beam
+        each = 4 * beams * self.decoder.config.vocab_size
+        return max(1, LOGITS.get(device.type, LOGITS_ELSEWHERE) // each)
 
     def _spelled(self, found: Found) -> list[_Scored]:
         """Read texts off tokens; keep those whose words exist and that say nothing twice.
@@ -73,41 +89,37 @@ class Finder:
                   for text, (tokens, log_p) in zip(texts, found, strict=True)]  # fmt: skip
         return [s for s in scored if is_sound(normalise_text(s.text), self.words)] or scored
 
+    def _ids(self, retrieved: Sequence[Sequence[str]], prefix: int) -> dict[str, list[int]]:
+        """Return the tokens of retrieved texts; what the model has no positions for is left out."""
+        flat = list(dict.fromkeys(text for texts in retrieved for text in texts))
+        encoded = self.prior.tokenizer(flat, add_special_tokens=False)["input_ids"] if flat else []
+        room = self.decoder.config.n_positions - prefix - 1  # behind prefix and beginning token
+        return {t: ids for t, ids in zip(flat, encoded, strict=True) if len(ids) <= room}
+
     def _with_retrieved(
         self,
         prefixes: torch.Tensor,
         scored: list[list[_Scored]],
-        asked: Sequence[Sequence[str]],
+        asked: Sequence[dict[str, list[int]]],
     ) -> list[list[_Scored]]:
-        """Add to each unit's texts those of ``asked`` that it lacks, with their log p(d|E).
-
-        What the model has no positions for is left out.
-        """
-        flat = list(dict.fromkeys(text for texts in asked for text in texts))
-        encoded = self.prior.tokenizer(flat, add_special_tokens=False)["input_ids"]
-        ids = dict(zip(flat, encoded, strict=True))
-        # Behind prefix and beginning token.
-        room = self.decoder.config.n_positions - prefixes.shape[1] - 1
-        new: list[list[str]] = []
+        """Add to each unit's texts those of ``asked`` that it lacks, with their log p(d|E)."""
+        new = []
         for found, texts in zip(scored, asked, strict=True):
             there = {s.text for s in found}
-            new.append([text for text in dict.fromkeys(texts)
-                        if text not in there and len(ids[text]) <= room])  # fmt: skip
-        log_p = score_texts(self.decoder, prefixes, [[ids[t] for t in texts] for texts in new])
+            new.append({text: ids for text, ids in texts.items() if text not in there})
+        log_p = score_texts(self.decoder, prefixes, [[*texts.values()] for texts in new])
         return [
-            [*found, *(_Scored(t, p, len(ids[t]) + 1) for t, p in zip(texts, row, strict=True))]
+            [*found, *(_Scored(text, p, len(ids) + 1)
+                       for (text, ids), p in zip(texts.items(), row, strict=True))]
             for found, texts, row in zip(scored, new, log_p, strict=True)
-        ]
-
-    def _with_prior(self, scored: list[list[_Scored]]) -> list[list[Hypothesis]]:
-        """Add log p(d) to the texts that hold a word, all of a batch together."""
-        worded = [[s for s in row if normalise_text(s.text)] for row in scored]
-        self.prior([s.text for row in worded for s in row])
-        return [
-            [Hypothesis(s.text, s.log_p, before, s.tokens)
-             for s, before in zip(row, self.prior([s.text for s in row]), strict=True)]
-            for row in worded
         ]  # fmt: skip
+
+    def _with_prior(self, scored: list[list[_Scored]], workers: Workers) -> list[list[Hypothesis]]:
+        """Add log p(d) to the texts that hold a word, each distinct one computed once."""
+        worded = [[s for s in row if normalise_text(s.text)] for row in scored]
+        before = iter(self.prior([s.text for row in worded for s in row], workers))
+        return [[Hypothesis(s.text, s.log_p, next(before), s.tokens) for s in row]
+                for row in worded]  # fmt: skip
 
 
 @dataclass(frozen=True)

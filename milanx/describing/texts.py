@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
+from milanx.describing.kept import keep_vectors, kept_vectors
 from milanx.language.connectives import join_features, split
+from milanx.language.remembered import Remembered
+from milanx.workers import ALONE, Workers
 
 if TYPE_CHECKING:
     from milanx.describing.set_encoder import SetEncoder
     from milanx.features.encoder import Encoder
+
+MOST = 2**16  # texts whose vectors are remembered; of 384 numbers they take 100 MB
 
 
 class TextSpace:
@@ -21,14 +27,22 @@ class TextSpace:
         encoder: embeds texts.
         set_encoder: centres them on the vocabulary.
         vocabulary: phrases that can be retrieved, as the set encoder holds their vectors.
+        key: stands for all that makes vectors; with one they are kept in the cache.
     """
 
     def __init__(
-        self, encoder: Encoder, set_encoder: SetEncoder, vocabulary: Sequence[str]
+        self,
+        encoder: Encoder,
+        set_encoder: SetEncoder,
+        vocabulary: Sequence[str],
+        key: str = "",
     ) -> None:
         self.encoder, self.set_encoder, self.vocabulary = encoder, set_encoder, vocabulary
         self._place = {text: i for i, text in enumerate(vocabulary)}
-        self._vectors: dict[str, torch.Tensor] = {}
+        self._vectors: Remembered[torch.Tensor] = Remembered(MOST)
+        self._key, self._on_disk = key, False
+        self._fresh = 0  # texts that were embedded since the last `keep`
+        self._one = threading.Lock()  # several threads compare units with texts
 
     def split(self, text: str) -> tuple[str, str, str] | None:
         """Divide a text at its connective (`milanx.language.connectives.split`).
@@ -37,18 +51,50 @@ class TextSpace:
         """
         return split(text, self._place)
 
-    def prepare(self, texts: Sequence[str]) -> None:
-        """Embed texts and what they join, all of them together."""
-        divided = (self.split(text) for text in texts)
-        parts = {part for found in divided if found for part in (found[0], found[2])}
-        self.embedded(sorted({*texts, *parts.difference(self._place)}))
+    def prepare(self, texts: Sequence[str], workers: Workers = ALONE) -> None:
+        """Embed texts, and what they join, all of them together.
 
-    def embedded(self, texts: Sequence[str]) -> torch.Tensor:
+        Args:
+            texts: that units will be compared with.
+            workers: share out what is new.
+        """
+        divided = [found for found in map(self.split, texts) if found]
+        parts = {part for found in divided for part in (found[0], found[2])}
+        missing = {found[2] for found in divided if found[1] == "without"}
+        self.embedded(sorted({*texts, *parts.difference(self._place), *missing}), workers)
+
+    def embedded(self, texts: Sequence[str], workers: Workers = ALONE) -> torch.Tensor:
         """Return the joint space's vectors of texts [t, j]."""
-        new = [text for text in texts if text not in self._vectors]
-        if new:
-            self._vectors.update(zip(new, self.encoder.texts(new), strict=True))
-        return torch.stack([self._vectors[text] for text in texts])
+
+        def embed(new: Sequence[str]) -> list[torch.Tensor]:
+            self._fresh += len(new)
+            return [*self.encoder.texts(new, workers=workers)]
+
+        with self._one:
+            known = self._vectors.of(texts, embed)
+        return torch.stack([known[text] for text in texts])
+
+    def recall(self) -> None:
+        """Take what the cache has of vectors, once."""
+        if self._key and not self._on_disk:
+            self._vectors.learn(self._kept())
+        self._on_disk = True
+
+    def forget(self) -> None:
+        """Forget all vectors, and do without those of the cache."""
+        self._vectors = Remembered(MOST)
+        self._on_disk, self._fresh = True, 0
+
+    def keep(self) -> None:
+        """Put new vectors into the cache, beside those that other processes put there."""
+        if self._key and self._fresh:
+            self._vectors.learn(self._kept())
+            keep_vectors(self._key, self._vectors.latest())
+        self._fresh = 0
+
+    def _kept(self) -> dict[str, torch.Tensor]:
+        vectors = kept_vectors(self._key)
+        return {text: vector.to(self.encoder.device) for text, vector in vectors.items()}
 
     def centred(self, texts: Sequence[str]) -> torch.Tensor:
         """Return texts' vectors as responses compare them: centred unit rows [t, j]."""

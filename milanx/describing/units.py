@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from milanx.describing.critic import beside_others
 from milanx.language.connectives import best_pairs, joins, possible_pairs
 from milanx.language.gpt2 import normalise_text
 from milanx.language.words import plural
+from milanx.workers import ALONE, Workers
 
 if TYPE_CHECKING:
     from milanx.describing.response import Responses
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from milanx.describing.texts import TextSpace
     from milanx.features.encoder import Encoder
     from milanx.features.evidence import Evidence
+
+TEXTS_AT_ONCE = 1024  # that units are compared with together
 
 
 @dataclass(frozen=True)
@@ -59,83 +63,124 @@ class UnitsEvidence:
     how: RankSettings
     named: Sequence[Sequence[str]] = ()
 
-    def unit(self, row: int) -> OneUnit:
-        """Return what one of them says of texts: the evidence that a ranker asks."""
-        return OneUnit(self, row)
+    def said_of(
+        self, texts: Sequence[Sequence[str]], workers: Workers = ALONE
+    ) -> list[SaidOfTexts]:
+        """Return what each unit says of its own texts; each distinct text is looked at once.
 
-    def prepare(self, texts: Sequence[str]) -> None:
-        """Embed texts of several units together, where they are compared with them at all."""
-        if self.how.agreement or self.how.response:
-            self.texts.prepare(texts)
+        Args:
+            texts: of each unit.
+            workers: share out the texts.
+        """
+        distinct = sorted({text for row in texts for text in row})
+        place = {text: i for i, text in enumerate(distinct)}
+        parts = [distinct[i : i + TEXTS_AT_ONCE] for i in range(0, len(distinct), TEXTS_AT_ONCE)]
+        asked = [self._agreement if self.how.agreement else None,
+                 self._response if self.how.response else None]  # fmt: skip
+        if any(asked):
+            self.texts.prepare(distinct, workers)
 
-    def agreement(self, row: int, texts: Sequence[str]) -> list[float]:
-        """Return how far texts and a unit's exemplars speak of one thing, in nats.
+        def part(here: list[str]) -> list[torch.Tensor | None]:
+            return [ask(here).cpu() if ask else None for ask in asked]
+
+        found = [*workers.map(part, parts)]
+        agreement, response = (
+            torch.cat([f for f in column if f is not None], 1).numpy() if ask and found else None
+            for ask, column in zip(asked, [*zip(*found, strict=True)] or [(), ()], strict=True)
+        )
+        return [
+            SaidOfTexts(place, None if agreement is None else agreement[row],
+                        None if response is None else response[row])
+            for row in range(len(self.places))
+        ]  # fmt: skip
+
+    def _agreement(self, texts: Sequence[str]) -> torch.Tensor:
+        """Return how far texts and the units' exemplars speak of one thing: [u, t], in nats.
 
         That is the critic's estimate of the PMI, beside the layer's other units.
         """
         critic, told = self.texts.set_encoder, self.texts.told(texts)
-        scores = critic.agreement(self.vectors[row : row + 1], told)
-        if self.layer.others is not None:
-            others = critic.agreement(self.layer.others, told)
-            scores = beside_others(scores, others, self.how.pseudo)
-        found: list[float] = scores[0].tolist()
-        return found
+        scores = critic.agreement(self.vectors, told)
+        if self.layer.others is None:
+            return scores
+        return beside_others(scores, critic.agreement(self.layer.others, told), self.how.pseudo)
 
-    def response(self, row: int, texts: Sequence[str]) -> list[float]:
-        """Return how far texts foretell a unit's activations; joined ones by what they join."""
-        responses, place = self.layer.responses, self.places[row]
+    def _response(self, texts: Sequence[str]) -> torch.Tensor:
+        """Return how far texts foretell activations [u, t]; joined ones by what they join."""
+        responses = self.layer.responses
         if responses is None:
-            return [0.0] * len(texts)
-        found = responses.correlations([place], texts, self.texts.centred(texts))[0]
+            return self.vectors.new_zeros(len(self.places), len(texts))
+        found = responses.correlations(self.places, texts, self.texts.centred(texts))
         divided = {i: parts for i, parts in enumerate(map(self.texts.split, texts)) if parts}
         if divided:
             parts = sorted({part for first, _, second in divided.values()
                             for part in (first, second)})  # fmt: skip
             at = {part: i for i, part in enumerate(parts)}
             pairs = [(at[first], how, at[second]) for first, how, second in divided.values()]
-            found[list(divided)] = responses.joined(place, parts, self.texts.centred(parts), pairs)
-        correlations: list[float] = found.tolist()
-        return correlations
+            shown = responses.shown(parts, self.texts.centred(parts))
+            found[:, list(divided)] = responses.joined(self.places, shown, pairs)
+        return found
 
-    def retrieved(self) -> list[list[str]]:
+    def retrieved(self, workers: Workers = ALONE) -> list[list[str]]:
         """Return the phrases that are ranked beside what the search finds, for each unit.
 
         Those that the critic finds to agree most and those that foretell the activations best, in
         turns, then pairs of them, then those of ``named``.
         """
-        found = self._found()
+        found = self._found(workers)
         return [[*a, *b] for a, b in zip(found, self.named, strict=True)] if self.named else found
 
-    def _found(self) -> list[list[str]]:
+    def _found(self, workers: Workers) -> list[list[str]]:
         found = self.texts.retrieve(self.vectors, self.how.retrieved)
         responses, known = self.layer.responses, self.texts.vocabulary
         count = min(self.how.retrieved, len(known))
         if responses is None or not count:
             return found
         vectors = self.texts.set_encoder.vocabulary
-        best = responses.correlations(self.places, known, vectors).topk(count).indices.tolist()
+        alone = responses.correlations(self.places, known, vectors)
+        best = alone.topk(count).indices.tolist()
         mixed = [[*itertools.chain(*zip(a, (known[i] for i in b), strict=True))]
                  for a, b in zip(found, best, strict=True)]  # fmt: skip
         found = [list(dict.fromkeys(row)) for row in mixed]
         if not self.how.composed:
             return found
-        return [[*row, *self._composed(responses, place, row)]
-                for place, row in zip(self.places, found, strict=True)]  # fmt: skip
+        return self._with_composed(responses, found, alone, workers)
 
-    def _composed(self, responses: Responses, place: int, phrases: Sequence[str]) -> list[str]:
-        """Join two of a unit's phrases where they foretell its activations better than each does.
+    def _with_composed(
+        self,
+        responses: Responses,
+        phrases: list[list[str]],
+        alone: torch.Tensor,
+        workers: Workers,
+    ) -> list[list[str]]:
+        """Add to each unit's phrases pairs of them that foretell its activations better.
+
+        Args:
+            responses: of the units.
+            phrases: of each unit.
+            alone: how well the vocabulary's phrases do, [u, v].
+            workers: share out the units.
 
         Returns:
-            At most ``composed`` texts a connective, best first.
+            With at most ``composed`` texts a connective, best first.
         """
-        parts = [text for text in phrases if not joins(normalise_text(text))]
-        pairs = possible_pairs(parts)
-        if not pairs:
-            return []
-        vectors = self.texts.centred(parts)
-        alone = responses.correlations([place], parts, vectors)[0]
-        together = responses.joined(place, parts, vectors, pairs)
-        return best_pairs(parts, pairs, alone.tolist(), together.tolist(), self.how.composed)
+        place = {text: i for i, text in enumerate(self.texts.vocabulary)}
+        every = sorted({text for row in phrases for text in row if not joins(normalise_text(text))})
+        at = {text: i for i, text in enumerate(every)}
+        shown = responses.shown(every, self.texts.centred(every))
+
+        def composed(row: int) -> list[str]:
+            parts = [text for text in phrases[row] if text in at]
+            pairs = possible_pairs(parts)
+            if not pairs:
+                return phrases[row]
+            own = shown.rows([at[text] for text in parts])
+            together = responses.joined([self.places[row]], own, pairs)[0]
+            apart = alone[row, [place[text] for text in parts]]
+            return [*phrases[row], *best_pairs(parts, pairs, apart.tolist(), together.tolist(),
+                                               self.how.composed)]  # fmt: skip
+
+        return list(workers.map(composed, range(len(phrases))))
 
 
 def class_names(encoder: Encoder, evidence: Evidence, count: int) -> list[list[str]]:
@@ -151,16 +196,29 @@ def class_names(encoder: Encoder, evidence: Evidence, count: int) -> list[list[s
 
 
 @dataclass(frozen=True)
-class OneUnit:
-    """One of the units, as a `milanx.describing.ranker.UnitEvidence`."""
+class SaidOfTexts:
+    """What one of the units says of texts, as a `milanx.describing.ranker.UnitEvidence`.
 
-    units: UnitsEvidence
-    row: int
+    Attributes:
+        place: of each text.
+        agreements: of each, in nats, float [t]; None where it takes no part.
+        correlations: likewise.
+    """
+
+    place: Mapping[str, int]
+    agreements: np.ndarray | None
+    correlations: np.ndarray | None
 
     def agreement(self, texts: Sequence[str]) -> list[float]:
         """Return how far texts and the unit's exemplars speak of one thing, in nats."""
-        return self.units.agreement(self.row, texts)
+        return self._of("agreement", self.agreements, texts)
 
     def response(self, texts: Sequence[str]) -> list[float]:
         """Return how far texts foretell the unit's activations, as correlations."""
-        return self.units.response(self.row, texts)
+        return self._of("response", self.correlations, texts)
+
+    def _of(self, name: str, values: np.ndarray | None, texts: Sequence[str]) -> list[float]:
+        if values is None:
+            raise ValueError(f"{name} is asked for, but has no weight")
+        found: list[float] = values[[self.place[text] for text in texts]].tolist()
+        return found

@@ -123,13 +123,13 @@ class Way:
         from milanx.describing.milan.describer import Milan
         from milanx.describing.milan.search import as_milan
         from milanx.describing.settings import SearchSettings
-        from milanx.features.encoder import encode_views
+        from milanx.features.encoded import encoded_views
 
         if self.method in REGION_WAYS:
             return dissect(inputs, store, self.method, progress)
         encoder = self.describer.encoder
         with progress.stage("encode", len(store.view_indices())) as bar:
-            features = encode_views(encoder, store, advance=bar.advance, process=process)
+            features = encoded_views(encoder, store, advance=bar.advance, process=process)
         if isinstance(self.describer, Milan):
             return self.describer.describe(
                 store, settings=as_milan(self.search), features=features, progress=progress

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from milanx.features.pixels import CHANNELS, EDGE_CHANNELS, PIXEL_CHANNELS, SHOWN, shown_maps
 from milanx.features.shares import Shares
+from milanx.workers import ALONE, Workers, workers
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -102,8 +103,10 @@ class Encoder(Protocol):
     def joint(self, features: torch.Tensor) -> torch.Tensor:
         """Bring features [..., d] (or their first ``last_channels``) to unit rows [..., joint]."""
 
-    def texts(self, texts: Sequence[str], batch_size: int = 256) -> torch.Tensor:
-        """Encode ``texts`` to unit rows [n, joint]."""
+    def texts(
+        self, texts: Sequence[str], batch_size: int = 256, workers: Workers = ALONE
+    ) -> torch.Tensor:
+        """Encode ``texts`` to unit rows [n, joint]; ``workers`` share out the batches."""
 
 
 def read_width(encoder: Encoder) -> int:
@@ -226,13 +229,14 @@ def encode_views(
     features: dict[int, np.ndarray] = {}
     wanted = store.view_indices() if views is None else sorted(set(views))
     shares = Shares([int(i) for i in wanted], batch_size, process)
-    encoded = (
-        encoder.dense(torch.from_numpy(np.stack([store.view(i) for i in batch]))).half()
-        for batch in shares.own
-    )
-    for batch, dense in shares.gathered(encoded):
-        features.update(zip(batch, dense.cpu().numpy(), strict=True))
-        advance(len(batch))
+
+    def encode(batch: list[int]) -> torch.Tensor:
+        return encoder.dense(torch.from_numpy(np.stack([store.view(i) for i in batch]))).half()
+
+    with workers(encoder.device) as threads:
+        for batch, dense in shares.gathered(threads.map(encode, shares.own)):
+            features.update(zip(batch, dense.cpu().numpy(), strict=True))
+            advance(len(batch))
     return features
 
 

