@@ -27,6 +27,7 @@ from milanx.features.encoder import read_width
 from milanx.features.evidence import Evidence
 from milanx.files.digests import FILES
 from milanx.report.check import check, seal
+from tests.cli.commands import run
 
 WORDS = ("dog", "or", "sky")
 SPEC = MilanSpec(features=6, read=5, words=SPECIAL + len(WORDS), embedding=8, hidden=12,
@@ -313,6 +314,17 @@ def test_every_file_of_a_folder_is_checked(folder: Path, tmp_path: Path) -> None
     ]
     seal(made)
     assert not check(made).faults and Milan.load(made).name == "small"
+
+
+def test_what_the_command_cannot_do_is_said(folder: Path, tmp_path: Path) -> None:
+    def said(*more: object) -> str:
+        code, out, error = run("describe", "--method", "milan", "--out", tmp_path / "run", *more)
+        assert code == 2 and not (tmp_path / "run").exists()
+        return out + error
+
+    assert "which MILAN describes?" in said()
+    assert "no strategy" in said("--describer", folder, "--strategy", "diverse")
+    assert "beam" in said("--describer", folder, "--beam", 0)
 
 
 def test_a_describer_is_no_milan(folder: Path) -> None:
