@@ -96,8 +96,9 @@ class Way:
     def judge(self) -> Judge:
         """What says how sure a description of this way is, or why nobody can."""
         from milanx.describing.confidence import Judge
+        from milanx.describing.milan.describer import Milan
 
-        if self.method != "describer":
+        if self.method != "describer" or isinstance(self.describer, Milan):
             return Judge(reason=f"none was calibrated for --method {self.method}")
         if self.search != self.describer.settings:
             return Judge(reason="it is calibrated for the describer's own settings alone")
