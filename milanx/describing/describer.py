@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from milanx.describing.candidates import Candidate, Description, Signs
-from milanx.describing.folder import read_parts
+from milanx.describing.folder import BUILTIN, describer_root, read_parts
 from milanx.describing.parts import About, Lexicon, Parts, fingerprint_weights
 from milanx.describing.ranker import Ranker
 from milanx.describing.response import layer_responses, see
@@ -21,10 +21,10 @@ from milanx.describing.settings import SearchSettings
 from milanx.describing.signs import Crowd, read_signs
 from milanx.describing.texts import TextSpace
 from milanx.describing.units import LayerEvidence, UnitsEvidence, class_names
-from milanx.errors import FormatError, InputError
+from milanx.errors import InputError
 from milanx.files import fingerprint
-from milanx.hub.address import address_of, read_address
-from milanx.hub.fetch import Access, fetch, way_out_of
+from milanx.hub.address import read_address
+from milanx.hub.fetch import Access, way_out_of
 from milanx.hub.send import Destination, Sent, send
 from milanx.progress import Reporter, Silent
 from milanx.workers import Workers, workers
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from milanx.language.prior import Prior
 
 UNITS_AT_ONCE = 256  # units that are described together
-BUILTIN = "builtin"
 
 
 class Describer:
@@ -387,42 +386,6 @@ class _Task:
     how: SearchSettings
     threads: Workers
     advance: Callable[[int], None]
-
-
-def describer_root(
-    spec: str | Path, revision: str | None = None, access: Access | None = None
-) -> Path:
-    """Return the folder of a describer; one that is named by its repository is fetched.
-
-    Raises:
-        InputError: no such folder or repository.
-        FormatError: a repository that holds no describer.
-        MilanxError: the Hub does not answer, and nothing was fetched before.
-    """
-    if str(spec) == BUILTIN:
-        import milanx.assets
-
-        root = Path(milanx.assets.__path__[0]) / "mini"
-        if not (root / "describer.json").is_file():
-            raise FormatError(
-                "the bundled describer is missing",
-                f"{root} holds none, so the installation is incomplete",
-                "install milanx again",
-            )
-        return root
-    address = address_of(spec)
-    if address is not None:
-        from milanx.describing.parcel import WANTED
-
-        return fetch(address.at(revision), WANTED, access)
-    root = Path(spec)
-    if not root.is_dir():
-        raise InputError(
-            f"no describer {str(spec)!r}",
-            "it is neither 'builtin' nor a folder, nor OWNER/NAME on the Hugging Face Hub",
-            "give the folder that `milanx train` wrote",
-        )
-    return root
 
 
 def _rows(

@@ -24,6 +24,8 @@ from milanx.describing.settings import SearchSettings
 from milanx.errors import FormatError, InputError, MilanxError, MissingWeights
 from milanx.files import fingerprint, read_json, reading, write_json
 from milanx.files.digests import AGAIN, FILES, MOST_TEXT, SEAL, Listing, digest_file, regular
+from milanx.hub.address import address_of
+from milanx.hub.fetch import Access, fetch
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from milanx.features.encoder import Encoder
     from milanx.language.prior import Prior
 
+BUILTIN = "builtin"  # as which the bundled describer is named
 FORMAT = "milanx describer"
 VERSION = 3  # 3: every number that texts depend on is written
 OLDER = (2,)  # what version 2 leaves unsaid has the defaults of the settings: it was made with them
@@ -307,3 +310,39 @@ def load_language(root: Path, content: dict[str, Any]) -> tuple[GPT2LMHeadModel,
         if None in ends or len(tokenizer) > models[0].config.vocab_size:
             raise ValueError("it does not fit the language models")
     return models[0], Prior(models[1], tokenizer)
+
+
+def describer_root(
+    spec: str | Path, revision: str | None = None, access: Access | None = None
+) -> Path:
+    """Return the folder of a describer; one that is named by its repository is fetched.
+
+    Raises:
+        InputError: no such folder or repository.
+        FormatError: a repository that holds no describer.
+        MilanxError: the Hub does not answer, and nothing was fetched before.
+    """
+    if str(spec) == BUILTIN:
+        import milanx.assets
+
+        root = Path(milanx.assets.__path__[0]) / "mini"
+        if not (root / "describer.json").is_file():
+            raise FormatError(
+                "the bundled describer is missing",
+                f"{root} holds none, so the installation is incomplete",
+                "install milanx again",
+            )
+        return root
+    address = address_of(spec)
+    if address is not None:
+        from milanx.describing.parcel import WANTED
+
+        return fetch(address.at(revision), WANTED, access)
+    root = Path(spec)
+    if not root.is_dir():
+        raise InputError(
+            f"no describer {str(spec)!r}",
+            "it is neither 'builtin' nor a folder, nor OWNER/NAME on the Hugging Face Hub",
+            "give the folder that `milanx train` wrote",
+        )
+    return root

@@ -61,8 +61,7 @@ def check(root: Path | str, progress: Reporter | None = None) -> Checked:
         InputError: the path is none of them.
         FormatError: its index is damaged, or of an unknown version.
     """
-    from milanx.describing.describer import BUILTIN, describer_root
-    from milanx.describing.folder import read_content
+    from milanx.describing.folder import BUILTIN, describer_root, read_content
     from milanx.describing.milan.folder import FORMAT, read_listing
     from milanx.runs import open_run
     from milanx.scoring.simulator import read_simulator

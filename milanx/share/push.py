@@ -85,7 +85,7 @@ def packed(asked: Push, progress: Reporter | None = None) -> Iterator[Parcel]:
         InputError: the path is nothing that is pushed, or its card names no licence.
         FormatError: a file is damaged.
     """
-    from milanx.describing.describer import BUILTIN
+    from milanx.describing.folder import BUILTIN
     from milanx.runs import open_run
     from milanx.share.run import UNITS, run_parcel, table_parcel
 
@@ -112,8 +112,7 @@ def packed(asked: Push, progress: Reporter | None = None) -> Iterator[Parcel]:
 
 def _describer(asked: Push, progress: Reporter) -> Parcel:
     """Return a describer's parcel, with ten units of a run in its card where there is one."""
-    from milanx.describing.describer import describer_root
-    from milanx.describing.folder import read_content, stamp_of
+    from milanx.describing.folder import describer_root, read_content, stamp_of
     from milanx.describing.parcel import describer_parcel
     from milanx.runs import open_run
     from milanx.share.cards import ten_units

@@ -24,8 +24,7 @@ from milanx.describing.confidence import (
     read_calibration,
     read_inputs,
 )
-from milanx.describing.describer import describer_root
-from milanx.describing.folder import keep_calibration, read_content, stamp_of
+from milanx.describing.folder import describer_root, keep_calibration, read_content, stamp_of
 from milanx.describing.signs import FEW, Crowd, read_signs
 from milanx.errors import FormatError, InputError
 from milanx.exemplars.planted import PixelUnits

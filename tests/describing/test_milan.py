@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import milanx
-from milanx.describing.describer import Describer, describer_root
+from milanx.describing.describer import Describer
+from milanx.describing.folder import describer_root
 from milanx.describing.milan.describer import Milan
 from milanx.describing.milan.folder import write_milan
 from milanx.describing.milan.network import AttentionDecoder, LanguageModel, MilanSpec, Seen

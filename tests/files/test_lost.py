@@ -39,6 +39,7 @@ from milanx.language.prior import Prior
 from milanx.progress import Silent
 from milanx.report.check import check
 from milanx.runs import open_run
+from milanx.workers import ALONE, Workers
 from tests.helpers import noise, tiny, write_parquet
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +69,9 @@ class Look(nn.Module):
     def joint(self, features: torch.Tensor) -> torch.Tensor:
         return F.normalize((features[..., :3] - 0.5) @ self.axes, dim=-1)
 
-    def texts(self, texts: Sequence[str], batch_size: int = 256) -> torch.Tensor:
+    def texts(
+        self, texts: Sequence[str], batch_size: int = 256, workers: Workers = ALONE
+    ) -> torch.Tensor:
         rows = [torch.tensor([float(len(t) % (i + 2)) - 0.7 for i in range(8)]) for t in texts]
         return F.normalize(torch.stack(rows), dim=-1)
 

@@ -142,7 +142,7 @@ def test_the_network_is_not_asked_for_what_is_here(
 ) -> None:
     from huggingface_hub import constants
 
-    from milanx.describing.describer import describer_root
+    from milanx.describing.folder import describer_root
 
     commit = milanx.push(licensed, NAME).commit
     root = milanx.pull(NAME).root

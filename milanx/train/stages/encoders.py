@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from milanx.describing.describer import describer_root
-from milanx.describing.folder import load_encoder, read_content
+from milanx.describing.folder import describer_root, load_encoder, read_content
 from milanx.errors import InputError
 from milanx.features.encoder import Encoder
 from milanx.features.smallclip import SmallClipEncoder, SmallClipSpec
