@@ -38,7 +38,14 @@ FLOORS = (
 )
 # The rooms of the two large folders, likewise; files that stand in the folder itself come last.
 ROOMS = {
-    "train": (("code_key",), ("data",), ("recipe",), ("units", "engine"), ("stages",)),
+    "train": (
+        ("code_key",),
+        ("data",),
+        ("recipe_data",),
+        ("recipe",),
+        ("units", "engine"),
+        ("stages",),
+    ),
     "evaluate": (("common",), ("p1", "p2", "p3", "p4"), ("weights", "methods"), ("confidence",)),
 }
 # On the ground everyone stands beside one another, in this order.
