@@ -253,8 +253,8 @@ def _print_why(console: Screen, view: UnitView) -> None:
                 "describe it again to see why a text ranks first."
             )
         return
-    for line in in_words(view.row):
-        console.print(line, highlight=False)
+    for sentence in in_words(view.row):
+        console.print(sentence, highlight=False)
     second = rival(view.row)
     names = [view.row["candidates"][0]["text"], *([second["text"]] if second else [])]
     table = Table(

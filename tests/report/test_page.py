@@ -154,16 +154,53 @@ def test_page_in_a_real_browser(run: milanx.Run, tmp_path: Path) -> None:
     assert lines[1:] == [[html.escape(cell, quote=False) for cell in line] for line in expected]
 
 
-TYPED = """<script>
-addEventListener("load", () => {
-  for (const [id, value] of Object.entries(%s)) {
-    const box = document.getElementById(id);
-    if (box.type === "checkbox") box.checked = value; else box.value = value;
-    box.dispatchEvent(new Event("input", {bubbles: true}));
+ASKED = """<script>
+addEventListener("load", async () => {
+  const answers = [], pause = ms => new Promise(done => setTimeout(done, ms));
+  for (const [hash, boxes] of %s) {
+    location.hash = hash;
+    await pause(300);
+    for (const [id, value] of Object.entries(boxes)) {
+      const box = document.getElementById(id);
+      if (box.type === "checkbox") box.checked = value; else box.value = value;
+      box.dispatchEvent(new Event("input", {bubbles: true}));
+    }
+    await pause(700);
+    const main = document.querySelector("main"), root = document.documentElement;
+    const seen = [...main.querySelectorAll("article")].filter(e => e.checkVisibility());
+    answers.push({
+      texts: seen.map(e => e.querySelector("h2").textContent),
+      told: document.querySelector(".told").textContent, title: document.title,
+      hash: location.hash, pictures: main.querySelectorAll("canvas").length,
+      foreign: document.body.querySelectorAll("img").length,
+      inner: [...main.querySelectorAll("*")].filter(e =>
+        /auto|scroll/.test(getComputedStyle(e).overflow) || e.checkVisibility() && e.clientHeight &&
+        e.scrollHeight > e.clientHeight + 2 && e.tagName !== "CANVAS").map(e => e.className),
+      wide: root.scrollWidth - root.clientWidth,
+    });
   }
+  const told = document.createElement("script");
+  told.type = "application/json"; told.id = "answers";
+  told.textContent = JSON.stringify(answers).replaceAll("<", "\\u003c");
+  document.body.append(told);
 });
 </script></body>"""
-TITLES = r"<article.*?<h2[^>]*><a[^>]*>(.*?)</a></h2>"
+
+
+def answers(
+    page: Path, tmp_path: Path, steps: list[tuple[str, dict[str, Any]]], size: str = "1280,900"
+) -> list[dict[str, Any]]:
+    """Go to an address of the page, set boxes, and say what is seen; step by step."""
+    asking = tmp_path / "asking.html"
+    asking.write_text(page.read_text().replace("</body>", ASKED % json.dumps(steps)))
+    for look in range(4):
+        milliseconds = (5000 + 2000 * len(steps)) * 2**look
+        document = _dump(asking, "", tmp_path, milliseconds, whole=True, size=size)
+        if 'id="answers">' in document:
+            break
+    told = document.split('id="answers">')[1].split("</script>")[0]
+    made: list[dict[str, Any]] = json.loads(told)
+    return made
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -177,27 +214,33 @@ def test_search_filter_and_sort_boxes_of_the_page(run: milanx.Run, tmp_path: Pat
     made.rows[1]["description"] = "a violet heron"
     made.rows[2]["description"] = "herons on a lake"
     made.rows[3]["status"] = "dead"
+    made.rows[4]["description"] = ""
     page = write_page(made, "number").resolve()
-    plain = page.read_text()
-
-    def shown(hash_: str = "", **boxes: str | bool) -> list[str]:
-        page.write_text(plain.replace("</body>", TYPED % json.dumps({"meaning": False, **boxes})))
-        return re.findall(TITLES, dump(page, hash_, tmp_path), re.DOTALL)
-
-    assert len(shown(q="thing")) == len(made) - 2
-    assert shown(q="HERON") == ["a violet heron", "herons on a lake"]
-    assert shown(q="heron lake") == ["herons on a lake"]
-    assert shown(q="heron", status="dead") == []
-    assert shown(status="dead") == [made.rows[3]["description"]]
-    by_text = shown(sort="text")
-    assert by_text == sorted(by_text)
-    by_number = shown()
-    assert by_number == [row["description"] for row in made.rows]
+    letters = {"meaning": False}
+    thing, heron, lake, dead, none, text, number, sure, kept = answers(page, tmp_path, [
+        ("#", {**letters, "q": "thing"}),
+        ("#", {**letters, "q": "HERON"}),
+        ("#", {**letters, "q": "heron lake"}),
+        ("#", {**letters, "status": "dead"}),
+        ("#", {**letters, "q": "heron", "status": "dead"}),
+        ("#", {"sort": "text"}),
+        ("#", {}),
+        ("#", {"sort": "sure"}),
+        ("#?q=heron&sort=text&meaning=off", {}),
+    ])  # fmt: skip
+    assert len(thing["texts"]) == len(made) - 3
+    assert heron["texts"] == kept["texts"] == ["a violet heron", "herons on a lake"]
+    assert heron["hash"] == "#?q=HERON&meaning=off"
+    assert lake["texts"] == ["herons on a lake"]
+    assert dead["texts"] == [made.rows[3]["description"]]
+    assert none["texts"] == []
+    told = [row["description"] for row in made.rows if row["description"]]
+    assert [t for t in text["texts"] if t in told] == sorted(told)
+    assert number["texts"][:-1] == told
     surest = [made.rows[place]["description"] for place in ordered(made.rows, "sure")]
-    assert shown(sort="sure") == surest != by_number
-    page.write_text(plain)
-    kept = dump(page, "#?q=heron&sort=text&meaning=off", tmp_path)
-    assert re.findall(TITLES, kept, re.DOTALL) == ["a violet heron", "herons on a lake"]
+    assert sure["texts"][:-1] == surest[:-1] != told
+    for shown in (number, sure):
+        assert "described: no text was found" in shown["texts"][-1]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -211,50 +254,33 @@ def test_the_page_is_searched_by_meaning(run: milanx.Run, tmp_path: Path) -> Non
     for row, text in zip(made.rows, texts, strict=False):
         row["description"] = text
     page = write_page(made).resolve()
-
-    def asked(words: str) -> tuple[list[str], str]:
-        document = _dump(page, f"#?q={words}", tmp_path, 5000, whole=True)
-        told = re.findall(r'id="(?:found|told)"[^>]*>(.*?)</span>', document)
-        return re.findall(TITLES, document, re.DOTALL), html.unescape(" ".join(told))
-
-    found, told = asked("sea")
-    assert set(found[:3]) == {"boats", "water", "cell phones or ocean"}
-    assert found[3:] == ["seats"]
-    assert "3 by meaning, 1 by letters" in told
-    found, told = asked("oecan")
-    assert "“oecan” as “ocean”" in told
-    assert {"water", "cell phones or ocean"} <= set(found)
-    found, told = asked("qwzxjv")
-    assert found == []
-    assert "“qwzxjv” is not known" in told
-    found, told = asked("furniture")
-    assert "nearest" in told
-    assert len(found) == 12
-
-
-MEASURED = """<script>
-addEventListener("load", () => setTimeout(() => {
-  const inner = [...document.querySelectorAll("main, main *")].filter(e =>
-    /auto|scroll/.test(getComputedStyle(e).overflow) ||
-    (e.clientHeight && e.scrollHeight > e.clientHeight + 2 && e.tagName !== "CANVAS"));
-  const root = document.documentElement;
-  document.body.dataset.inner = inner.map(e => e.tagName + "." + e.className).join(" ");
-  document.body.dataset.wide = root.scrollWidth - root.clientWidth;
-}, 1500));
-</script></body>"""
+    words = ("sea", "oecan", "qwzxjv", "furniture", "sea qwzxjv")
+    sea, ocean, unknown, far, half = answers(page, tmp_path, [("#", {"q": w}) for w in words])
+    assert set(sea["texts"][:3]) == {"boats", "water", "cell phones or ocean"}
+    assert sea["texts"][3:] == ["seats"]
+    assert f"4 of {len(made)} units: 3 by meaning, 1 by letters" in sea["told"]
+    assert "“oecan” as “ocean”" in ocean["told"]
+    assert {"water", "cell phones or ocean"} <= set(ocean["texts"])
+    assert unknown["texts"] == []
+    assert "“qwzxjv” is not known to this page: searched by letters alone" in unknown["told"]
+    assert "nearest" in far["told"]
+    assert len(far["texts"]) == 12
+    assert "“qwzxjv” is not known to this page: left out" in half["told"]
+    assert set(half["texts"]) == {"boats", "water", "cell phones or ocean"}
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-@pytest.mark.parametrize("hash_", ["", "#units/7"])
 @pytest.mark.parametrize("width", [1280, 420])
-def test_nothing_scrolls_inside_the_page(
-    run: milanx.Run, tmp_path: Path, hash_: str, width: int
-) -> None:
-    page = tmp_path / "page.html"
-    page.write_text((run.root / "page" / "index.html").read_text().replace("</body>", MEASURED))
-    document = _dump(page, hash_, tmp_path, 8000, whole=True, size=f"{width},900")
-    assert 'data-inner=""' in document
-    assert 'data-wide="0"' in document
+def test_nothing_scrolls_inside_the_page(run: milanx.Run, tmp_path: Path, width: int) -> None:
+    page = run.root / "page" / "index.html"
+    steps: list[tuple[str, dict[str, Any]]] = [("#", {}), ("#units/7", {})]
+    listed, opened = answers(page, tmp_path, steps, f"{width},900")
+    assert len(listed["texts"]) == len(run)
+    assert opened["texts"][0] == run.rows[7]["description"]
+    for shown in (listed, opened):
+        assert shown["pictures"] > 10
+        assert shown["inner"] == []
+        assert shown["wide"] == 0
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -268,12 +294,11 @@ def test_a_page_of_five_thousand_units_draws_those_in_sight(
     units = content["units"]
     content["units"] = [{**units[i % len(units)], "u": i, "near": []} for i in range(many)]
     page.write_text(before + DATA + script_json(content) + "</script>" + after)
-    document = dump(page, "", tmp_path)
-    assert f"{many} of {many} units" in _dump(page, "", tmp_path, 5000, whole=True)
-    assert 20 < document.count("<article") < 300
-    assert document.count("<canvas") <= 5 * document.count("<article")
-    last = dump(page, f"#units/{many - 1}", tmp_path)
-    assert f"units:{many - 1}" in last.split("<section")[0]
+    listed, last = answers(page, tmp_path, [("#", {}), (f"#units/{many - 1}", {})])
+    assert f"{many} of {many} units" in listed["told"]
+    assert 20 < len(listed["texts"]) < 300
+    assert 20 < listed["pictures"] < 300
+    assert f"units:{many - 1}" in last["title"]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -283,21 +308,23 @@ def test_page_escapes_every_text(run: milanx.Run, tmp_path: Path) -> None:
     shutil.copytree(run.root, copy)
     made = open_run(copy)
     row = made.rows[0]
-    row["description"] = evil
     row["candidates"] = [{**c, "text": f"{c['text']} {evil}"} for c in row["candidates"]]
     row["score_reason"] = evil
     made.rows[1]["description"], made.rows[1]["status"] = "", evil
-    for other in made.rows[2:]:
+    for other in (row, *made.rows[2:]):
         other["description"] = evil
     made.settings["target"]["name"] = evil
     made.settings["score"] = {"reason": evil}
     assert evil not in write_page(made).read_text()
     page = (copy / "page" / "index.html").resolve()
-    for hash_ in ("", "#units/0", "#?q=img", "#?q=%3Cimg%20src=x%3E"):
-        document = _dump(page, hash_, tmp_path, 5000, whole=True)
-        assert "<img" not in document.split("<body>")[1].split("<script")[0]
-        assert "<title>broken" not in document
+    hashes = ("#", "#units/0", "#units/1", "#?q=img", "#?q=%3Cimg%20src%3Dx%20onerror%3D1%3E")
+    steps: list[tuple[str, dict[str, Any]]] = [(h, {}) for h in hashes]
+    for shown in answers(page, tmp_path, steps):
+        assert shown["foreign"] == 0
+        assert "<img src=x" in shown["title"]
+        assert "broken" not in shown["title"].replace(evil, "")
     opened = dump(page, "#units/0", tmp_path)
+    assert "<img" not in opened.split("<script")[0]
     assert opened.count("&lt;/script&gt;") > 10
 
 

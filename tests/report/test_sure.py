@@ -65,7 +65,7 @@ def test_neighbours_are_those_that_the_same_images_excite(planted: milanx.Run) -
     found = neighbours(planted)
     layer = planted.store.layers[0]
     maxima = np.array(planted.store.maxima(layer), np.float64)
-    expected = np.corrcoef(maxima.T)
+    expected = np.asarray(np.corrcoef(maxima.T))
     assert sum(map(len, found)) > 10
     for place, near in enumerate(found):
         own = planted.rows[place]
