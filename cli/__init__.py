@@ -17,6 +17,7 @@ from milanx.cli import (
     evaluate,
     exemplars,
     export,
+    find,
     import_run,
     layers,
     page,
@@ -39,7 +40,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     epilog="Examples:  milanx describe  |  milanx layers vit_tiny_patch16_224  |  "
-    "milanx describe resnet18 -l layer4 --images photos/  |  milanx prune --match text --dry-run",
+    "milanx describe resnet18 -l layer4 --images photos/  |  milanx find water  |  "
+    "milanx prune --match text --dry-run",
 )
 
 
@@ -64,6 +66,7 @@ app.command("describe")(describe.describe)
 app.command("exemplars")(exemplars.exemplars)
 app.command("layers")(layers.layers)
 app.command("show")(show.show)
+app.command("find")(find.find)
 app.command("page")(page.page)
 app.command("check")(check.check)
 app.command("prune")(prune.prune)

@@ -28,6 +28,11 @@ _LAYER = typer.Option(
 RunFolder = Annotated[
     Path, typer.Argument(metavar="RUN", help="Run folder, or OWNER/NAME on the Hub.")
 ]
+AnyRun = Annotated[
+    Path | None,
+    typer.Argument(metavar="[RUN]", help="Run folder, or OWNER/NAME on the Hub [the newest run]."),
+]
+Sort = Annotated[str, typer.Option(help="Of units: sure, score or number.")]
 DescribedBy = Annotated[
     str, typer.Option("--describer", help="builtin, a folder, or OWNER/NAME on the Hub.")
 ]

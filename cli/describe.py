@@ -53,6 +53,7 @@ def describe(
             help="Measure how well each text foretells its unit on images kept aside.",
         ),
     ] = True,
+    sort: c.Sort = "sure",
     overwrite: c.Overwrite = False,
     as_json: c.Json = False,
     quiet: c.Quiet = False,
@@ -63,6 +64,9 @@ def describe(
     Without arguments: a late layer of tf_efficientnet_lite0 on built-in images, offline.
     """
     c.starting(quiet, as_json, f"milanx describe {model}")
+    from milanx.report.sure import check_order
+
+    check_order(sort)
     from milanx.exemplars.request import ExtractSettings
     from milanx.pipeline import describe as run_describe
 
@@ -95,8 +99,8 @@ def describe(
     from milanx.report.terminal import print_run
 
     with progress.stage("page", None):
-        page = write_page(run)
+        page = write_page(run, sort)
     if as_json:
         c.print_json({"run": str(run.root), "page": str(page), "units": run.rows})
         return
-    print_run(run, page)
+    print_run(run, page, sort)

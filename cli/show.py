@@ -1,4 +1,4 @@
-"""`milanx show`: one unit in the terminal."""
+"""`milanx show`: a run's surest units, or one unit, in the terminal."""
 
 from __future__ import annotations
 
@@ -10,23 +10,27 @@ from milanx.cli import common as c
 
 @c.explained
 def show(
-    run: c.RunFolder,
+    run: c.AnyRun = None,
     unit: Annotated[str | None, typer.Option(help="Address: blocks.6:17, blocks.6:-17.")] = None,
+    sort: c.Sort = "sure",
+    top: Annotated[int, typer.Option("--top", "-n", min=1, help="At most so many units.")] = 20,
     as_json: c.Json = False,
     debug: c.Debug = False,
 ) -> None:
-    """Show a run's table, or one unit's candidates and scores."""
+    """Show a run's table, or one unit's candidates, scores, and why its text won."""
     from milanx.errors import InputError
+    from milanx.report.sure import check_sort
     from milanx.report.terminal import print_run, print_unit
-    from milanx.runs import open_run
+    from milanx.runs import newest_run, open_run
     from milanx.targets.units import parse_address
 
-    opened = open_run(run)
+    opened = newest_run() if run is None else open_run(run)
+    check_sort(sort, opened.rows)
     if unit is None:
         if as_json:
             c.print_json(opened.rows)
         else:
-            print_run(opened, None)
+            print_run(opened, None, sort, top)
         return
     address = parse_address(unit)
     if not address.units or len(address.units) != 1:

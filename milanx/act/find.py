@@ -15,7 +15,7 @@ import numpy as np
 from milanx.act.audit.match import Hit, Matcher
 from milanx.act.audit.rules import Rule
 from milanx.errors import InputError, did_you_mean
-from milanx.language.compare import Embed, contains, nouns
+from milanx.language.compare import Embed, Sentences, contains, nouns
 from milanx.language.gpt2 import normalise_text
 from milanx.targets.units import Address, parse_address
 
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 CANDIDATES = "candidates"
 WITHIN = ("description", CANDIDATES)
+# Cosine of sentence vectors of all-MiniLM-L6-v2 from which a text is taken for like a meaning. Of
+# 400 texts of the bundled describer, those above it name the thing or its near kin ("letters" for
+# "text", "dogs" for "animals"); below it mostly the setting.
+LIKE = 0.5
 NEAR = 3  # texts that are suggested where nothing is found
 SURE = 0.999  # likeness counts so much at most: words and addresses go before it
 BELOW = 0.005  # the nearest text, by which a suggested threshold takes it though it is rounded
@@ -196,6 +200,51 @@ class Finder:
         every = sorted(set().union(*texts))
         found = {text for text, yes in zip(every, test(every), strict=True) if yes}
         return sum(not found.isdisjoint(own) for own in texts)
+
+
+def search(
+    run: Run,
+    words: str,
+    *,
+    within: str = WITHIN[0],
+    meaning: bool = True,
+    threshold: float = LIKE,
+    embed: Embed | None = None,
+) -> dict[int, Reason]:
+    """Find the units whose texts hold words, or are like them in meaning.
+
+    Args:
+        run: one with descriptions.
+        words: whole words of a text, one and many alike.
+        within: one of `WITHIN`.
+        meaning: whether texts that are like them are found too.
+        threshold: cosine from which a text is like them.
+        embed: texts to unit rows; all-MiniLM-L6-v2 when None.
+
+    Returns:
+        Place of a row in the run's table -> how strongly it was found, and by what.
+
+    Raises:
+        InputError: nothing was found, with what is near; or no words, or another ``within``.
+    """
+    if within not in WITHIN:
+        raise InputError(f"cannot look in {within!r}", f"there are {' and '.join(WITHIN)}",
+                         f"--in {CANDIDATES}")  # fmt: skip
+    if not normalise_text(words):
+        raise InputError("nothing is looked for", f"{words!r} holds no word", "milanx find water")
+    finder = Finder(run, within, embed or Sentences())
+    try:
+        finder.said(words)
+    except InputError:
+        if not meaning:
+            raise
+    try:
+        if meaning:
+            finder.alike(words, threshold)
+    except InputError:
+        if not finder.hits:
+            raise
+    return finder.hits
 
 
 def _is_named(row: Mapping[str, Any], address: Address) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from milanx.act.audit.rules import Rule
-from milanx.act.find import WITHIN, Finder
+from milanx.act.find import LIKE, WITHIN, Finder
 from milanx.errors import InputError
 from milanx.language.compare import Embed, Sentences, contains, nouns
 from milanx.language.gpt2 import normalise_text
@@ -23,11 +23,6 @@ from milanx.targets.units import layer_folder, parse_address
 
 if TYPE_CHECKING:
     from milanx.runs import Run
-
-# Cosine of sentence vectors of all-MiniLM-L6-v2 from which a text is taken for like a meaning. Of
-# 400 texts of the bundled describer, those above it name the thing or its near kin ("letters" for
-# "text", "dogs" for "animals"); below it mostly the setting.
-LIKE = 0.5
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,11 @@ def _minilm() -> tuple[Any, Any]:
     return tokenizer, AutoModel.from_pretrained(path, **own).eval()
 
 
+def tokens() -> frozenset[str]:
+    """Return what all-MiniLM-L6-v2 has a token of its own for; common words, mostly."""
+    return frozenset(_minilm()[0].get_vocab())
+
+
 def _embedded(texts: Sequence[str]) -> np.ndarray:
     """Embed a batch of texts: the mean of their tokens' states, as unit rows float32 [n, 384]."""
     import torch

@@ -2,6 +2,8 @@
 
 In come runs and what was done with them; out go text, png and html. ``terminal`` and ``edits``
 print tables, ``plots`` and ``plots_analysis`` draw, ``page`` and ``audit`` write pages, ``why``
-says why a text won, ``robustness``, ``shortcut`` and ``planted`` show what was measured,
-``sharing`` what is pushed; ``check`` reads folders whole. All of them write to a ``screen``.
+says why a text won, ``sure`` how sure it is and who comes first, ``neighbours`` who is alike,
+``meaning`` makes the vectors by which a page is searched; ``robustness``, ``shortcut`` and
+``planted`` show what was measured, ``sharing`` what is pushed, ``check`` reads folders whole. All
+of them write to a ``screen``.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
@@ -16,23 +17,34 @@ from milanx.files import write_text
 from milanx.files.jsons import json_text
 from milanx.files.replacing import PAGE, check_file
 from milanx.images.photos import LICENCES, Photo
-from milanx.report.why import reasons
+from milanx.report.meaning import page_vectors, parts
+from milanx.report.neighbours import neighbours
+from milanx.report.sure import SCORE, SORTS, SURE, calibrated, sureness
+from milanx.report.why import in_words, reasons, rival, without_text
 
 if TYPE_CHECKING:
     from milanx.runs import Run
 
-THUMBNAIL = 112  # side of a view on the page, in pixels
+THUMBNAIL = 112  # side of a view on a page unless there is a reason for another, in pixels
 QUALITY = 72
-SHOWN = 15  # exemplars of a unit
+# Sides of the views of a run by how many distinct ones its page holds: some 9 MB for the built-in
+# images, at most 40 MB or so.
+SIDES = ((2000, 176), (5000, 128), (math.inf, 96))
+MOST_VIEWS = 9000  # beyond which units show fewer exemplars
+SHOWN, FEWEST = 15, 5  # exemplars of a unit
 GRID = 14  # side of the masks that are embedded, in cells; the page smooths them
 UNITS_AT_ONCE = 64
 FIGURES = ("rank", "pmi", "log_p_given_exemplars", "log_p_prior")  # of a candidate
 
 
-def write_page(run: Run) -> Path:
+def write_page(run: Run, sort: str = SURE) -> Path:
     """Write ``page/index.html`` of a run, into `milanx.runs.Run.results`.
 
     Each distinct view is embedded once, masks as bits of a grid; nothing is loaded from anywhere.
+
+    Args:
+        run: one with descriptions.
+        sort: of the units when the page is opened, one of `milanx.report.sure.SORTS`.
 
     Returns:
         The file.
@@ -47,27 +59,51 @@ def write_page(run: Run) -> Path:
     )
     path = run.results / "page" / "index.html"
     check_file(run.results, "page/index.html", PAGE)
-    shown = sorted({i for row in run.rows for i in row["images"][:SHOWN]})
+    count, shown = shown_views([row["images"] for row in run.rows])
+    side = next(side for most, side in SIDES if len(shown) <= most)
     paths, credits = builtin_photos(run, shown)
+    layers = list(dict.fromkeys(row["layer"] for row in run.rows))
+    scored = any(row["score"] is not None for row in run.rows)
+    data = {
+        "units": _units(run, count), "views": thumbnails(run, shown, side), "paths": paths,
+        "layers": layers, "sorts": [s for s in SORTS if s != SCORE or scored],
+        "sort": SURE if sort == SCORE and not scored else sort,
+        "scored": scored, "grid": GRID, "k": run.k or 0, "figures": not run.demonstration,
+        "meaning": page_vectors([row["description"] for row in run.rows]),
+    }  # fmt: skip
     html = environment.get_template("page.html").render(
         target=run.target,
         count=len(run),
-        k=run.k or 0,
         describer=(run.settings.get("describer") or {}).get("name", "none"),
         images=run.settings.get("images", {}).get("count", 0),
         demonstration=run.demonstration,
-        scored=any(row["score"] is not None for row in run.rows),
+        scored=scored,
+        calibrated=calibrated(run.rows),
+        least=(run.settings.get("confidence") or {}).get("threshold", 0.0),
         score=run.settings.get("score") or {},
         concepts=run.concepts,
-        layers=list(dict.fromkeys(row["layer"] for row in run.rows)),
         credits=credits,
         licences=LICENCES,
-        data=script_json({"units": _units(run), "views": thumbnails(run, shown), "paths": paths}),
-        grid=GRID,
-        side=THUMBNAIL,
+        data=script_json(data),
     )
     write_text(path, html)
     return path
+
+
+def shown_views(images: Sequence[Sequence[int]]) -> tuple[int, list[int]]:
+    """Choose how many exemplars units show, so that a page of many units stays small.
+
+    Args:
+        images: of each unit, best first.
+
+    Returns:
+        The number, and the distinct images.
+    """
+    for count in range(SHOWN, FEWEST, -1):
+        shown = {i for unit in images for i in unit[:count]}
+        if len(shown) <= MOST_VIEWS:
+            return count, sorted(shown)
+    return FEWEST, sorted({i for unit in images for i in unit[:FEWEST]})
 
 
 def script_json(value: Any) -> Any:
@@ -80,7 +116,7 @@ def script_json(value: Any) -> Any:
     return Markup(text)
 
 
-def _units(run: Run) -> list[dict[str, Any]]:
+def _units(run: Run, most: int) -> list[dict[str, Any]]:
     """One entry a unit, with its masks as base64 of bits."""
     masks = {layer: _masks(run, layer) for layer in run.store.layers}
     places = {
@@ -89,18 +125,23 @@ def _units(run: Run) -> list[dict[str, Any]]:
         for row, pair in enumerate(run.store.units(layer))
     }
     entries = []
-    for row in run.rows:
+    shares = [None] * len(run) if calibrated(run.rows) else sureness(run.rows)
+    for row, sure, near in zip(run.rows, shares, neighbours(run), strict=True):
         place = places[(row["layer"], row["unit"], row["sign"])]
-        count = min(SHOWN, len(row["images"]))
+        count = min(most, len(row["images"]))
         bits = np.packbits(masks[row["layer"]][place][:count].reshape(count, GRID * GRID), axis=1)
         entries.append({
             "l": row["layer"], "u": row["unit"], "s": row["sign"], "t": row["description"],
-            "st": row["status"], "p": _rounded(row["pmi"]), "sc": _rounded(row["score"]),
+            "parts": parts(row["description"]), "st": row["status"], "why": in_words(row),
+            "none": without_text(run, row), "p": _rounded(row["pmi"]), "sure": _rounded(sure),
+            "sc": _rounded(row["score"]),
             "si": [_rounded(end) for end in row["score_interval"] or ()],
             "sr": row["score_reason"] or "", "cf": _rounded(row["confidence"]),
             "c": [[c["text"], *(_rounded(c[figure]) for figure in FIGURES)]
                   for c in row["candidates"]],
+            "rival": (rival(row) or {"text": ""})["text"],
             "w": [list(astuple(reason)) for reason in reasons(row)],
+            "near": [[n.place, _rounded(n.correlation), n.shared] for n in near],
             "n": len(row["images"]), "i": row["images"][:count],
             "a": [_rounded(a) for a in row["activations"][:count]],
             "m": base64.b64encode(bits.tobytes()).decode(),
@@ -138,12 +179,12 @@ def builtin_photos(run: Run, shown: Sequence[int]) -> tuple[dict[int, str], list
     return paths, [photos[name] for name in sorted(photos)]
 
 
-def thumbnails(run: Run, shown: Sequence[int]) -> dict[int, str]:
+def thumbnails(run: Run, shown: Sequence[int], side: int = THUMBNAIL) -> dict[int, str]:
     """Each view that is shown, as a base64 WebP thumbnail."""
     made = {}
     for index in shown:
         picture = Image.fromarray(run.store.view(index).transpose(1, 2, 0))
-        picture = picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+        picture = picture.resize((side, side), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
         picture.save(buffer, "WEBP", quality=QUALITY)
         made[int(index)] = base64.b64encode(buffer.getvalue()).decode()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,8 @@ from rich.table import Table
 
 from milanx.errors import one_line
 from milanx.report.screen import Screen, styled
-from milanx.report.why import reasons
+from milanx.report.sure import NUMBER, SCORE, SURE, calibrated, ordered, sureness
+from milanx.report.why import in_words, others, reasons, rival, without_text
 
 if TYPE_CHECKING:
     from milanx.runs import Run, UnitView
@@ -25,7 +28,7 @@ DEMONSTRATION = (
     "These are the built-in images, a demonstration: some 270 photos hold few concepts, so "
     "descriptions lean to them."
 )
-SCORE = (
+SCORE_NOTE = (
     "score: correlation of what the text foretells with what the unit does on {photos} distinct "
     "images kept aside (95 % interval); it is no probability of being right."
 )
@@ -33,6 +36,11 @@ CONFIDENCE = (
     "confidence: the probability that the description is right, calibrated on units of known "
     "meaning; below {least:.2f} a unit is unclear and its best guess is grey."
 )
+SURER = (
+    "surer than: the share of the described units whose text fits worse and foretells the unit "
+    "worse on its images"
+)
+SCORED = ", and has the lower score"
 
 
 class _Bar:
@@ -88,60 +96,134 @@ def score_cell(score: float | None, interval: Sequence[float] | None) -> str:
     return f"{score:.2f}" + (f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "")
 
 
-def print_run(run: Run, page: Path | None) -> None:
-    """Print the first units of a run, and where the rest is."""
+def sure_cell(figure: float | None, told: bool = False) -> str:
+    """Return what `milanx.report.sure.sureness` says, as tables show it.
+
+    Args:
+        figure: a share of the other units, or with ``told`` a confidence.
+        told: whether it is one.
+    """
+    if figure is None or told:
+        return _number(figure)
+    return "all others" if figure == 1 else f"{math.floor(100 * figure)} %"
+
+
+def print_run(run: Run, page: Path | None, sort: str = SURE, top: int = SHOWN) -> None:
+    """Print the first units of a run, and where the rest is.
+
+    Args:
+        run: one with descriptions.
+        page: of it, where one was written.
+        sort: one of `milanx.report.sure.SORTS`.
+        top: how many units.
+    """
     console = Screen()
-    table = Table(title=f"{run.target}: {len(run)} units", title_justify="left")
+    sure = sureness(run.rows)
     scored = any(row["score"] is not None for row in run.rows)
-    known = any(row["confidence"] is not None for row in run.rows)
-    columns = ["unit", "description", "next best"] + ["confidence"] * known + ["score"] * scored
+    sort = SURE if sort == SCORE and not scored else sort
+    table = Table(title=_title(run, sort, min(top, len(run))), title_justify="left")
+    known, told = any(value is not None for value in sure), calibrated(run.rows)
+    sure_column = "confidence" if told else "surer than"
+    columns = ["unit", "description", "next best"] + [sure_column] * known + ["score"] * scored
     for name in columns:
-        figure = name in ("confidence", "score")
+        figure = name in (sure_column, "score")
         table.add_column(name, justify="right" if figure else "left", no_wrap=figure)
-    for row in run.rows[:SHOWN]:
-        sign = "-" if row["sign"] == "-" else ""
-        others = [c["text"] for c in row["candidates"][1:3]]
-        text = row["description"] or f"({row['status']})"
-        cells = [f"{row['layer']}:{sign}{row['unit']}", text, ", ".join(others)]
-        figures = [_number(row["confidence"])] * known
+    order = ordered(run.rows, sort, sure)[:top]
+    for place in order:
+        row = run.rows[place]
+        rest = ", ".join(c["text"] for c in others(row)[:2])
+        text = row["description"] or f"({without_text(run, row)})"
+        figures = [sure_cell(sure[place], told)] * known
         figures += [score_cell(row["score"], row["score_interval"])] * scored
-        table.add_row(*cells, *figures, style="dim" if row["status"] == "unclear" else None)
+        table.add_row(_address(row), text, rest, *figures,
+                      style="dim" if row["status"] == "unclear" else None)  # fmt: skip
     console.print(table)
-    counts: dict[str, int] = {}
-    for row in run.rows:
-        counts[row["status"]] = counts.get(row["status"], 0) + 1
-    console.print(", ".join(f"{n} {status}" for status, n in counts.items()), highlight=False)
-    if short := sum(0 < len(row["images"]) < (run.k or 0) for row in run.rows):
-        console.print(f"{short} with fewer than {run.k} exemplars", highlight=False)
-    if known:
-        least = (run.settings.get("confidence") or {}).get("threshold", 0.0)
-        console.print(CONFIDENCE.format(least=least), highlight=False)
-    if scored:
-        photos = (run.settings.get("score") or {}).get("photos")
-        console.print(SCORE.format(photos=photos), highlight=False)
-    elif why := (run.settings.get("score") or {}).get("reason"):
-        console.print(f"No scores: {why}.", highlight=False)
+    _print_counts(console, run, scored)
+    if known and not told:
+        console.print(SURER + (SCORED if scored else "") + ".", highlight=False)
     if run.demonstration:
         console.print(DEMONSTRATION)
         console.print(f"They hold: {'; '.join(run.concepts)}.", highlight=False)
     if page is not None:
         console.print(f"run   {run.root}", highlight=False, soft_wrap=True)
         console.print(f"page  {page}", highlight=False, soft_wrap=True)
+        if order:
+            root, address = shlex.quote(str(run.root)), _address(run.rows[order[0]])
+            console.print(f"next  milanx show {root} --unit {shlex.quote(address)}",
+                          highlight=False, soft_wrap=True)  # fmt: skip
+            console.print(f"      milanx find water {root}", highlight=False, soft_wrap=True)
+
+
+def _address(row: Mapping[str, Any]) -> str:
+    """Return what names a unit: layer, sign and number."""
+    return f"{row['layer']}:{'-' if row['sign'] == '-' else ''}{row['unit']}"
+
+
+def _title(run: Run, sort: str, shown: int) -> str:
+    how = {SURE: "surest", SCORE: "best scored"}.get(sort, "first")
+    if shown < len(run):
+        return f"{run.target}: the {shown} {how} of {len(run)} units"
+    return f"{run.target}: {len(run)} units" + (f", {how} first" if sort != NUMBER else "")
+
+
+def _print_counts(console: Screen, run: Run, scored: bool) -> None:
+    """Print how many units are what, and what their scores are."""
+    counts: dict[str, int] = {}
+    for row in run.rows:
+        counts[row["status"]] = counts.get(row["status"], 0) + 1
+    console.print(", ".join(f"{n} {status}" for status, n in counts.items()), highlight=False)
+    if short := sum(0 < len(row["images"]) < (run.k or 0) for row in run.rows):
+        console.print(f"{short} with fewer than {run.k} exemplars", highlight=False)
+    if calibrated(run.rows):
+        least = (run.settings.get("confidence") or {}).get("threshold", 0.0)
+        console.print(CONFIDENCE.format(least=least), highlight=False)
+    if scored:
+        photos = (run.settings.get("score") or {}).get("photos")
+        console.print(SCORE_NOTE.format(photos=photos), highlight=False)
+    elif why := (run.settings.get("score") or {}).get("reason"):
+        console.print(f"No scores: {why}.", highlight=False)
+
+
+def print_found(run: Run, hits: Mapping[int, tuple[float, str]], sort: str) -> None:
+    """Print the units that were found, and why.
+
+    Args:
+        run: that they are of.
+        hits: place in the run's table -> strength and why, as of `milanx.act.find.Finder`.
+        sort: of equally strong ones.
+    """
+    console = Screen()
+    sure = sureness(run.rows)
+    order = {place: i for i, place in enumerate(ordered(run.rows, sort, sure))}
+    table = Table(title=f"{run.target}: {len(hits)} of {len(run)} units", title_justify="left")
+    for name in ("unit", "description", "found by"):
+        table.add_column(name)
+    told = calibrated(run.rows)
+    table.add_column("confidence" if told else "surer than", justify="right", no_wrap=True)
+    for place in sorted(hits, key=lambda place: (-round(hits[place][0], 2), order[place])):
+        row = run.rows[place]
+        table.add_row(_address(row), row["description"], hits[place][1],
+                      sure_cell(sure[place], told))  # fmt: skip
+    console.print(table)
 
 
 def print_unit(run: Run, view: UnitView) -> None:
     """Print one unit: its candidates with their figures, and its exemplars."""
     console = Screen()
-    sign = "-" if view.sign == "-" else ""
     console.print(
-        styled(f"{view.layer}:{sign}{view.unit}", "bold"),
-        f"of {run.target}: {view.description or view.status}",
+        styled(_address(view.row), "bold"),
+        f"of {run.target}: {view.description or without_text(run, view.row)}",
         highlight=False,
     )
     if view.confidence is not None:
         console.print(f"confidence {view.confidence:.2f} ({view.status})", highlight=False)
     elif view.confidence_reason:
         console.print(f"no confidence: {view.confidence_reason}", highlight=False)
+    place = next(i for i, row in enumerate(view.run.rows) if row is view.row)
+    share = None if calibrated(view.run.rows) else sureness(view.run.rows)[place]
+    if share is not None:
+        beside = "" if share == 1 else " of the described units"
+        console.print(f"surer than {sure_cell(share)}{beside}", highlight=False)
     if view.score is not None:
         console.print(f"score {score_cell(view.score, view.score_interval)}", highlight=False)
     elif view.score_reason:
@@ -171,7 +253,10 @@ def _print_why(console: Screen, view: UnitView) -> None:
                 "describe it again to see why a text ranks first."
             )
         return
-    names = [candidate["text"] for candidate in view.row["candidates"][:2]]
+    for sentence in in_words(view.row):
+        console.print(sentence, highlight=False)
+    second = rival(view.row)
+    names = [view.row["candidates"][0]["text"], *([second["text"]] if second else [])]
     table = Table(
         title="why it ranks first: what each term added, in nats (and what was measured)",
         title_justify="left",

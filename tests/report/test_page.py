@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,12 +18,14 @@ from typer.testing import CliRunner
 import milanx
 from milanx.images.builtin import views
 from milanx.images.photos import LICENCES
-from milanx.report.page import write_page
+from milanx.report.page import script_json, write_page
+from milanx.report.sure import ordered
 from milanx.report.terminal import print_unit
-from milanx.report.why import reasons
+from milanx.report.why import in_words, others, reasons, rival
 from milanx.runs import open_run
 
 WIDE = {"COLUMNS": "140"}
+DATA = '<script id="data" type="application/json">'
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
@@ -34,10 +37,12 @@ def run(planted: milanx.Run) -> milanx.Run:
 
 def test_a_unit_says_why_its_text_ranks_first(run: milanx.Run) -> None:
     said = CliRunner().invoke(app, ["show", str(run.root), "--unit", "units:3"], env=WIDE)
-    first, second = run.rows[3]["candidates"][:2]
+    first, second = run.rows[3]["candidates"][0], rival(run.rows[3])
+    assert second is not None
     table = said.output.split("why it ranks first")[1]
     for text in (first["text"], second["text"], "weighted PMI", "agreement", "response"):
         assert text in table
+    assert f"“{first['text']}” ranks before “{second['text']}”" in said.output
     total = next(line for line in table.splitlines() if "rank" in line)
     figures = [float(word) for word in re.findall(r"[-+]?\d+\.\d+", total)]
     assert figures == pytest.approx(
@@ -54,6 +59,33 @@ def test_a_lone_candidate_wins_over_none() -> None:
     made = [(r.term, r.winner, r.other, r.difference) for r in reasons(row)]
     assert made == [("weighted PMI", "1.00", "", ""), ("mine", "3.00", "", ""),
                     ("rank", "4.00", "", "")]  # fmt: skip
+
+
+def test_the_rival_says_something_else_and_words_tell_what_decides() -> None:
+    def candidate(text: str, pmi: float, response: float, correlation: float) -> dict[str, Any]:
+        terms = [{"name": "pmi", "value": pmi, "added": pmi},
+                 {"name": "response", "value": correlation, "added": response}]  # fmt: skip
+        return {"text": text, "rank": pmi + response, "terms": terms}
+
+    row = {
+        "candidates": [
+            candidate("dogs", -2.0, 9.0, 0.3),
+            candidate("dog", -2.5, 9.0, 0.3),
+            candidate("grass", -1.0, 6.0, 0.2),
+            candidate("field", -3.0, 3.0, 0.1),
+        ]
+    }
+    assert [c["text"] for c in others(row)] == ["grass", "field"]
+    assert in_words(row) == [
+        "“dogs” ranks before “grass” by 2.00 nats.",
+        "It foretells better what the unit does on all stored views (0.30 against 0.20: +3.00).",
+        "But “grass” is more what the describer says of these exemplars and not of any others "
+        "(-1.00).",
+    ]
+    alike = {"candidates": row["candidates"][:2]}
+    second = rival(alike)
+    assert second is not None
+    assert second["text"] == "dog"
 
 
 def test_a_run_without_terms_is_shown_without_reasons(
@@ -83,14 +115,17 @@ def dump(page: Path, hash_: str, tmp_path: Path) -> str:
     return document
 
 
-def _dump(page: Path, hash_: str, tmp_path: Path, milliseconds: int) -> str:
+def _dump(
+    page: Path, hash_: str, tmp_path: Path, milliseconds: int,
+    *, whole: bool = False, size: str = "1280,900",
+) -> str:  # fmt: skip
     command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
                "--no-first-run", "--disable-background-networking", "--disable-component-update",
                "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}",
-               f"--virtual-time-budget={milliseconds}", "--dump-dom",
+               f"--virtual-time-budget={milliseconds}", f"--window-size={size}", "--dump-dom",
                f"file://{page}{hash_}"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    return done.stdout.split("<main", 1)[1]
+    return done.stdout if whole else done.stdout.split("<main", 1)[1]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -98,28 +133,74 @@ def test_page_in_a_real_browser(run: milanx.Run, tmp_path: Path) -> None:
     page = (run.root / "page" / "index.html").resolve()
     everything = dump(page, "", tmp_path)
     assert everything.count("<article") == len(run)
+    tall = _dump(page, "", tmp_path, 8000, size="1280,4000")
+    assert tall.count('aria-label="exemplar 1 of') == len(run)
     assert "<canvas" in everything
     one = dump(page, "#units/7", tmp_path)
-    assert 'class="open"' in one.split("</article>")[0]
-    opened = one.split("</article>")[0]
+    assert 'class="open"' in one.split("<section")[0]
+    opened = one.split('<div id="list"')[0]
     assert "units:7" in opened
+    assert len(re.findall("<figure>", opened)) == len(run.rows[7]["images"])
     why = opened.split('<table class="why">')[1]
-    lines = [re.findall(r"<t[dh]>(.*?)</t[dh]>", line) for line in why.split("<tr>")[1:]]
-    names = [html.escape(c["text"], quote=False) for c in run.rows[7]["candidates"][:2]]
+    lines = [
+        re.findall(r"<t[dh]>(.*?)</t[dh]>", line)
+        for line in why.split("</table>")[0].split("<tr>")[1:]
+    ]
+    second = rival(run.rows[7])
+    assert second is not None
+    names = [html.escape(c["text"], quote=False) for c in (run.rows[7]["candidates"][0], second)]
     assert lines[0] == ["term", *names, "difference"]
     expected = [[r.term, r.winner, r.other, r.difference] for r in reasons(run.rows[7])]
     assert lines[1:] == [[html.escape(cell, quote=False) for cell in line] for line in expected]
 
 
-TYPED = """<script>
-addEventListener("load", () => {
-  for (const [id, value] of Object.entries(%s)) {
-    const box = document.getElementById(id);
-    box.value = value;
-    box.dispatchEvent(new Event("input", {bubbles: true}));
+ASKED = """<script>
+addEventListener("load", async () => {
+  const answers = [], pause = ms => new Promise(done => setTimeout(done, ms));
+  for (const [hash, boxes] of %s) {
+    location.hash = hash;
+    await pause(300);
+    for (const [id, value] of Object.entries(boxes)) {
+      const box = document.getElementById(id);
+      if (box.type === "checkbox") box.checked = value; else box.value = value;
+      box.dispatchEvent(new Event("input", {bubbles: true}));
+    }
+    await pause(700);
+    const main = document.querySelector("main"), root = document.documentElement;
+    const seen = [...main.querySelectorAll("article")].filter(e => e.checkVisibility());
+    answers.push({
+      texts: seen.map(e => e.querySelector("h2").textContent),
+      told: document.querySelector(".told").textContent, title: document.title,
+      hash: location.hash, pictures: main.querySelectorAll("canvas").length,
+      foreign: document.body.querySelectorAll("img").length,
+      inner: [...main.querySelectorAll("*")].filter(e =>
+        /auto|scroll/.test(getComputedStyle(e).overflow) || e.checkVisibility() && e.clientHeight &&
+        e.scrollHeight > e.clientHeight + 2 && e.tagName !== "CANVAS").map(e => e.className),
+      wide: root.scrollWidth - root.clientWidth,
+    });
   }
+  const told = document.createElement("script");
+  told.type = "application/json"; told.id = "answers";
+  told.textContent = JSON.stringify(answers).replaceAll("<", "\\u003c");
+  document.body.append(told);
 });
 </script></body>"""
+
+
+def answers(
+    page: Path, tmp_path: Path, steps: list[tuple[str, dict[str, Any]]], size: str = "1280,900"
+) -> list[dict[str, Any]]:
+    """Go to an address of the page, set boxes, and say what is seen; step by step."""
+    asking = tmp_path / "asking.html"
+    asking.write_text(page.read_text().replace("</body>", ASKED % json.dumps(steps)))
+    for look in range(4):
+        milliseconds = (5000 + 2000 * len(steps)) * 2**look
+        document = _dump(asking, "", tmp_path, milliseconds, whole=True, size=size)
+        if 'id="answers">' in document:
+            break
+    told = document.split('id="answers">')[1].split("</script>")[0]
+    made: list[dict[str, Any]] = json.loads(told)
+    return made
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -133,22 +214,91 @@ def test_search_filter_and_sort_boxes_of_the_page(run: milanx.Run, tmp_path: Pat
     made.rows[1]["description"] = "a violet heron"
     made.rows[2]["description"] = "herons on a lake"
     made.rows[3]["status"] = "dead"
+    made.rows[4]["description"] = ""
+    page = write_page(made, "number").resolve()
+    letters = {"meaning": False}
+    thing, heron, lake, dead, none, text, number, sure, kept = answers(page, tmp_path, [
+        ("#", {**letters, "q": "thing"}),
+        ("#", {**letters, "q": "HERON"}),
+        ("#", {**letters, "q": "heron lake"}),
+        ("#", {**letters, "status": "dead"}),
+        ("#", {**letters, "q": "heron", "status": "dead"}),
+        ("#", {"sort": "text"}),
+        ("#", {}),
+        ("#", {"sort": "sure"}),
+        ("#?q=heron&sort=text&meaning=off", {}),
+    ])  # fmt: skip
+    assert len(thing["texts"]) == len(made) - 3
+    assert heron["texts"] == kept["texts"] == ["a violet heron", "herons on a lake"]
+    assert heron["hash"] == "#?q=HERON&meaning=off"
+    assert lake["texts"] == ["herons on a lake"]
+    assert dead["texts"] == [made.rows[3]["description"]]
+    assert none["texts"] == []
+    told = [row["description"] for row in made.rows if row["description"]]
+    assert [t for t in text["texts"] if t in told] == sorted(told)
+    assert number["texts"][:-1] == told
+    surest = [made.rows[place]["description"] for place in ordered(made.rows, "sure")]
+    assert sure["texts"][:-1] == surest[:-1] != told
+    for shown in (number, sure):
+        assert "described: no text was found" in shown["texts"][-1]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_the_page_is_searched_by_meaning(run: milanx.Run, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run.root, copy)
+    made = open_run(copy)
+    for row in made.rows:
+        row["description"], row["candidates"] = "thin stripes", []
+    texts = ["broccoli", "boats", "seats", "water", "cell phones or ocean"]
+    for row, text in zip(made.rows, texts, strict=False):
+        row["description"] = text
     page = write_page(made).resolve()
-    plain = page.read_text()
+    words = ("sea", "oecan", "qwzxjv", "furniture", "sea qwzxjv")
+    sea, ocean, unknown, far, half = answers(page, tmp_path, [("#", {"q": w}) for w in words])
+    assert set(sea["texts"][:3]) == {"boats", "water", "cell phones or ocean"}
+    assert sea["texts"][3:] == ["seats"]
+    assert f"4 of {len(made)} units: 3 by meaning, 1 by letters" in sea["told"]
+    assert "“oecan” as “ocean”" in ocean["told"]
+    assert {"water", "cell phones or ocean"} <= set(ocean["texts"])
+    assert unknown["texts"] == []
+    assert "“qwzxjv” is not known to this page: searched by letters alone" in unknown["told"]
+    assert "nearest" in far["told"]
+    assert len(far["texts"]) == 12
+    assert "“qwzxjv” is not known to this page: left out" in half["told"]
+    assert set(half["texts"]) == {"boats", "water", "cell phones or ocean"}
 
-    def shown(**boxes: str) -> list[str]:
-        page.write_text(plain.replace("</body>", TYPED % json.dumps(boxes)))
-        document = dump(page, "", tmp_path)
-        return re.findall(r"<article.*?<span[^>]*>(.*?)</span>", document, re.DOTALL)
 
-    assert len(shown(q="thing")) == len(made) - 2
-    assert shown(q="HERON") == ["a violet heron", "herons on a lake"]
-    assert shown(q="heron lake") == ["herons on a lake"]
-    assert shown(q="heron", status="dead") == []
-    assert shown(status="dead") == [made.rows[3]["description"]]
-    by_text = shown(sort="text")
-    assert by_text == sorted(by_text)
-    assert by_text != shown()
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("width", [1280, 420])
+def test_nothing_scrolls_inside_the_page(run: milanx.Run, tmp_path: Path, width: int) -> None:
+    page = run.root / "page" / "index.html"
+    steps: list[tuple[str, dict[str, Any]]] = [("#", {}), ("#units/7", {})]
+    listed, opened = answers(page, tmp_path, steps, f"{width},900")
+    assert len(listed["texts"]) == len(run)
+    assert opened["texts"][0] == run.rows[7]["description"]
+    for shown in (listed, opened):
+        assert shown["pictures"] > 10
+        assert shown["inner"] == []
+        assert shown["wide"] == 0
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_a_page_of_five_thousand_units_draws_those_in_sight(
+    run: milanx.Run, tmp_path: Path
+) -> None:
+    page, many = tmp_path / "page.html", 5000
+    before, rest = (run.root / "page" / "index.html").read_text().split(DATA, 1)
+    data, after = rest.split("</script>", 1)
+    content = json.loads(data)
+    units = content["units"]
+    content["units"] = [{**units[i % len(units)], "u": i, "near": []} for i in range(many)]
+    page.write_text(before + DATA + script_json(content) + "</script>" + after)
+    listed, last = answers(page, tmp_path, [("#", {}), (f"#units/{many - 1}", {})])
+    assert f"{many} of {many} units" in listed["told"]
+    assert 20 < len(listed["texts"]) < 300
+    assert 20 < listed["pictures"] < 300
+    assert f"units:{many - 1}" in last["title"]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -157,12 +307,25 @@ def test_page_escapes_every_text(run: milanx.Run, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(run.root, copy)
     made = open_run(copy)
-    made.rows[0]["description"] = evil
+    row = made.rows[0]
+    row["candidates"] = [{**c, "text": f"{c['text']} {evil}"} for c in row["candidates"]]
+    row["score_reason"] = evil
+    made.rows[1]["description"], made.rows[1]["status"] = "", evil
+    for other in (row, *made.rows[2:]):
+        other["description"] = evil
     made.settings["target"]["name"] = evil
+    made.settings["score"] = {"reason": evil}
     assert evil not in write_page(made).read_text()
-    document = dump((copy / "page" / "index.html").resolve(), "", tmp_path)
-    assert "<img" not in document
-    assert "&lt;/script&gt;" in document
+    page = (copy / "page" / "index.html").resolve()
+    hashes = ("#", "#units/0", "#units/1", "#?q=img", "#?q=%3Cimg%20src%3Dx%20onerror%3D1%3E")
+    steps: list[tuple[str, dict[str, Any]]] = [(h, {}) for h in hashes]
+    for shown in answers(page, tmp_path, steps):
+        assert shown["foreign"] == 0
+        assert "<img src=x" in shown["title"]
+        assert "broken" not in shown["title"].replace(evil, "")
+    opened = dump(page, "#units/0", tmp_path)
+    assert "<img" not in opened.split("<script")[0]
+    assert opened.count("&lt;/script&gt;") > 10
 
 
 def test_page_is_self_contained(run: milanx.Run) -> None:
