@@ -260,7 +260,7 @@ def test_parts_are_reported_apart(units: list[PlantedUnit]) -> None:
     assert parts["with a class that training never named"].sum() == with_goldfish
 
 
-PARTS = [name for part in ("ear", "leg", "tail", "eye") for name in (part, f"dog {part}")]
+PARTS = [name for part in ("ear", "leg", "tail", "eye", "nose") for name in (part, f"dog {part}")]
 
 
 def test_parts_and_materials_of_files_that_tell_them(tmp_path: Path) -> None:
@@ -273,7 +273,9 @@ def test_parts_and_materials_of_files_that_tell_them(tmp_path: Path) -> None:
          ((a, mask, None), (f"{a} ear", small, a), ("shirt", small, None))]
         for a in ("dog", "cat")
     ]  # fmt: skip
-    regions[0] += [{**regions[0][1], "name": f"dog {part}"} for part in ("leg", "tail", "eye")]
+    regions[0] += [
+        {**regions[0][1], "name": f"dog {part}"} for part in ("leg", "tail", "eye", "nose")
+    ]
     both = [write_parquet(
         tmp_path / f"{name}.parquet", pictures, group=[f"g/{i}" for i in range(120)],
         source=["one" if i % 4 else "two" for i in range(120)], **more,

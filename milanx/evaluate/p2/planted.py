@@ -88,7 +88,16 @@ class SourcePool:
         texts = self._shows.sum(0)
         most = MOST * len(self.photos)
         return [Meaning((a,)) for i, a in enumerate(self.names)
-                if MIN_IMAGES <= (texts[i] if a == TEXT else counts[i]) <= most]  # fmt: skip
+                if MIN_IMAGES <= (texts[i] if a == TEXT else counts[i]) <= most
+                and not self._of_one_thing(a)]  # fmt: skip
+
+    def _of_one_thing(self, atom: str) -> bool:
+        """Whether a part is that of one thing in all photos: "hood" where all are of cars."""
+        own = self._shows[:, self.names.index(atom)]
+        return self.kinds[atom] == "part" and any(
+            other.endswith(f" {atom}") and bool((self._shows[:, i] == own).all())
+            for i, other in enumerate(self.names)
+        )
 
     def _pairs(self, rng: np.random.Generator) -> dict[str, list[Meaning]]:
         """Draw pairs whose atoms occur together and apart often enough, balanced over kinds."""
