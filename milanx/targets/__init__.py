@@ -6,8 +6,8 @@ and ``openclips``, each of which gives what ``built`` holds; ``weights`` and ``c
 weights, ``given`` keeps a module as its owner gave it, ``layers`` discovers (``probing``,
 ``layout``, ``watch``, ``gates``, ``inert`` each answer one question of it, and ``effects`` of a
 ``generator``, whose latents, its ``draws``, become the images that ``generated`` opens),
-``functions`` names nonlinearities, ``units`` names and shapes units, ``capture`` reads them by
-hooks.
+``functions`` names nonlinearities, ``operations`` says what torch's do, ``units`` names and shapes
+units, ``capture`` reads them by hooks.
 
 Units may be computed from a layer's own: ``lens`` says what such a computation is, ``through``
 opens one and reads layers through it. There are ``autoencoders`` (``saefiles`` and ``saereaders``
