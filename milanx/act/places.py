@@ -21,8 +21,8 @@ from torch import nn
 from milanx.errors import InputError
 from milanx.targets.functions import computes
 from milanx.targets.layers import NONLINEAR, PASSING, consumed
-from milanx.targets.units import LayerInfo, tensors_of
 from milanx.targets.operations import ELEMENTWISE, operation
+from milanx.targets.units import LayerInfo, tensors_of
 from milanx.targets.watch import is_one, sample
 
 POSITIONS = ("all", "patches", "class")

@@ -103,7 +103,8 @@ class AtHome(TorchFunctionMode):
         if keys > queries and (queries, keys // queries) in self.pooled:
             several = keys // queries
             return torch.eye(queries, dtype=like.dtype, device=like.device).repeat(1, several) / (
-                several)
+                several
+            )
         if keys in self.rows and queries > 1:
             to = torch.arange(queries) * keys // queries
             return torch.eye(keys, dtype=like.dtype, device=like.device)[to]

@@ -218,9 +218,7 @@ class Watch(TorchFunctionMode):
             self.spots[id(part)] = self.next - 1
             self.edges.append(Edge(spot, self.spots[id(part)], shape, tuple(part.shape), move))
 
-    def _pool(
-        self, args: Any, kwargs: Any, spot: int, shape: tuple[int, ...], result: Any
-    ) -> None:
+    def _pool(self, args: Any, kwargs: Any, spot: int, shape: tuple[int, ...], result: Any) -> None:
         """Note along which axis elements were pooled."""
         axis = kwargs.get("dim", args[1] if len(args) > 1 else None)
         made = next(tensors_of(result))  # of max and min, which say where it was beside

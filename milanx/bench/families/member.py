@@ -16,11 +16,13 @@ class Member:
         name: its library's.
         side: of the pictures that it is shown, where that is smaller than its own, in pixels.
         options: what it is built with, where no member of the family is small.
+        image: whether it takes an image, and nothing that it cannot do without beside it.
     """
 
     name: str
     side: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    image: bool = True
 
 
 def shown_at(side: int | None) -> Preprocess | None:
