@@ -243,10 +243,8 @@ def _fill(model: nn.Module, given: Given, name: str) -> None:
     taken = inspect.signature(model.forward).parameters
     beside: dict[str, Any] = {k: v for k, v in given.beside.items() if k in taken}
     config: Any = model.config
-    if config.model_type == SHUFFLED:  # all patches in their order, not a quarter of them
+    if ordered := config.patch_size if config.model_type == SHUFFLED else 0:
         config.mask_ratio = 0.0
-        patches = math.prod(n // config.patch_size for n in given.preprocess.size)
-        beside["noise"] = torch.arange(patches, dtype=torch.float32)[None]
         note(f"note: {name} hides parts of what it is shown, as it was trained: it is shown all")
     side = getattr(config, "image_size", None)
     own = tuple(side) if isinstance(side, list | tuple) else (side, side)
@@ -256,8 +254,8 @@ def _fill(model: nn.Module, given: Given, name: str) -> None:
         size = " x ".join(map(str, given.preprocess.size))
         note(f"note: {name} is made for {own[0]} x {own[1]}, and its processor gives {size}: its "
              "positions are interpolated")  # fmt: skip
-    if beside or given.reversed or given.patch:
-        hook = functools.partial(_filled, beside=beside, given=given)
+    if beside or given.reversed or given.patch or ordered:
+        hook = functools.partial(_filled, beside=beside, given=given, ordered=ordered)
         model.register_forward_pre_hook(hook, with_kwargs=True)
 
 
@@ -268,11 +266,24 @@ def _filled(
     *,
     beside: Mapping[str, Any],
     given: Given,
+    ordered: int,
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Add to a call what is not in it, for as many pictures as it has."""
+    """Add to a call what is not in it, for as many pictures as it has.
+
+    Args:
+        module: the model.
+        args: that it is called with, pictures [b, 3, H, W] first.
+        kwargs: likewise.
+        beside: what its processor makes beside a picture.
+        given: how pictures are put in.
+        ordered: side of the patches that it is to take in their order; 0 where it does so itself.
+    """
     if not args:
         return args, kwargs
     pictures, rest = args[0], args[1:]
+    if ordered:  # it sorts its patches by these numbers
+        count = math.prod(n // ordered for n in pictures.shape[2:])
+        beside = {**beside, "noise": torch.arange(count, dtype=torch.float32)[None]}
     added = {
         key: value.to(pictures.device).expand(len(pictures), *value.shape[1:])
         if isinstance(value, torch.Tensor) else value
