@@ -50,7 +50,8 @@ def _summary(rows: Sequence[dict[str, Any]]) -> list[str]:
     sums = {key: sum(r[key] for r in read)
             for key in ("described", "maps", "wrong", "refused")}  # fmt: skip
     untold = sum(len(r["untold"]) for r in read)
-    minutes = sum(r["seconds"] for r in rows) / 60
+    seconds = sum(r["seconds"] for r in rows)
+    spent = f"{seconds / 60:.0f} minutes" if seconds > 600 else f"{seconds:.0f} seconds"
     share = f" ({len(read) / len(takes):.0%})" if takes else ""
     others = len(rows) - len(takes)
     besides = f"; {others} more take no image alone" if others else ""
@@ -58,7 +59,7 @@ def _summary(rows: Sequence[dict[str, Any]]) -> list[str]:
         f"{len(read)} of {len(takes)} models that take an image are read{share}{besides}.",
         f"{sums['described']} layers are described, {sums['maps']} of them maps: {sums['wrong']} "
         f"wrong, {untold} untold; {sums['refused']} are left out.",
-        f"{minutes:.0f} minutes of one processor's time.",
+        f"{spent} of one processor's time.",
     ]
 
 
