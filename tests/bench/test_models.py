@@ -231,13 +231,13 @@ def test_a_library_that_is_not_known_is_said() -> None:
 
 def test_the_tables_of_a_page_are_written_anew(tmp_path: Path) -> None:
     page, keep = tmp_path / "page.md", tmp_path / "rows.jsonl"
-    page.write_text(f"above\n{BEGINS}\nold\n{ENDS}\nbelow\n")
+    page.write_text(f"above\n{BEGINS}\nformer\n{ENDS}\nbelow\n")
     args = ["bench", "models", "test_resnet", "--keep", str(keep), "--into", str(page)]
     done = CliRunner().invoke(app, args)
     assert done.exit_code == 0, done.output
     text = page.read_text()
     assert text.startswith(f"above\n{BEGINS}\n### timm ") and text.endswith(f"{ENDS}\nbelow\n")
-    assert "| `test_resnet` | 160 |" in text and "old" not in text
+    assert "| `test_resnet` | 160 |" in text and "former" not in text
     rows = [json.loads(line) for line in keep.read_text().splitlines()]
     write_into(page, rows)
     assert page.read_text() == text
