@@ -134,30 +134,42 @@ def extract(
 def models(
     model: Annotated[list[str] | None, typer.Argument(help="Targets, such as resnet18.")] = None,
     every: Annotated[
-        bool, typer.Option("--all", help="A small member of every family of timm's, in an hour.")
+        bool, typer.Option("--all", help="A small member of every family, in an hour or two.")
     ] = False,
+    library: Annotated[
+        list[str],
+        typer.Option(help="Every family of one library: timm, transformers, torchvision."),
+    ] = [],  # noqa: B006 - typer copies it
     keep: Annotated[
         Path | None, typer.Option(help="File of rows, which a stopped run goes on with.")
+    ] = None,
+    into: Annotated[
+        Path | None, typer.Option(help="Page of Markdown whose tables are written anew.")
     ] = None,
     as_json: c.Json = False,
     quiet: c.Quiet = False,
     debug: c.Debug = False,
 ) -> None:
-    """What of timm's families can be described, each layer checked against plain hooks.
+    """What of many families of models can be described, each layer checked against plain hooks.
 
     Units, the order of the images, places and nonlinearity; random weights, nothing is loaded.
     The table is Markdown, as in docs/models.md.
     """
     c.starting(quiet, as_json, "milanx bench models")
-    if bool(model) == every:
-        raise InputError("which models?", "name some, or all of them", ["resnet18", "--all"])
-    from milanx.bench.models import bench_models, markdown
+    if bool(model) + every + bool(library) != 1:
+        raise InputError("which models?", "name some, a library, or all of them",
+                         ["resnet18", "--library transformers", "--all"])  # fmt: skip
+    from milanx.bench.models import LIBRARIES, bench_models
+    from milanx.bench.table import markdown, write_into
 
-    rows = bench_models(model or None, keep=keep, progress=c.reporter(quiet, as_json))
+    rows = bench_models(model or None, libraries=library or tuple(LIBRARIES), keep=keep,
+                        progress=c.reporter(quiet, as_json))  # fmt: skip
+    if into:
+        write_into(into, rows)
     if as_json:
         c.print_json(rows)
-        return
-    typer.echo(markdown(rows))
+    elif not into:
+        typer.echo(markdown(rows))
 
 
 @app.command("weights")

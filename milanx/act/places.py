@@ -21,8 +21,9 @@ from torch import nn
 from milanx.errors import InputError
 from milanx.targets.functions import computes
 from milanx.targets.layers import NONLINEAR, PASSING, consumed
+from milanx.targets.operations import ELEMENTWISE, operation
 from milanx.targets.units import LayerInfo, tensors_of
-from milanx.targets.watch import ELEMENTWISE, is_one, operation, sample
+from milanx.targets.watch import is_one, sample
 
 POSITIONS = ("all", "patches", "class")
 # Of what hands a tensor on, what only moves its elements.

@@ -63,12 +63,13 @@ class AtHome(TorchFunctionMode):
     the layout. Which place of a tensor is which does not depend on weights, so that layers may be
     looked at with others than those by which they were found. Where the queries are more or fewer
     than the keys, each looks at the key at its own place of a grid, or of a row where the keys
-    were pooled along one.
+    were pooled along one; and queries that were pooled from several look at those keys' places.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.rows: set[int] = set()  # numbers of keys that were pooled so
+        self.pooled: set[tuple[int, int]] = set()  # numbers of queries, and of what each is made of
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -92,9 +93,18 @@ class AtHome(TorchFunctionMode):
                 return look.expand_as(made).clone()
         if name == "avg_pool1d":
             self.rows.add(made.shape[-1])
+        if name in ("amax", "max") and len(args[0].shape) > 3:
+            axis = kwargs.get("dim", args[1] if len(args) > 1 else None)
+            if axis in (-3, args[0].ndim - 3):  # [..., several, queries, width]
+                self.pooled.add((args[0].shape[-2], args[0].shape[-3]))
         return made
 
     def _at_home(self, queries: int, keys: int, like: torch.Tensor) -> torch.Tensor | None:
+        if keys > queries and (queries, keys // queries) in self.pooled:
+            several = keys // queries
+            return torch.eye(queries, dtype=like.dtype, device=like.device).repeat(1, several) / (
+                several
+            )
         if keys in self.rows and queries > 1:
             to = torch.arange(queries) * keys // queries
             return torch.eye(keys, dtype=like.dtype, device=like.device)[to]

@@ -1,13 +1,13 @@
 """Targets: a model by name or module, its weights, its layers, and how its units are read.
 
 In comes a name or a `torch.nn.Module`; out go a `Target`, `LayerInfo`s and maps [b, u, h, w].
-``zoo`` loads by name, with ``huggingface`` and ``processors`` for transformers, ``torchvisions``
-and ``openclips``, each of which gives what ``built`` holds; ``weights`` and ``checkpoints`` read
-weights, ``given`` keeps a module as its owner gave it, ``layers`` discovers (``probing``,
-``layout``, ``watch``, ``gates``, ``inert`` each answer one question of it, and ``effects`` of a
-``generator``, whose latents, its ``draws``, become the images that ``generated`` opens),
-``functions`` names nonlinearities, ``units`` names and shapes units, ``capture`` reads them by
-hooks.
+``zoo`` loads by name, with ``huggingface``, ``kinds`` and ``processors`` for transformers,
+``torchvisions`` and ``openclips``, each of which gives what ``built`` holds; ``weights`` and
+``checkpoints`` read weights, ``given`` keeps a module as its owner gave it, ``layers`` discovers
+(``probing``, ``layout``, ``watch``, ``gates``, ``inert`` each answer one question of it, and
+``effects`` of a ``generator``, whose latents, its ``draws``, become the images that ``generated``
+opens), ``functions`` names nonlinearities, ``operations`` says what torch's do, ``units`` names and
+shapes units, ``capture`` reads them by hooks.
 
 Units may be computed from a layer's own: ``lens`` says what such a computation is, ``through``
 opens one and reads layers through it. There are ``autoencoders`` (``saefiles`` and ``saereaders``

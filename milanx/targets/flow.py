@@ -48,7 +48,8 @@ class Flow:
     def __init__(self, watch: Watch) -> None:
         self.watch = watch
         self.known: dict[int, tuple[torch.Tensor, tuple[int, int]]] = {}
-        self.shares: dict[int, float] = {}  # of a map's cells that those numbers hold
+        self.parts: dict[int, float] = {}  # of a tensor's elements that those numbers tell
+        self.shares: dict[int, float] = {}  # of a map's cells that those numbers hold, times that
         self.edges: dict[int, list[tuple[Edge, bool]]] = {}
         for edge in watch.edges:
             self.edges.setdefault(watch.places(edge.source), []).append((edge, True))
@@ -68,7 +69,7 @@ class Flow:
         if start in self.known and self.layout(spot, shape) is not None:
             return
         self.known[start] = (_numbered(shape, layout), layout.map_size)
-        self.shares[start] = 1.0
+        self.shares[start] = self.parts[start] = 1.0
         self._follow([start], weak=False)
 
     def follow_weak(self) -> None:
@@ -87,9 +88,12 @@ class Flow:
                 made = _carried(edge, forward, *self.known[here])
                 if made is None:
                     continue
-                share = _share(*made)
+                part = self.parts.get(here, 1.0)
+                if edge.move is not None and not forward:  # what was split off tells a part alone
+                    part *= min(1.0, _filled(made[0]) / _filled(self.known[here][0]))
+                share = _share(*made) * part
                 if share > self.shares.get(there, 0.0):
-                    self.known[there], self.shares[there] = made, share
+                    self.known[there], self.shares[there], self.parts[there] = made, share, part
                     (found if weak else open_).append(there)
         if found:
             self._follow(found, weak=False)
@@ -100,6 +104,11 @@ def _share(numbers: torch.Tensor, grid: tuple[int, int]) -> float:
     cells = grid[0] * grid[1]
     counts = torch.bincount(_once(numbers).flatten().long(), minlength=2 * cells + 1)
     return float((counts[1 : 2 * cells + 1] > 0).sum()) / (2 * cells)
+
+
+def _filled(numbers: torch.Tensor) -> float:
+    """Return which share of a tensor's elements are cells."""
+    return float((_once(numbers) > 0).float().mean())
 
 
 def _once(numbers: torch.Tensor) -> torch.Tensor:
@@ -129,16 +138,70 @@ def _carried(
             return None  # the places of a map of another size are that map's own
         sized = (other[2], other[3])
         return _numbered(other, Layout(0, sized)), sized
-    if edge.move is None:
-        return None
     numbers = _fitted(numbers, own)
     if tuple(numbers.shape) != own:
         return None
+    if edge.pooled is not None:
+        return _pooled(numbers, edge.pooled, other, grid) if forward else None
+    assert edge.move is not None
     try:
         made = _moved(edge, numbers) if forward else _moved_back(edge, numbers)
     except (RuntimeError, IndexError, TypeError):  # made for other values than numbers
         return None
-    return None if made is None or made.shape != other else (_compact(made), grid)
+    if made is None or made.shape != other:
+        return None
+    thinned = _thinned(made, grid) if forward else None
+    return (_compact(made), grid) if thinned is None else thinned
+
+
+def _pooled(
+    numbers: torch.Tensor, axis: int, shape: tuple[int, ...], grid: tuple[int, int]
+) -> tuple[torch.Tensor, tuple[int, int]] | None:
+    """Number what was made of several places each: blocks of the map are cells of a smaller one.
+
+    None where they are no blocks, or all of the map.
+    """
+    (h, w), count = grid, numbers.shape[axis]
+    held = numbers.narrow(axis, 0, 1)
+    for down in range(1, count + 1):
+        across = count // down
+        if down * across != count or h % down or w % across or (h, w) == (down, across):
+            continue
+        small = h // down, w // across
+        image, cell = (numbers - 1).div(h * w, rounding_mode="floor"), (numbers - 1) % (h * w)
+        block = (image * small[0] + cell // w // down) * small[1] + cell % w // across + 1
+        block = torch.where(numbers > 0, block, 0)
+        ordered = numbers.sort(axis).values.diff(dim=axis)
+        if _constant(block, axis) and bool((ordered.ne(0) | held.eq(0)).all()):
+            made = block.narrow(axis, 0, 1).to(numbers.dtype)
+            return _compact(made.reshape(shape)), small
+    return None
+
+
+def _thinned(
+    numbers: torch.Tensor, grid: tuple[int, int]
+) -> tuple[torch.Tensor, tuple[int, int]] | None:
+    """Number places that are every second, third, ... row and column of a map as one of their own.
+
+    None where they are not: all of the map, a window of it, or not the same of both images.
+    """
+    h, w = grid
+    held = _once(numbers).unique().long()
+    held = held[held > 0] - 1
+    if len(held) in (0, 2 * h * w) or len(held) % 2:
+        return None
+    first, second = held[: len(held) // 2], held[len(held) // 2 :]
+    if not torch.equal(first + h * w, second):
+        return None
+    rows, columns = (first // w).unique(), (first % w).unique()
+    whole = [len(at) > 1 and len(at.diff().unique()) == 1 and int(at[0]) < int(at[1] - at[0])
+             and int(at[-1]) >= size - int(at[1] - at[0])
+             for at, size in ((rows, h), (columns, w))]  # fmt: skip
+    if len(rows) * len(columns) != len(first) or not all(whole):
+        return None
+    new = torch.zeros(2 * h * w + 1, dtype=numbers.dtype)
+    new[held + 1] = torch.arange(1, len(held) + 1, dtype=numbers.dtype)
+    return _compact(new[numbers.long()]), (len(rows), len(columns))
 
 
 def _moved(edge: Edge, numbers: torch.Tensor) -> torch.Tensor | None:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import inspect
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,17 @@ from milanx.environment import announce, no_code_of_others, note
 from milanx.errors import InputError, MilanxError
 from milanx.hub.reach import check_answers
 from milanx.targets.built import Built, missing
-from milanx.targets.processors import FILES, MAIN, Given, read_processor
+from milanx.targets.kinds import CONFIG, check_inputs, class_of, renamed
+from milanx.targets.processors import FILES, Given, in_patches, read_processor
 
 PREFIX = "hf:"
-CONFIG = "config.json"
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
 TIMEOUT = 20.0  # seconds that the Hub has to say what is in a repository
 SHOWN = 3  # names in a message
-# The towers for images of models that take texts as well, by the type of the whole.
-TOWERS = {"clip": "CLIPVisionModelWithProjection", "siglip": "SiglipVisionModel"}
 ONE_CLASS_TOKEN = ("vit", "dinov2", "clip_vision_model", "beit", "data2vec-vision", "vit_mae",
                    "vit_msn", "yolos", "deit", "dinov2_with_registers", "dinov3_vit")  # fmt: skip
+SHUFFLED = "vit_mae"  # takes a random quarter of the patches, in a random order
 NO_TOKENS = ("siglip_vision_model", "ijepa")
 
 
@@ -52,13 +52,13 @@ def load(place: str, name: str, *, bare: bool) -> Built:
     folder = Path(place) if Path(place).is_dir() else _fetched(place, name, bare)
     written = _read_config(folder, name)
     with _quiet():
-        kind, config = _class_of(written, folder, name)
-    _check_inputs(kind, name)
-    model, absent = _model(kind, config, folder, name, bare)
+        kind, config = class_of(written, folder, name)
+    check_inputs(kind, name)
+    model, absent = _model(kind, config, None if bare else folder, name, renamed(kind, written))
     if absent:
         note(f"warning: {len(absent)} tensors of {name} are not in its file and stay random: "
              f"{', '.join(absent[:SHOWN])}{', ...' * (len(absent) > SHOWN)}")  # fmt: skip
-    given = read_processor(folder, model.config, name)
+    given = read_processor(folder, model.config, str(written["model_type"]), name)
     _fill(model, given, name)
     origin = f"transformers, {kind.__name__} of {place}"
     found = f"{PREFIX}{Path(place).absolute()}" if Path(place).is_dir() else ""
@@ -89,99 +89,44 @@ def _read_config(folder: Path, name: str) -> dict[str, Any]:
     return found
 
 
-def _class_of(written: Mapping[str, Any], folder: Path, name: str) -> tuple[type[Any], Any]:
-    """Return the class of a model, and its configuration.
-
-    Raises:
-        InputError: a model that transformers does not know.
-    """
-    import transformers
-
-    known, kind = transformers.CONFIG_MAPPING, str(written["model_type"])
-    if kind not in known:
-        why = ("it brings code of its own, which is not run here" if "auto_map" in written
-               else f"transformers {transformers.__version__} does not know it")  # fmt: skip
-        raise InputError(f"{name} is a model of the type {kind!r}", why,
-                         "build it in a function of your own: package.module:function")  # fmt: skip
-    architecture = next(iter(written.get("architectures") or ()), None)
-    found = getattr(transformers, TOWERS.get(kind) or str(architecture), None)
-    if found is None:
-        try:
-            found = transformers.MODEL_MAPPING[known[kind]]
-        except KeyError as error:
-            raise InputError(f"{name} is a model of the type {kind!r}",
-                             f"transformers knows no {architecture}") from error  # fmt: skip
-    try:
-        if trunk := _timm_trunk(written):
-            return found, found.config_class.from_dict(trunk)
-        return found, found.config_class.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # settings that do not fit, or that name another repository
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{folder / CONFIG} cannot be used", said,
-                         "load the model where there is a network, and save_pretrained it anew",
-                         ) from error  # fmt: skip
-
-
-def _timm_trunk(written: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings that merely name their trunk with the trunk's own; empty for others.
-
-    Of a name transformers would ask whether the Hub has such a repository; the published DETRs
-    name timm's.
-
-    Raises:
-        ValueError: a trunk that is no model of timm's.
-    """
-    trunk = written.get("backbone")
-    if not isinstance(trunk, str) or written.get("backbone_config"):
-        return {}
-    if not written.get("use_timm_backbone"):
-        raise ValueError(f"it merely names its trunk, {trunk}, whose settings lie elsewhere")
-    named = ("backbone", "backbone_kwargs", "use_timm_backbone", "use_pretrained_backbone")
-    held = written.get("backbone_kwargs") or {"out_indices": [1, 2, 3, 4]}
-    settings = {"model_type": "timm_backbone", "backbone": trunk, "features_only": True, **held}
-    return {k: v for k, v in written.items() if k not in named} | {"backbone_config": settings}
-
-
-def _check_inputs(kind: type[Any], name: str) -> None:
-    """Refuse what takes more than images.
-
-    Raises:
-        InputError: it takes texts or sounds.
-    """
-    taken = inspect.signature(kind.forward).parameters
-    if kind.main_input_name == MAIN and "input_ids" not in taken:
-        return
-    other = "input_ids" if "input_ids" in taken else kind.main_input_name
-    raise InputError(
-        f"{name} is no model of images alone",
-        f"{kind.__name__} takes {'texts' if other == 'input_ids' else 'something else'} ({other})",
-        "save the part of it that takes images: model.vision_model.save_pretrained(FOLDER)"
-        if MAIN in taken else "choose a model that takes pixel_values",
-    )  # fmt: skip
-
-
 def _model(
-    kind: type[Any], config: Any, folder: Path, name: str, bare: bool
+    kind: type[Any], config: Any, folder: Path | None, name: str, names: dict[str, str]
 ) -> tuple[nn.Module, list[str]]:
     """Build a model, and name the tensors of it that its file has not.
 
+    Args:
+        kind: its class.
+        config: its configuration.
+        folder: of its weights; None for random ones.
+        name: what the user called it.
+        names: how tensors are called otherwise in the file, as patterns.
+
     Raises:
-        InputError: weights in a pickle, or a file that does not fit.
+        InputError: weights in a pickle, a file that does not fit, or a package that is missing.
     """
-    with no_code_of_others(), _quiet():
-        if bare:
-            return kind(config), []
+    if folder is not None:
         _check_weights(folder, name)
+    with no_code_of_others(), _quiet():
         try:
+            if folder is None:
+                return kind(config), []
             model, told = kind.from_pretrained(
                 folder, config=config, use_safetensors=True, local_files_only=True,
-                dtype=torch.float32, output_loading_info=True,
+                dtype=torch.float32, output_loading_info=True, key_mapping=names or None,
             )  # fmt: skip
+        except ImportError as error:  # a kind that computes with another package
+            raise InputError(
+                f"{name} cannot be built", _said(error).split(". ")[0], "install what it needs"
+            ) from error
         except Exception as error:  # a damaged file raises whatever the reader stumbles over
-            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise InputError(f"the weights of {name} cannot be read", said,
+            raise InputError(f"the weights of {name} cannot be read", _said(error),
                              "fetch them anew") from error  # fmt: skip
     return model, sorted(told["missing_keys"])
+
+
+def _said(error: Exception) -> str:
+    """Return the first line of what an error says."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @contextlib.contextmanager
@@ -297,7 +242,11 @@ def _fill(model: nn.Module, given: Given, name: str) -> None:
     """Let a model that is given pictures alone have what its processor makes beside them."""
     taken = inspect.signature(model.forward).parameters
     beside: dict[str, Any] = {k: v for k, v in given.beside.items() if k in taken}
-    side = getattr(model.config, "image_size", None)
+    config: Any = model.config
+    if ordered := config.patch_size if config.model_type == SHUFFLED else 0:
+        config.mask_ratio = 0.0
+        note(f"note: {name} hides parts of what it is shown, as it was trained: it is shown all")
+    side = getattr(config, "image_size", None)
     own = tuple(side) if isinstance(side, list | tuple) else (side, side)
     other = isinstance(own[0], int) and own != given.preprocess.size
     if other and "interpolate_pos_encoding" in taken:
@@ -305,8 +254,8 @@ def _fill(model: nn.Module, given: Given, name: str) -> None:
         size = " x ".join(map(str, given.preprocess.size))
         note(f"note: {name} is made for {own[0]} x {own[1]}, and its processor gives {size}: its "
              "positions are interpolated")  # fmt: skip
-    if beside or given.reversed:
-        hook = functools.partial(_filled, beside=beside, backwards=given.reversed)
+    if beside or given.reversed or given.patch or ordered:
+        hook = functools.partial(_filled, beside=beside, given=given, ordered=ordered)
         model.register_forward_pre_hook(hook, with_kwargs=True)
 
 
@@ -316,18 +265,32 @@ def _filled(
     kwargs: dict[str, Any],
     *,
     beside: Mapping[str, Any],
-    backwards: bool,
+    given: Given,
+    ordered: int,
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Add to a call what is not in it, for as many pictures as it has."""
+    """Add to a call what is not in it, for as many pictures as it has.
+
+    Args:
+        module: the model.
+        args: that it is called with, pictures [b, 3, H, W] first.
+        kwargs: likewise.
+        beside: what its processor makes beside a picture.
+        given: how pictures are put in.
+        ordered: side of the patches that it is to take in their order; 0 where it does so itself.
+    """
     if not args:
         return args, kwargs
     pictures, rest = args[0], args[1:]
+    if ordered:  # it sorts its patches by these numbers
+        count = math.prod(n // ordered for n in pictures.shape[2:])
+        beside = {**beside, "noise": torch.arange(count, dtype=torch.float32)[None]}
     added = {
         key: value.to(pictures.device).expand(len(pictures), *value.shape[1:])
         if isinstance(value, torch.Tensor) else value
         for key, value in beside.items() if key not in kwargs
     }  # fmt: skip
-    return (pictures.flip(1) if backwards else pictures, *rest), {**added, **kwargs}
+    shown = pictures.flip(1) if given.reversed else pictures
+    return (in_patches(shown, given.patch) if given.patch else shown, *rest), {**added, **kwargs}
 
 
 def _classes(model: nn.Module) -> tuple[str, ...]:

@@ -20,9 +20,9 @@ from milanx.targets.generator import Generator
 from milanx.targets.heads import with_heads
 from milanx.targets.inert import find_inert
 from milanx.targets.layout import Layouts
+from milanx.targets.operations import PASSING
 from milanx.targets.probing import SKIPPED, Probed, Seen, probe
 from milanx.targets.units import CLASS, LayerInfo
-from milanx.targets.watch import PASSING
 from milanx.targets.zoo import Target
 
 __all__ = ["NONLINEAR", "PASSING", "Consumed", "consumed", "discover"]

@@ -165,7 +165,9 @@ class Layouts:
             prefix, suffix = self.declared
             for grid in self._grids(count - prefix - suffix):
                 yield Layout(axis, grid, prefix, suffix)
-        for prefix in range(min(MAX_PREFIX, count - 1) + 1):
+        # Several tokens beside a map do not depend on the image at first, and were seen so.
+        seen = {0, 1, *(before for before, _ in self.tokens.values())}
+        for prefix in sorted(n for n in seen if n < min(count, MAX_PREFIX + 1)):
             for grid in self._grids(count - prefix):
                 yield Layout(axis, grid, prefix)
         for places, grid in self.grids.items():

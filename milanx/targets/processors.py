@@ -33,31 +33,35 @@ class Given:
         preprocess: how the picture becomes the main input.
         beside: further inputs that the processor makes, by name, for one picture [1, ...].
         reversed: whether the channels come as blue, green, red.
+        patch: side of the patches that the main input is cut into, row by row; 0 for a picture.
     """
 
     preprocess: Preprocess
     beside: dict[str, torch.Tensor] = field(default_factory=dict)
     reversed: bool = False
+    patch: int = 0
 
 
-def read_processor(folder: Path, config: Any, name: str) -> Given:
+def read_processor(folder: Path, config: Any, whole: str, name: str) -> Given:
     """Read the processor that lies beside a model.
 
     Args:
         folder: of the model.
         config: of the model, transformers' own.
+        whole: type of the model that it may be a part of.
         name: what the user called it.
 
     Raises:
         InputError: a processor that makes no picture of one size, or is not transformers' own.
     """
-    processor = _processor(folder, config, name)
+    processor = _processor(folder, config, whole, name)
     if processor is None:
-        side = _side(config)
-        note(f"note: {name} says nothing of its preprocessing: pictures are shown at {side} x "
-             f"{side}, with the mean and deviation of ImageNet")  # fmt: skip
-        return Given(Preprocess((side, side), side))
-    size, resize = _geometry(processor, name)
+        height, width = _sides(config)
+        note(f"note: {name} says nothing of its preprocessing: pictures are shown at {height} x "
+             f"{width}, with the mean and deviation of ImageNet")  # fmt: skip
+        square = height == width
+        return Given(Preprocess((height, width), height if square else (height, width)))
+    size, resize = _geometry(processor, config, name)
     if size is None:
         raise InputError(
             f"{name} takes no picture of one size",
@@ -67,11 +71,24 @@ def read_processor(folder: Path, config: Any, name: str) -> Given:
     mean, std = _numbers(processor)
     crops = isinstance(resize, int)
     made = Preprocess(size, resize, _filter(processor, name), mean, std, rounds_down=crops)
-    beside = _beside(processor, size, name)
-    return Given(made, beside, bool(getattr(processor, "do_flip_channel_order", False)))
+    backwards = bool(getattr(processor, "do_flip_channel_order", False))
+    patch = int(processor.patch_size) if _patched(processor) else 0
+    return Given(made, _beside(processor, size, patch, name), backwards, patch)
 
 
-def _processor(folder: Path, config: Any, name: str) -> Any:
+def _patched(processor: Any) -> bool:
+    """Whether a processor cuts pictures into patches, as many as are asked for."""
+    return getattr(processor, "max_num_patches", None) is not None
+
+
+def in_patches(pictures: torch.Tensor, side: int) -> torch.Tensor:
+    """Cut pictures [b, c, H, W] into patches [b, patches, side * side * c], row by row."""
+    b, c, height, width = pictures.shape
+    cut = pictures.reshape(b, c, height // side, side, width // side, side)
+    return cut.permute(0, 2, 4, 3, 5, 1).reshape(b, -1, side * side * c)
+
+
+def _processor(folder: Path, config: Any, whole: str, name: str) -> Any:
     """Return the processor that a folder names, else the usual one of the model; None for none."""
     import transformers
     from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
@@ -87,34 +104,40 @@ def _processor(folder: Path, config: Any, name: str) -> Any:
                 said,
                 "preprocess=Preprocess(...) from Python says it instead",
             ) from error
-    try:
-        usual = IMAGE_PROCESSOR_MAPPING[type(config)]
-    except KeyError:
-        return None
+    known = (type(config), transformers.CONFIG_MAPPING[whole])
+    usual = next((IMAGE_PROCESSOR_MAPPING[k] for k in known if k in IMAGE_PROCESSOR_MAPPING), None)
     kinds = usual if isinstance(usual, dict) else {"pil": usual}
     kind = kinds.get("pil") or next((k for k in kinds.values() if k is not None), None)
-    if kind is None:
+    try:
+        processor = None if kind is None else kind()
+    except TypeError:  # it cannot be had without settings
+        processor = None
+    if kind is None or processor is None:
         return None
-    processor, side = kind(), _side(config)
+    sides = dict(zip(("height", "width"), _sides(config), strict=True))
     for attribute in ("size", "crop_size"):
         held = getattr(processor, attribute, None)
         if held is not None and "image_size" in config.to_dict():
-            setattr(processor, attribute, type(held)(**dict.fromkeys(dict(held), side)))
+            own = {key: sides.get(key, min(sides.values())) for key in dict(held)}
+            setattr(processor, attribute, type(held)(**own))
+    if _patched(processor):
+        processor.patch_size, processor.max_num_patches = config.patch_size, config.num_patches
     note(f"note: {name} has no {FILES[0]}: pictures are prepared as {kind.__name__} does it by "
          f"itself ({_words(processor)})")  # fmt: skip
     return processor
 
 
-def _side(config: Any) -> int:
-    """The size of the picture that a model's configuration names, else the usual one."""
+def _sides(config: Any) -> tuple[int, int]:
+    """The height and width that a model's configuration names, else the usual ones."""
     side = getattr(config, "image_size", None)
-    if isinstance(side, list | tuple) and side:
-        side = side[0]
-    return side if isinstance(side, int) else Preprocess().size[0]
+    both = tuple(side) if isinstance(side, list | tuple) else (side, side)
+    if len(both) != len("HW") or not all(isinstance(n, int) for n in both):
+        return Preprocess().size
+    return both[0], both[1]
 
 
 def _geometry(
-    processor: Any, name: str
+    processor: Any, config: Any, name: str
 ) -> tuple[tuple[int, int] | None, int | tuple[int, int] | None]:
     """Return (H, W) of the view, and what the picture is resized to before it is cropped."""
     size = dict(getattr(processor, "size", None) or {})
@@ -131,9 +154,16 @@ def _geometry(
         return (crop["height"], crop["width"]), resize
     if isinstance(resize, tuple):
         return resize, resize
-    if resize is None:
+    if _patched(processor):
+        side = math.isqrt(processor.max_num_patches) * processor.patch_size
+        resize = side
+    elif resize is None and "size_divisor" in vars(processor):
+        by = processor.size_divisor
+        resize = side = max(min(_sides(config)) // by, 1) * by
+    elif resize is None:
         return None, None
-    side = max(MULTIPLE_OF, resize)
+    else:
+        side = max(MULTIPLE_OF, resize)
     note(f"note: {name} is made for pictures of any shape: the middle of each is shown, "
          f"{side} x {side}")  # fmt: skip
     return (side, side), resize
@@ -144,13 +174,17 @@ def _numbers(processor: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     if getattr(processor, "do_normalize", False):
         mean, std = _three(processor.image_mean), _three(processor.image_std)
-    scale = 1.0
-    if not getattr(processor, "do_rescale", True):
-        scale = float(LEVELS)
-    elif getattr(processor, "rescale_factor", None) is not None:
-        scale = float(processor.rescale_factor) * LEVELS
-    if not math.isclose(scale, 1.0, rel_tol=1e-9):
-        mean, std = tuple(m / scale for m in mean), tuple(s / scale for s in std)  # type: ignore[assignment]
+    scale, shift = float(LEVELS), 0.0
+    if getattr(processor, "do_rescale", True):
+        factor = getattr(processor, "rescale_factor", None)
+        scale = 1.0 if factor is None else float(factor) * LEVELS
+        scale = 1.0 if math.isclose(scale, 1.0, rel_tol=1e-9) else scale
+        shift = float(bool(getattr(processor, "rescale_offset", False)))
+    # EfficientNet's subtracts one from what it scaled if asked to, and may divide once more.
+    again = _three(processor.image_std) if getattr(processor, "include_top", False) else (1.0,) * 3
+    if (scale, shift, again) != (1.0, 0.0, (1.0,) * 3):
+        mean = _three([(m + shift) / scale for m in mean])
+        std = _three([s * a / scale for s, a in zip(std, again, strict=True)])
     return mean, std
 
 
@@ -178,21 +212,29 @@ def _words(processor: Any) -> str:
     return size or "no size"
 
 
-def _beside(processor: Any, size: tuple[int, int], name: str) -> dict[str, torch.Tensor]:
+def _beside(
+    processor: Any, size: tuple[int, int], patch: int, name: str
+) -> dict[str, torch.Tensor]:
     """Return what the processor gives beside the picture, for a picture of the view's size.
 
     Raises:
         InputError: it makes something else than a picture.
     """
     blank = np.zeros((*size, 3), np.uint8)
-    steps = dict.fromkeys(("do_resize", "do_center_crop"), False)
+    # What it pads, it pads to sizes that the view has.
+    padded = () if getattr(processor, "size", None) else ("do_pad",)
+    steps = dict.fromkeys(("do_resize", "do_center_crop", *padded), False)
     known = {key: value for key, value in steps.items() if hasattr(processor, key)}
     try:
-        made = processor(images=blank, return_tensors="pt", **known)
+        try:
+            made = processor(images=blank, return_tensors="pt", **known)
+        except ValueError:  # one that is of no use without them leaves the view as it is
+            made = processor(images=blank, return_tensors="pt")
         shape = tuple(made[MAIN].shape)
     except Exception as error:  # whatever a processor raises for a picture that it does not take
         raise InputError(f"the image processor of {name} fails", str(error)) from error
-    if shape != (1, 3, *size):
+    cut = (1, math.prod(size) // patch**2, 3 * patch**2) if patch else None
+    if shape != (cut or (1, 3, *size)):
         raise InputError(
             f"{name} takes no plain picture",
             f"its {type(processor).__name__} makes {list(shape)} of one of {list(size)}",

@@ -14,48 +14,22 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from milanx.targets.functions import NONLINEAR, Consumed, consumed, recognise
+from milanx.targets.operations import (
+    ATTENDING,
+    ELEMENTWISE,
+    IN_PLACE,
+    LIKE,
+    MOVES,
+    NO_READING,
+    PARTS,
+    PASSING,
+    POOLING,
+    PRODUCTS,
+    SPATIAL,
+    operation,
+)
 from milanx.targets.units import tensors_of
 
-# What hands a tensor on as it is, so that the question goes on to what reads the result.
-PASSING = {"dropout", "dropout2d", "contiguous", "alpha_dropout", "view", "reshape", "flatten",
-           "detach", "to", "float", "permute", "transpose", "feature_dropout", "clone", "half",
-           "double", "bfloat16", "type_as", "view_as", "reshape_as"}  # fmt: skip
-# What computes each element of its result from the same element of its arguments.
-ELEMENTWISE = {
-    "add", "sub", "mul", "div", "pow", "neg", "abs", "square", "sqrt", "rsqrt", "reciprocal",
-    "exp", "expm1", "log", "log1p", "erf", "erfc", "sin", "cos", "clamp", "clamp_min", "clamp_max",
-    "clip", "maximum", "minimum", "where", "masked_fill", "sign", "heaviside", "zeros_like",
-    "ones_like", "gt", "ge", "lt", "le", "eq", "ne", "logsigmoid", "true_divide", "truediv",
-    "multiply", "divide", "subtract", "logical_not", "threshold", "exp2", "addcmul", "max", "min",
-    "full_like", "atan",
-}  # fmt: skip
-PARTS = {"chunk", "split", "unbind", "tensor_split", "getitem", "narrow", "select"}
-# What asks for a shape or a type, or makes something of the same one: no value is read.
-NO_READING = {"__get__", "__set__", "size", "dim", "__len__", "is_floating_point", "numel",
-              "register_hook", "is_contiguous", "stride", "nelement", "ndimension", "is_complex",
-              "is_same_size", "get_device", "element_size", "data_ptr", "storage_offset",
-              "__hash__", "new_tensor", "new_zeros", "new_ones", "new_full", "new_empty",
-              "empty_like", "rand_like", "randn_like", "retain_grad", "requires_grad"}  # fmt: skip
-# Attributes that give a tensor's elements in another order.
-TURNED = {"T": "transpose", "mT": "transpose", "H": "transpose", "mH": "transpose"}
-# What takes the shape or the type of a second tensor, without its values.
-LIKE = {"view_as", "reshape_as", "expand_as", "type_as", "to"}
-# What changes no place: a result of the shape of what it reads has that at the same places.
-IN_PLACE = ELEMENTWISE | {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm",
-                          "normalize", "logsigmoid", "softmax", "log_softmax"}  # fmt: skip
-# What only moves elements about, drops some or stands others beside them.
-MOVES = {"view", "reshape", "flatten", "permute", "transpose", "unflatten", "movedim", "moveaxis",
-         "swapaxes", "squeeze", "unsqueeze", "roll", "flip", "pad", "narrow", "select", "chunk",
-         "split", "unbind", "tensor_split", "getitem", "t", "view_as", "reshape_as",
-         "unfold"}  # fmt: skip
-# What gives maps [b, u, h, w], or [b, u, n], for such ones, by their number of dimensions: each
-# place of the result is a place of what it reads.
-SPATIAL = dict.fromkeys(
-    ("conv2d", "conv_transpose2d", "max_pool2d", "avg_pool2d", "lp_pool2d", "interpolate",
-     "adaptive_avg_pool2d", "adaptive_max_pool2d", "pad", "upsample", "pixel_shuffle",
-     "pixel_unshuffle"), 4) | {"conv1d": 3}  # fmt: skip
-ATTENDING = {"scaled_dot_product_attention", "multi_head_attention_forward"}
-PRODUCTS = {"matmul", "rmatmul", "bmm", "mm"}
 SAMPLE = 4096  # places of a tensor whose values tell its function
 
 
@@ -128,6 +102,7 @@ class Edge:
         result: of the other.
         move: gives the other for the one, for whatever elements; None where it was computed.
         axis: that the computation mixes, of the units; None where it was moved.
+        pooled: the axis along which one element was made of several.
         weak: followed only where nothing else tells the places.
     """
 
@@ -137,6 +112,7 @@ class Edge:
     result: tuple[int, ...]
     move: Callable[[torch.Tensor], torch.Tensor] | None = None
     axis: int | None = None
+    pooled: int | None = None
     weak: bool = False
 
 
@@ -211,6 +187,8 @@ class Watch(TorchFunctionMode):
         elif plain == "multi_head_attention_forward":  # and its weights
             self._place(plain, spots, shapes, result[0])
         self._end(plain, reads)
+        if plain in POOLING and first is args[0]:
+            self._pool(args, kwargs, spots[0], shapes[0], result)
         if plain in MOVES and args and first is args[0]:
             self._move(func, (plain, args, kwargs), spots[0], shapes[0], result)
         elif plain in ("cat", "concat", "concatenate") and isinstance(result, torch.Tensor):
@@ -239,6 +217,14 @@ class Watch(TorchFunctionMode):
             self.next += 1
             self.spots[id(part)] = self.next - 1
             self.edges.append(Edge(spot, self.spots[id(part)], shape, tuple(part.shape), move))
+
+    def _pool(self, args: Any, kwargs: Any, spot: int, shape: tuple[int, ...], result: Any) -> None:
+        """Note along which axis elements were pooled."""
+        axis = kwargs.get("dim", args[1] if len(args) > 1 else None)
+        made = next(tensors_of(result))  # of max and min, which say where it was beside
+        if isinstance(axis, int) and made.ndim in (len(shape) - 1, len(shape)):
+            self.edges.append(Edge(spot, self.spot(made), shape, tuple(made.shape),
+                                   pooled=axis % len(shape)))  # fmt: skip
 
     def _join_up(
         self, func: Any, args: Any, kwargs: Any, spots: list[int], shapes: list[tuple[int, ...]],
@@ -366,22 +352,6 @@ def _widened(part: tuple[int, ...], whole: tuple[int, ...]) -> bool:
     differing = [i for i, (a, b) in enumerate(zip(part, whole, strict=False)) if a != b]
     axes = ([1], [3]) if len(part) == 4 else ([len(part) - 1],)
     return len(part) == len(whole) and differing in axes
-
-
-def operation(func: Any) -> str:
-    """Return an operation's name without the marks of operators and of working in place.
-
-    What is asked of a tensor as an attribute goes by the name of the function that gives the same.
-    """
-    name = str(getattr(func, "__name__", ""))
-    if name == "__get__":
-        return TURNED.get(getattr(getattr(func, "__self__", None), "__name__", ""), name)
-    if not name.startswith("__"):
-        return name.rstrip("_")
-    bare = name.strip("_")
-    if bare[1:] in ELEMENTWISE and bare[0] in "ri":
-        return bare[1:]
-    return name if name in NO_READING else bare
 
 
 def is_one(tensor: torch.Tensor) -> bool:

@@ -14,8 +14,10 @@ from milanx.cli import app
 from typer.testing import CliRunner
 
 from milanx.bench import checks
-from milanx.bench.models import FAMILIES, bench_models, markdown
+from milanx.bench.families import huggingface, timms, torchvisions
+from milanx.bench.models import LIBRARIES, bench_models
 from milanx.bench.places import AtHome, at_home, by_quarters, is_shifted
+from milanx.bench.table import BEGINS, ENDS, markdown, write_into
 from milanx.errors import InputError
 from milanx.images.preprocess import Preprocess
 from milanx.targets.layers import discover
@@ -129,12 +131,63 @@ def test_attention_at_home_keeps_places() -> None:
         assert int(conv(spot).abs().sum(1).argmax()) == 4 * 9 + 4
 
 
+@pytest.mark.parametrize("pool", [torch.amax, lambda x, dim: x.max(dim=dim).values])
+def test_queries_that_were_pooled_look_where_they_come_from(
+    pool: Callable[..., torch.Tensor],
+) -> None:
+    q, k, v = torch.randn(3, 2, 1, 8, 4)
+    with AtHome():  # [several, queries, width], as Hiera unrolls its tokens
+        q = pool(q.view(2, 1, 2, 4, 4), dim=2)
+        found = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+    torch.testing.assert_close(found, (v[..., :4, :] + v[..., 4:, :]) / 2)
+
+
 def test_every_family_of_timms_has_a_member() -> None:
     from timm.models import _registry
 
-    assert set(FAMILIES) == set(_registry._module_to_models)
-    for family, member in FAMILIES.items():
+    assert set(timms.FAMILIES) == set(_registry._module_to_models)
+    for family, member in timms.FAMILIES.items():
         assert member.name in _registry._module_to_models[family]
+
+
+def test_every_kind_that_transformers_registers_has_a_member() -> None:
+    registered = huggingface.registered()
+    assert set(registered) <= set(huggingface.FAMILIES)
+    assert registered["clip"] == "CLIPModel"  # the whole, of which the part for images is taken
+    assert registered["vit"] == "ViTForImageClassification"
+    assert set(registered) >= huggingface.OTHERS
+
+
+def test_every_family_of_torchvisions_classifiers_has_a_member() -> None:
+    import torchvision
+
+    names = torchvision.models.list_models(module=torchvision.models)
+    files = {name: torchvision.models.get_model_builder(name).__module__.rpartition(".")[2]
+             for name in names}  # fmt: skip
+    assert set(files.values()) == set(torchvisions.FAMILIES)
+    for family, member in torchvisions.FAMILIES.items():
+        assert files[member.name.removeprefix(torchvisions.PREFIX)] == family
+
+
+# One of each way in: a tower, patches, a masked encoder, a trunk of timm's, pooled queries.
+KINDS = ("clip", "siglip2", "vit_mae", "timm_backbone", "levit", "vitpose_backbone")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_of_transformers_are_read(kind: str) -> None:
+    row = bench_models([f"transformers:{kind}"])[0]
+    assert "error" not in row
+    assert row["wrong"] == 0 and row["untold"] == [] and row["maps"] > 20
+    assert row["refused"] <= 1
+
+
+def test_what_takes_no_image_says_so() -> None:
+    rows = bench_models(["transformers:videoprism_vision_model", "transformers:imagegpt"])
+    assert [row["image"] for row in rows] == [False, False]
+    assert "takes videos" in rows[0]["error"] and "transformers:" in rows[0]["error"]
+    assert "no pixel_values" in rows[1]["error"]
+    text = markdown(rows)
+    assert "0 of 0 models that take an image are read; 2 more take no image alone." in text
 
 
 def test_rows_are_kept_and_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,13 +198,15 @@ def test_rows_are_kept_and_measured_once(tmp_path: Path, monkeypatch: pytest.Mon
     assert rows[0]["wrong"] == 0 and rows[0]["maps"] > 10
     assert "neither timm" in rows[1]["error"]
 
-    def measured(member: object) -> None:
+    def measured(library: str, member: object) -> None:
         raise AssertionError("measured again")
 
     monkeypatch.setattr("milanx.bench.models._measured", measured)
     assert bench_models(names, keep=keep) == rows
     text = markdown(rows)
     assert "| `test_resnet` | 160 |" in text and "neither timm" in text
+    assert f"### {rows[0]['library']}" in text
+    assert "1 of 2 models that take an image are read (50%)." in text
     changed = [json.dumps(row | {"code": "other"}) for row in rows]
     keep.write_text("\n".join(changed))
     with pytest.raises(AssertionError, match="measured again"):
@@ -162,7 +217,37 @@ def test_rows_are_kept_and_measured_once(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_the_command_asks_which() -> None:
-    for args in ([], ["--all", "resnet18"]):
+    for args in ([], ["--all", "resnet18"], ["--all", "--library", "timm"]):
         done = CliRunner().invoke(app, ["bench", "models", *args])
         assert done.exit_code == 2
         assert "which models?" in done.output
+
+
+def test_a_library_that_is_not_known_is_said() -> None:
+    with pytest.raises(InputError, match="did you mean torchvision"):
+        bench_models(libraries=["torchvison"])
+    assert list(LIBRARIES) == ["timm", "transformers", "torchvision"]
+
+
+def test_the_tables_of_a_page_are_written_anew(tmp_path: Path) -> None:
+    page, keep = tmp_path / "page.md", tmp_path / "rows.jsonl"
+    page.write_text(f"above\n{BEGINS}\nformer\n{ENDS}\nbelow\n")
+    args = ["bench", "models", "test_resnet", "--keep", str(keep), "--into", str(page)]
+    done = CliRunner().invoke(app, args)
+    assert done.exit_code == 0, done.output
+    text = page.read_text()
+    assert text.startswith(f"above\n{BEGINS}\n### timm ") and text.endswith(f"{ENDS}\nbelow\n")
+    assert "| `test_resnet` | 160 |" in text and "former" not in text
+    rows = [json.loads(line) for line in keep.read_text().splitlines()]
+    write_into(page, rows)
+    assert page.read_text() == text
+    page.write_text("no marks")
+    with pytest.raises(InputError, match="left as it is"):
+        write_into(page, rows)
+    with pytest.raises(InputError, match="cannot be read"):
+        write_into(tmp_path / "none.md", rows)
+
+
+def test_the_page_of_models_has_the_marks() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    assert text.count(BEGINS) == text.count(ENDS) == 1

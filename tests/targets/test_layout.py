@@ -10,6 +10,7 @@ from torch import nn
 from milanx.bench.checks import check_model
 from milanx.errors import InputError
 from milanx.images.preprocess import Preprocess
+from milanx.targets import flow
 from milanx.targets.capture import Capture, find_layers, list_layers, refused_layers
 from milanx.targets.layers import discover
 from milanx.targets.units import LayerInfo
@@ -342,8 +343,12 @@ def test_units_that_give_no_numbers_take_no_others_away(value: float) -> None:
     assert "no numbers" in str(refused["odd"])
 
 
-def test_tokens_of_a_finer_grid_are_never_read_in_part() -> None:
-    """Hiera's tokens stand by their place inside windows: the first of them are a coarser grid."""
+def test_tokens_of_a_finer_grid_are_never_read_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hiera's tokens stand by their place inside windows: the first of them are a coarser grid.
+
+    Where a pooling is not followed, as one of another kind would not be, they are refused.
+    """
+    monkeypatch.setattr(flow, "_pooled", lambda *args: None)
     torch.manual_seed(0)
     found = discover(load_target("hiera_tiny_224", random_weights=True))
     told = [info for info in found if info.refused is None and info.map_size != (1, 1)]
