@@ -84,7 +84,8 @@ def test_429_tells_how_long_to_wait_and_is_not_asked_for_ever(hub: Hub, licensed
     hub.faults = [Fault("/api/(repos/create|models)", status(429, Retry_After="77"))]
     for said in (refused("push", licensed, NAME), refused("pull", NAME)):
         assert "asked too often (429)" in said and "wait 77 seconds" in said
-    assert len(hub.seen("/api/")) == 1 + 3  # a pull asks for a describer, a run and a table
+    # A pull asks for a describer, a run and a table.
+    assert len(hub.seen("/api/(models|datasets)/")) == 1 + 3
     hub.faults = [Fault("objects/batch", status(429, RateLimit='"api";r=0;t=0'))]
     asked = len(hub.log)
     said = refused("push", licensed, NAME)
