@@ -24,8 +24,9 @@ from milanx.describing.settings import SearchSettings
 from milanx.errors import FormatError, InputError, MilanxError, MissingWeights
 from milanx.files import fingerprint, read_json, reading, write_json
 from milanx.files.digests import AGAIN, FILES, MOST_TEXT, SEAL, Listing, digest_file, regular
+from milanx.files.replacing import DESCRIBER
 from milanx.hub.address import address_of
-from milanx.hub.fetch import Access, fetch
+from milanx.hub.fetch import Access, Wanted, fetch
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
@@ -312,6 +313,21 @@ def load_language(root: Path, content: dict[str, Any]) -> tuple[GPT2LMHeadModel,
     return models[0], Prior(models[1], tokenizer)
 
 
+def whole_content(root: Path) -> tuple[dict[str, Any], Listing]:
+    """Read a describer's index, after a look at every file that it tells.
+
+    Raises:
+        FormatError: no describer, a damaged one, or of an unknown version.
+    """
+    content, listing = read_content(root)
+    for fault in listing.faults():
+        raise fault
+    return content, listing
+
+
+WANTED = Wanted(DESCRIBER, "model", whole_content)
+
+
 def describer_root(
     spec: str | Path, revision: str | None = None, access: Access | None = None
 ) -> Path:
@@ -335,8 +351,6 @@ def describer_root(
         return root
     address = address_of(spec)
     if address is not None:
-        from milanx.describing.parcel import WANTED
-
         return fetch(address.at(revision), WANTED, access)
     root = Path(spec)
     if not root.is_dir():

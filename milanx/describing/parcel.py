@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from milanx.describing.checks import CARD, INDEX, part_names
-from milanx.describing.folder import read_content, stamp_of
+from milanx.describing.folder import stamp_of, whole_content
 from milanx.errors import FormatError, InputError
-from milanx.files.digests import Listing
 from milanx.files.replacing import DESCRIBER
 from milanx.hub.address import Address
 from milanx.hub.card import Card
 from milanx.hub.content import READ
-from milanx.hub.fetch import Wanted
 from milanx.hub.send import Item, Parcel
 
 CONFIG = "config.json"  # a download of it is what the Hub counts
@@ -27,21 +25,6 @@ once, and from then on it is there offline too. `decoder/` and `prior/` are adap
 format: `PeftModel.from_pretrained(gpt2, "{repo_id}", subfolder="decoder")`, where `gpt2` is {base}.
 
 Fingerprint of weights and settings: `{stamp}`.{made}"""
-
-
-def whole_content(root: Path) -> tuple[dict[str, Any], Listing]:
-    """Read a describer's index, after a look at every file that it tells.
-
-    Raises:
-        FormatError: no describer, a damaged one, or of an unknown version.
-    """
-    content, listing = read_content(root)
-    for fault in listing.faults():
-        raise fault
-    return content, listing
-
-
-WANTED = Wanted(DESCRIBER, "model", whole_content)
 
 
 def describer_parcel(

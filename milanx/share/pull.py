@@ -83,7 +83,7 @@ def pull(
 
 
 def _known() -> tuple[Wanted, ...]:
-    from milanx.describing.parcel import WANTED as DESCRIBER
+    from milanx.describing.folder import WANTED as DESCRIBER
     from milanx.runs import WANTED as RUN
     from milanx.share.run import TABLE_WANTED
 

@@ -13,7 +13,7 @@ from huggingface_hub import constants
 from huggingface_hub.utils import close_session
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from milanx.describing.parcel import WANTED
+from milanx.describing.folder import WANTED
 from milanx.errors import MilanxError, MissingWeights
 from milanx.features.openclip import OpenClipSpec, load_clip
 from milanx.hub import reach
