@@ -181,7 +181,7 @@ addEventListener("load", async () => {
   }
   const told = document.createElement("script");
   told.type = "application/json"; told.id = "answers";
-  told.textContent = JSON.stringify(answers).replaceAll("<", "\\u003c");
+  told.textContent = JSON.stringify(answers).replaceAll("<", "\\\\u003c");
   document.body.append(told);
 });
 </script></body>"""
@@ -235,7 +235,7 @@ def test_search_filter_and_sort_boxes_of_the_page(run: milanx.Run, tmp_path: Pat
     assert dead["texts"] == [made.rows[3]["description"]]
     assert none["texts"] == []
     told = [row["description"] for row in made.rows if row["description"]]
-    assert [t for t in text["texts"] if t in told] == sorted(told)
+    assert text["texts"][:-1] == sorted(told)
     assert number["texts"][:-1] == told
     surest = [made.rows[place]["description"] for place in ordered(made.rows, "sure")]
     assert sure["texts"][:-1] == surest[:-1] != told
@@ -254,7 +254,7 @@ def test_the_page_is_searched_by_meaning(run: milanx.Run, tmp_path: Path) -> Non
     for row, text in zip(made.rows, texts, strict=False):
         row["description"] = text
     page = write_page(made).resolve()
-    words = ("sea", "oecan", "qwzxjv", "furniture", "sea qwzxjv")
+    words = ("sea", "oecan", "qwzxjv", "religion", "sea qwzxjv")
     sea, ocean, unknown, far, half = answers(page, tmp_path, [("#", {"q": w}) for w in words])
     assert set(sea["texts"][:3]) == {"boats", "water", "cell phones or ocean"}
     assert sea["texts"][3:] == ["seats"]
@@ -293,7 +293,7 @@ def test_a_page_of_five_thousand_units_draws_those_in_sight(
     content = json.loads(data)
     units = content["units"]
     content["units"] = [{**units[i % len(units)], "u": i, "near": []} for i in range(many)]
-    page.write_text(before + DATA + script_json(content) + "</script>" + after)
+    page.write_text(before + DATA + str(script_json(content)) + "</script>" + after)
     listed, last = answers(page, tmp_path, [("#", {}), (f"#units/{many - 1}", {})])
     assert f"{many} of {many} units" in listed["told"]
     assert 20 < len(listed["texts"]) < 300

@@ -261,12 +261,12 @@ function likeness(vector) {  // cosine of every text of the run
 
 // ---- which units, in which order ---------------------------------------------------------------
 let order = [];  // {at, why} of the units that are shown
-function compare(by) {
+function compare(by) {  // units without a text come last
   const figure = { sure: u => u.cf ?? u.sure, score: u => u.sc, pmi: u => u.p }[by];
-  const low = value => value === null ? -Infinity : value;
-  if (by === "text") return (a, b) => units[a].t.localeCompare(units[b].t) || a - b;
-  if (!figure) return (a, b) => a - b;
-  return (a, b) => !units[a].t - !units[b].t || (low(figure(units[b])) - low(figure(units[a])) || 0) || a - b;
+  const low = value => value ?? -Infinity;
+  const order = by === "text" ? (a, b) => a.t.localeCompare(b.t)
+    : figure ? (a, b) => low(figure(b)) - low(figure(a)) || 0 : () => 0;
+  return (a, b) => !units[a].t - !units[b].t || order(units[a], units[b]) || a - b;
 }
 function search() {
   const query = $("q").value.trim().toLowerCase(), letters = query.split(/\s+/).filter(Boolean);
