@@ -33,6 +33,9 @@ class ColourEncoder(nn.Module):
     spec = Spec()
     device = torch.device("cpu")
 
+    def fingerprint(self) -> str:
+        return "mean colours"
+
     def dense(self, views: torch.Tensor) -> torch.Tensor:
         return F.adaptive_avg_pool2d(views.float() / 255, self.spec.grid).permute(0, 2, 3, 1)
 

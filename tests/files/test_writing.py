@@ -12,8 +12,16 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from milanx.errors import InputError
-from milanx.files import atomic_files, atomic_path, explained, write_json, write_table, write_text
+from milanx.errors import FormatError, InputError
+from milanx.files import (
+    atomic_files,
+    atomic_path,
+    explained,
+    read_json,
+    write_json,
+    write_table,
+    write_text,
+)
 from tests.helpers import contents, files_of_at_most
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
@@ -94,3 +102,17 @@ def test_folders_that_hold_other_things_stay(tmp_path: Path) -> None:
         (tmp_path / "new" / "other.txt").write_text("x")
         raise ZeroDivisionError
     assert list(contents(tmp_path)) == [str(tmp_path / "new"), str(tmp_path / "new" / "other.txt")]
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_a_seal_whose_own_name_was_damaged_is_a_seal(place: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, "thing", 1, {"digest": "f" * 64})
+    changed = bytearray(path.read_bytes())
+    changed[changed.index(b'"seal"') + 1 + place] ^= 1
+    path.write_bytes(changed)
+    with pytest.raises(FormatError, match="is damaged"):
+        read_json(path, "thing", 1)
+    unsealed = path.read_text().rpartition(",")[0] + "}"
+    path.write_text(unsealed)  # taken out on purpose
+    assert read_json(path, "thing", 1)["digest"] == "f" * 64

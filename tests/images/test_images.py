@@ -15,7 +15,7 @@ from PIL import Image
 from milanx.errors import InputError
 from milanx.files import fingerprint
 from milanx.images.probe import FEW, ImageRecord, ProbeImages, open_images
-from milanx.pipeline import _place
+from milanx.images.sources import place_of
 from tests.helpers import PREPROCESS, noise, png, write_parquet
 
 ASIDE = "63ce350b90d53aa3"  # fingerprint of the built-in images' names kept aside at seed 0
@@ -325,7 +325,7 @@ def test_home_is_written_as_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     images = open_images(["~/photos"])
     assert len(images) == 4
     assert images.sources[0].name == "photos"
-    assert _place("~/photos") == {"path": str((tmp_path / "photos").resolve())}
+    assert place_of("~/photos") == {"path": str((tmp_path / "photos").resolve())}
     folder(tmp_path / "~" / "photos", 5)  # what has the very name goes first
     assert len(open_images(["~/photos"])) == 5
     with pytest.raises(InputError, match="no images at ~nobody-here/photos"):

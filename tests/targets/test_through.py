@@ -89,7 +89,7 @@ def test_a_lens_of_another_width_is_refused_with_both_numbers(
     target: Target, tmp_path: Path
 ) -> None:
     lens = open_lens(write_sae(tmp_path / "sae", width=24, latents=40), None)
-    with pytest.raises(InputError, match=r"made for 24 units, and blocks\.0 has 16"):
+    with pytest.raises(InputError, match=r"made of 24 units, and blocks\.0 has 16"):
         find_layers(target, ["blocks.0"], lens=lens)
     with pytest.raises(InputError, match="--sae FOLDER"):
         find_layers(target, ["blocks.0@sae"])
