@@ -17,13 +17,16 @@ if TYPE_CHECKING:
 
 # Words with one form: what is not counted, what comes in pairs, what is the same in both.
 _ONE_FORM = frozenset({
-    "aircraft", "amen", "antelope", "binoculars", "bison", "brass", "bread", "broccoli",
-    "cardboard", "cattle", "cauliflower", "cheese", "chess", "christmas", "cosmos", "dirt",
-    "electricity", "elk", "espresso", "fish", "food", "fruit", "garbage", "grass", "gravel",
-    "guacamole", "homework", "jeans", "ketchup", "meat", "moss", "mustard", "news", "pants",
-    "paper", "pavement", "ramen", "research", "rice", "sand", "scissors", "sea", "series", "sheep",
-    "shorts", "sky", "snow", "software", "species", "sunglasses", "swine", "tennis", "thatch",
-    "theirs", "themselves", "trousers", "water",
+    "aircraft", "amen", "antelope", "asparagus", "bacon", "basil", "binoculars", "bison", "brass",
+    "bread", "broccoli", "butter", "cardboard", "cattle", "cauliflower", "cheese", "chess",
+    "christmas", "clothing", "coffee", "corn", "cosmos", "cutlery", "dirt", "electricity", "elk",
+    "equipment", "espresso", "fish", "food", "footwear", "fruit", "furniture", "garbage", "garlic",
+    "ginger", "grass", "gravel", "guacamole", "homework", "icing", "jeans", "jewelry", "ketchup",
+    "lettuce", "meat", "milk", "moss", "mustard", "news", "pants", "paper", "pasta", "pavement",
+    "pork", "ramen", "research", "rice", "salmon", "sand", "scissors", "sea", "seafood", "series",
+    "sheep", "shorts", "sky", "snow", "software", "soy", "species", "sugar", "sunglasses", "sushi",
+    "swine", "tennis", "thatch", "theirs", "themselves", "toast", "tofu", "trousers", "water",
+    "wheat", "yoghurt", "yogurt",
 })  # fmt: skip
 # What inflect does not know or says otherwise, and words in "s" that mean one: one -> many, the
 # usual form first.
@@ -36,7 +39,8 @@ _MANY: dict[str, tuple[str, ...]] = {
     "eave": ("eaves",), "echo": ("echoes",), "emu": ("emus",),
     "fungus": ("fungi",), "gentleman": ("gentlemen",), "glass": ("glasses",), "go": ("goes",),
     "grandchild": ("grandchildren",), "heave": ("heaves",), "hero": ("heroes",),
-    "hoodie": ("hoodies",), "hourglass": ("hourglasses",), "indri": ("indris",),
+    "hoodie": ("hoodies",), "hoof": ("hooves", "hoofs"), "hourglass": ("hourglasses",),
+    "indri": ("indris",),
     "involve": ("involves",), "iris": ("irises",), "joe": ("joes",), "kelpie": ("kelpies",),
     "khaki": ("khakis",), "kuvasz": ("kuvaszes",), "lens": ("lenses",), "lotus": ("lotuses",),
     "mango": ("mangoes",), "mantis": ("mantises",), "meatloaf": ("meatloaves",), "menu": ("menus",),

@@ -116,6 +116,19 @@ def test_colours_of_regions_are_told_from_other_colours() -> None:
     assert "green grass" not in found  # all of it is green: nothing is said
 
 
+@pytest.mark.parametrize(
+    ("name", "owner"),
+    [("person", ""), ("pedestrian", ""), ("skin", ""), ("nose", "human face"), ("arm", "person"),
+     ("person legs", ""), ("horse leg", ""), ("ear", "dog")],
+)  # fmt: skip
+def test_no_colour_is_said_of_people_and_of_what_boxes_cut_out(name: str, owner: str) -> None:
+    one = [Region(name, cells(5), owner, colour=c) for c in ("black", "gray")]
+    hat = [Region("hat", cells(2), colour=c) for c in ("black", "gray")]
+    photos = features([replace(EMPTY, regions=(one[i % 2], hat[i % 2])) for i in range(24)])
+    found = texts_of(coloured_meanings(photos, everything(photos)))
+    assert found.keys() == {"black hats", "black hat", "gray hats", "gray hat"}
+
+
 def test_a_region_is_of_the_colour_inside_its_mask(tmp_path: Path) -> None:
     rows = []
     for i in range(6):
@@ -174,13 +187,13 @@ def test_facts_about_whole_photos() -> None:
 
 def test_captions_that_photos_have_in_common_are_facts() -> None:
     said = [("striped clothes",), ("fruit, kiwi, delicious",), ("a dog and a man on a wide beach",),
-            ("mmm",)]  # fmt: skip
-    photos = features([replace(EMPTY, captions=said[i % 4]) for i in range(28)])
+            ("delicious",), ("two men", "a smile and white"), ("bacon, garlic, cream",)]  # fmt: skip
+    photos = features([replace(EMPTY, captions=said[i % 6]) for i in range(42)])
     found = {m.texts[0]: (m.kind, m.photos.tolist()) for m in
              caption_meanings(photos, everything(photos))}  # fmt: skip
-    assert found["striped clothes"] == ("attribute", [*range(0, 28, 4)])
-    assert found["kiwis"] == ("dish", [*range(1, 28, 4)])
-    assert not {"delicious", "a dog"} & found.keys()
+    assert found["striped clothes"] == ("attribute", [*range(0, 42, 6)])
+    assert found["kiwis"] == ("dish", [*range(1, 42, 6)])
+    assert found.keys() == {"striped clothes", "kiwis", "fruit", "bacon", "garlic"}
 
 
 def kind(wnid: str, name: str, above: str, **more: Any) -> Kind:

@@ -9,6 +9,7 @@ import numpy as np
 from milanx.language.words import plural
 from milanx.train.data.photos import PhotoFeatures
 from milanx.train.units.meanings import MIN_POSITIVES, Meaning
+from milanx.train.units.parts import ANIMALS, PEOPLE
 from milanx.train.units.phrases import clean_name
 
 # What nobody counts: "green grass", not "green grasses".
@@ -17,8 +18,12 @@ STUFF = frozenset({
     "ceiling", "pavement", "clothes", "food", "gravel", "fruit", "furniture", "lips", "face skin",
     "wood", "mud", "light", "text",
 })  # fmt: skip
-# Regions whose colour is no property of theirs.
-UNSAID = frozenset({"text", "accessories", "light", "mirror", "window", "television", "clock"})
+# Regions whose colour is no property of theirs, and what is of the colour of skin.
+UNSAID = frozenset({
+    "text", "accessories", "light", "mirror", "window", "television", "clock", "skin", "face skin",
+    "nose", "neck", "ear", "eyebrow", "mouth", "head", "arm", "leg", "hand", "foot", "torso",
+    "human face",
+})  # fmt: skip
 MOST = 0.9  # share of the views with a region up to which a colour of it is worth saying
 
 
@@ -33,7 +38,11 @@ def coloured_meanings(photos: PhotoFeatures, keep: np.ndarray) -> list[Meaning]:
         for region in photos.photos[i].regions:
             name = clean_name(region.name)
             shows[name].add(i)
-            if region.colour and name not in UNSAID and region.colour not in name:
+            if (
+                region.colour
+                and _has_colours(name, clean_name(region.part_of))
+                and (region.colour not in name)
+            ):
                 shown = maps[region.colour, name]
                 shown[i] = np.maximum(shown.get(i, 0), np.array(region.cells, np.uint8))
     found = []
@@ -51,3 +60,14 @@ def coloured_meanings(photos: PhotoFeatures, keep: np.ndarray) -> list[Meaning]:
             Meaning(tuple(said), "attribute", views, grids, countable=False, contrast=others)
         )
     return found
+
+
+def _has_colours(name: str, owner: str) -> bool:
+    """Whether it is worth saying of which colour a region is.
+
+    It is not of people, nor of parts of people and animals: their masks are several boxes, which
+    hold what is behind them.
+    """
+    living = PEOPLE | ANIMALS
+    parts = tuple(f"{one} " for one in living)
+    return not (name in UNSAID or name in PEOPLE or owner in living or name.startswith(parts))

@@ -72,7 +72,10 @@ UNSAID = frozenset({
     "close", "up", "blur", "delicious", "fresh", "cooking", "cook", "stock", "photo", "healthy",
     "color", "colour", "colorful", "colourful", "bright", "brown", "diet", "packages", "cuisine",
     "baked", "bake", "fried", "sweet", "bowl", "plate", "pig", "multicoloured", "cyan", "graphic",
-    "cutlery", "cup", "food", "baking", "hands", "hand", "person", "table", "wooden",
+    "cutlery", "cup", "food", "baking", "hands", "hand", "person", "table", "wooden", "man", "men",
+    "woman", "women", "boy", "girl", "dog", "dogs", "child", "children", "people", "smile", "black",
+    "white", "cream", "creams", "crust", "bakery", "bbq", "dish", "dishes", "wing", "wings",
+    "soyghurt", "chicken", "icing", "frosting", "chopsticks",
 })  # fmt: skip
 DISK = 0.38  # of the side: radius of what is at the centre
 

@@ -19,8 +19,10 @@ SAID = {"torso": "body", "bodywork": "body", "chain wheel": "gear", "plant": "",
 UNCOUNTED = frozenset({"hair", "skin", "fur", "lips", "jeans", "pants"})
 ANIMALS = frozenset({"dog", "cat", "horse", "sheep", "cow", "bird", "bear", "elephant", "zebra",
                      "giraffe"})  # fmt: skip
+PEOPLE = frozenset({"person", "human face", "pedestrian", "bicyclist", "child", "rider"})
 VEHICLES = frozenset({"car", "bus", "truck", "train", "motorcycle", "bicycle", "airplane", "boat"})
-GROUPS = {"animals": ANIMALS, "vehicles": VEHICLES, "people": frozenset({"person", "human face"})}
+GROUPS = {"animals": ANIMALS, "vehicles": VEHICLES, "people": PEOPLE}
+VAGUE = frozenset({"body"})  # said of its thing alone: everything has one
 MIN_OWNERS = 2  # things that must have a part before it is said of all of them
 Maps = dict[int, np.ndarray]  # view -> where, uint8 [g * g]
 
@@ -48,7 +50,7 @@ def part_meanings(photos: PhotoFeatures, keep: np.ndarray) -> list[Meaning]:
                 texts = (f"{_many(part)} of {group}", f"{group.removesuffix('s')} {_many(part)}")
                 found += _meaning(texts, _joined(of_group), others)
         everywhere = _joined([*owners.values(), alone.get(part, {})])
-        if len(owners) + (part in alone) >= MIN_OWNERS:
+        if len(owners) + (part in alone) >= MIN_OWNERS and part not in VAGUE:
             others = {i for owner in owners for i in things[owner]}
             found += _meaning((_many(part), part), everywhere, others)
     return found
