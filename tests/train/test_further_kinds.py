@@ -186,8 +186,9 @@ def test_facts_about_whole_photos() -> None:
 
 
 def test_captions_that_photos_have_in_common_are_facts() -> None:
-    said = [("striped clothes",), ("fruit, kiwi, delicious",), ("a dog and a man on a wide beach",),
-            ("delicious",), ("two men", "a smile and white"), ("bacon, garlic, cream",)]  # fmt: skip
+    said = [("striped clothes",), ("fruit, kiwi, delicious",), ("a dog and a man on a beach",),
+            ("delicious",), ("two men", "a smile and white"),
+            ("bacon, garlic, cream",)]  # fmt: skip
     photos = features([replace(EMPTY, captions=said[i % 6]) for i in range(42)])
     found = {m.texts[0]: (m.kind, m.photos.tolist()) for m in
              caption_meanings(photos, everything(photos))}  # fmt: skip
