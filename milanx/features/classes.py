@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+from torch.nn import functional as F
 
 from milanx.features.encoder import Encoder
 from milanx.features.evidence import Evidence
@@ -53,6 +54,17 @@ def class_head(encoder: Encoder) -> ClassHead | None:
         return None
     device = encoder.device
     return ClassHead(head.weight.to(device), head.bias.to(device), head.names)
+
+
+def class_vectors(encoder: Encoder) -> torch.Tensor:
+    """Return mean text vectors of the names of ImageNet's classes: unit rows [1000, j]."""
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo()
+    names = [[name.strip().lower() for name in info.index_to_description(i).split(",")]
+             for i in range(info.num_classes())]  # fmt: skip
+    vectors = encoder.texts([name for row in names for name in row]).split([*map(len, names)])
+    return F.normalize(torch.stack([own.mean(0) for own in vectors]), dim=-1)
 
 
 @lru_cache(maxsize=1)

@@ -27,6 +27,7 @@ class SmallClipSpec(EncoderSpec):
 
     Attributes:
         tower: timm name of the image tower; its weights must come from a package.
+        classes: whether the projection is told what the tower's own classifier says (`Projection`).
     """
 
     tower: str = "tf_efficientnet_lite1"
@@ -35,18 +36,36 @@ class SmallClipSpec(EncoderSpec):
     grid: int = 8
     joint: int = 384
     edges: bool = False
+    classes: bool = False
 
 
 class Projection(nn.Module):
     """Pooled features of the last map [..., c] into the text tower's space [..., joint].
 
-    Two layers with a skip; the output is not normalised.
+    Two layers with a skip; the output is not normalised. With ``classes`` it is also told, in the
+    text tower's words, what the image tower's own classifier says: the names' vectors, each by the
+    probability of its class. A softmax over classes is no linear function of the features, and
+    names that no photo of a training shows come with it.
+
+    Args:
+        channels: c.
+        joint: width of the text tower's space.
+        hidden: of the layer between.
+        classes: of the classifier; 0 without one.
+
+    Attributes:
+        names: [classes, joint], vectors of their names.
+        class_weight: [classes, c] of the classifier, which comes with the tower and is not saved.
+        class_bias: [classes], likewise.
     """
 
     mean: torch.Tensor
     scale: torch.Tensor
+    names: torch.Tensor
+    class_weight: torch.Tensor
+    class_bias: torch.Tensor
 
-    def __init__(self, channels: int, joint: int, hidden: int = 1024) -> None:
+    def __init__(self, channels: int, joint: int, hidden: int = 1024, classes: int = 0) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("scale", torch.ones(channels))
@@ -54,17 +73,33 @@ class Projection(nn.Module):
         self.layers = nn.Sequential(
             nn.Linear(channels, hidden), nn.GELU(), nn.Dropout(0.1), nn.Linear(hidden, joint)
         )
+        if classes:
+            self.register_buffer("names", torch.zeros(classes, joint))
+            self.register_buffer("class_weight", torch.zeros(classes, channels), persistent=False)
+            self.register_buffer("class_bias", torch.zeros(classes), persistent=False)
+            self.said = nn.Linear(joint, joint, bias=False)
+
+    @property
+    def classes(self) -> int:
+        """How many classes it is told of."""
+        return len(self.names) if hasattr(self, "said") else 0
 
     def reset(self) -> None:
         """Draw its weights anew, from torch's generator."""
         for part in self.modules():
             if isinstance(part, nn.Linear):
                 part.reset_parameters()
+        if self.classes:
+            nn.init.eye_(self.said.weight)  # names begin as what they are
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Project ``features`` [..., c] to [..., joint]."""
         centred = (features - self.mean) * self.scale
-        return self.skip(centred) + self.layers(centred)
+        projected: torch.Tensor = self.skip(centred) + self.layers(centred)
+        if not self.classes:
+            return projected
+        shares = (features @ self.class_weight.T + self.class_bias).softmax(-1)
+        return projected + self.said(shares @ self.names)
 
 
 def build_clip(spec: SmallClipSpec) -> Any:
@@ -97,8 +132,18 @@ def build_clip(spec: SmallClipSpec) -> Any:
         raise ValueError(f"no package brings weights for {spec.tower}")
     trunk_keys = clip.visual.trunk.state_dict().keys()
     clip.visual.trunk.load_state_dict({key: weights[key] for key in trunk_keys if key in weights})
-    clip.visual.head = Projection(clip.visual.trunk.num_features, spec.joint)
+    clip.visual.head = _projection(spec, clip.visual.trunk.num_features, weights)
     return clip.eval().requires_grad_(False)
+
+
+def _projection(spec: SmallClipSpec, channels: int, weights: dict[str, torch.Tensor]) -> Projection:
+    """Make the projection, with the tower's classifier where it is told of classes."""
+    if not spec.classes:
+        return Projection(channels, spec.joint)
+    made = Projection(channels, spec.joint, classes=len(weights["classifier.bias"]))
+    made.class_weight.copy_(weights["classifier.weight"])
+    made.class_bias.copy_(weights["classifier.bias"])
+    return made
 
 
 class SmallClipEncoder(nn.Module):
@@ -148,7 +193,8 @@ class SmallClipEncoder(nn.Module):
 
     def fingerprint(self) -> str:
         """16 hex digits that stand for the frozen dense features (not the projection)."""
-        return fingerprint("dense-1", asdict(self.spec))
+        told = {k: v for k, v in asdict(self.spec).items() if k != "classes"}  # of the projection
+        return fingerprint("dense-1", told)
 
     @torch.inference_mode()
     def dense(self, views: torch.Tensor) -> torch.Tensor:

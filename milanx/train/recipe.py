@@ -50,6 +50,7 @@ class EncoderSettings(Settings):
 
     tower: str = "tf_efficientnet_lite1"
     edges: Flag = True
+    classes: Flag = False
     steps: Count = 2500
     batch_size: Count = 768
     learning_rate: Positive = 1e-3

@@ -25,7 +25,7 @@ Share = Annotated[Number, Field(ge=0, lt=1)]
 # Kinds of meaning that are planted in photos (`milanx.train.units.corpus.SHARES`).
 KINDS = (
     "class", "kind", "region", "texture", "phrase", "pixel", "channel", "both", "without", "part",
-    "attribute", "material", "ground", "light", "scene", "dish", "hypernym",
+    "attribute", "material", "ground", "light", "scene", "dish", "hypernym", "recognised",
 )  # fmt: skip
 
 

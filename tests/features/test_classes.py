@@ -10,8 +10,9 @@ import torch
 
 import milanx
 from milanx.exemplars.planted import plant
-from milanx.features.classes import ClassHead, class_head
+from milanx.features.classes import ClassHead, class_head, class_vectors
 from milanx.features.evidence import Evidence
+from milanx.features.smallclip import Projection, SmallClipEncoder, SmallClipSpec
 from milanx.language.words import plural
 from milanx.targets.weights import package_state_dict
 from tests.helpers import noise
@@ -52,6 +53,31 @@ def test_a_whole_view_gives_the_classifiers_own_answer(describer: milanx.Describ
     found = head.evidence(sets(features, torch.ones(3, 1, dtype=torch.bool)))
     torch.testing.assert_close(found, own, atol=1e-5, rtol=1e-3)
     assert class_head(SimpleNamespace(spec=SimpleNamespace())) is None  # type: ignore[arg-type]
+
+
+def test_a_projection_is_told_what_the_classifier_says() -> None:
+    torch.manual_seed(0)
+    told, plain = Projection(6, 4, 8, classes=3).eval(), Projection(6, 4, 8).eval()
+    told.reset()
+    plain.load_state_dict({k: v for k, v in told.state_dict().items()
+                           if k not in ("names", "said.weight")})  # fmt: skip
+    told.class_weight.copy_(20 * torch.eye(3, 6))
+    told.names.copy_(torch.eye(3, 4))
+    features = torch.eye(6)[:3].expand(2, 3, 6)
+    with torch.no_grad():
+        more = told(features) - plain(features)
+    torch.testing.assert_close(more, torch.eye(3, 4).expand(2, 3, 4), atol=1e-4, rtol=0)
+    assert "class_weight" not in told.state_dict()  # it comes with the tower
+
+
+def test_an_encoder_that_is_told_of_classes_has_the_same_dense_features() -> None:
+    encoder = SmallClipEncoder(SmallClipSpec(edges=True, classes=True))
+    assert encoder.fingerprint() == SmallClipEncoder(SmallClipSpec(edges=True)).fingerprint()
+    weights = package_state_dict("tf_efficientnet_lite1") or {}
+    torch.testing.assert_close(encoder.projection.class_bias, weights["classifier.bias"])
+    names = class_vectors(encoder)
+    assert names.shape == (1000, 384)
+    assert int((names @ encoder.texts(["golden retriever"])[0]).argmax()) == 207
 
 
 def test_named_classes_are_ranked_beside_the_others(

@@ -11,13 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
 from milanx.errors import InputError
+from milanx.features.classes import ClassHead
 from milanx.train.data.kinds import Kind, read_kinds, read_words
 from milanx.train.data.photos import Photo, PhotoFeatures, Region
 from milanx.train.data.stacked import Stacked
 from milanx.train.recipe import KINDS, Data, KindShare, PhotoData, load_recipe
+from milanx.train.units import recognised
 from milanx.train.units.coloured import coloured_meanings
 from milanx.train.units.corpus import SHARES, Corpus, kind_shares
 from milanx.train.units.division import divide
@@ -223,6 +226,26 @@ def test_kinds_above_classes_come_from_a_dictionary() -> None:
     assert found["birds of prey"].photos.tolist() == [*range(12)]
     assert found["musical instruments"].photos.tolist() == [*range(18, 30)]
     assert many_of("wind instrument") == "wind instruments"
+
+
+def test_classes_and_kinds_that_a_classifier_recognises(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("hawk", "owl", "eagle", "oboe", "harp")
+    head = ClassHead(torch.eye(5, 12) * 20, torch.zeros(5), names)
+    monkeypatch.setattr(recognised, "class_head", lambda encoder: head)
+    photos = features([EMPTY] * 40, brightness=0.0)
+    for i in range(30):  # six views of each class, and one that is seen dimly
+        photos.dense[i, :, i % 5] = 1.0 if i < 29 else 0.01
+    birds = tuple(kind(f"n{i}", n, "bird of prey|bird|animal|entity")
+                  for i, n in enumerate(("hawk", "owl", "eagle")))  # fmt: skip
+    rest = tuple(kind(f"m{i}", n, "device|entity") for i, n in enumerate(("oboe", "harp")))
+    found = texts_of(recognised.recognised_meanings(
+        encoder(), photos, everything(photos), (*birds, *rest), {"owl"}))  # fmt: skip
+    assert found.keys() == {"hawk", "eagle", "oboe", "birds of prey"}
+    assert found["oboe"].photos.tolist() == [*range(3, 30, 5)]
+    assert found["birds of prey"].photos.tolist() == [i for i in range(30) if i % 5 < 3]
+    kept = everything(photos)
+    kept[3] = False  # five views are too few
+    assert "oboe" not in texts_of(recognised.recognised_meanings(encoder(), photos, kept, (), ()))
 
 
 def test_tables_of_kinds_and_words(tmp_path: Path) -> None:

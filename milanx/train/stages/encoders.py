@@ -82,7 +82,8 @@ def build_encoder(settings: EncoderSettings) -> Encoder:
         root = describer_root(settings.describer)
         return load_encoder(root, read_content(root)[0])
     if settings.kind != "open_clip":
-        return SmallClipEncoder(SmallClipSpec(tower=settings.tower, edges=settings.edges))
+        return SmallClipEncoder(SmallClipSpec(
+            tower=settings.tower, edges=settings.edges, classes=settings.classes))  # fmt: skip
     from milanx.features.openclip import OpenClipEncoder, OpenClipSpec
 
     made = OpenClipEncoder(

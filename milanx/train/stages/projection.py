@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
+from milanx.features.classes import class_vectors
 from milanx.features.encoder import Encoder
 from milanx.features.smallclip import Projection
 from milanx.language.words import plural
@@ -132,6 +133,8 @@ def fit_projection(desk: Desk, pairs: Pairs, steps: int, part: str = "") -> dict
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(desk.recipe.seed)
         begin(projection.cpu(), pairs.features)
+        if projection.classes:
+            projection.names.copy_(class_vectors(encoder))
     projection.to(device)
     by_kind = {kind: np.flatnonzero(pairs.kinds == kind) for kind in BATCH_SHARES}
 

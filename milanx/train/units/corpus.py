@@ -28,7 +28,7 @@ NAMING = frozenset({"class", "kind", "texture", "region", "phrase", *FURTHER})
 TWO_SENSES = 0.15  # share of units that mean "A or B"
 WHOLE_VIEW = 0.25  # share of sets whose masks are whole views, as those of logits are
 WHOLE_KINDS = frozenset(
-    {"class", "kind", "texture", "phrase", "hypernym", "scene", "light", "dish"}
+    {"class", "kind", "texture", "phrase", "hypernym", "scene", "light", "dish", "recognised"}
 )
 JOINED = frozenset({"both", "without", "channel"})  # kinds that are never one of two senses
 NO_CONTRAST = 0.15  # share of the units without contrast views

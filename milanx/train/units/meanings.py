@@ -30,8 +30,9 @@ from milanx.train.units.phrases import (
 MIN_POSITIVES = 6
 # Kinds of meaning that are made where a recipe gives them a share: parts of things, regions of a
 # colour and clothes of a pattern, materials, what lies under things, light, scenes, what is eaten,
-# kinds above classes as a dictionary has them.
-FURTHER = ("part", "attribute", "material", "ground", "light", "scene", "dish", "hypernym")
+# kinds above classes as a dictionary has them, what the encoder's own classifier recognises.
+FURTHER = ("part", "attribute", "material", "ground", "light", "scene", "dish", "hypernym",
+           "recognised")  # fmt: skip
 TEXT_WORDS = ("text", "words", "letters", "writing", "written words", "white text", "lettering")
 
 

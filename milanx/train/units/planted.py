@@ -42,6 +42,7 @@ from milanx.train.units.parts import part_meanings
 from milanx.train.units.phrases import clean_name, held_out_names, mentions, whole_words
 from milanx.train.units.pixels import pixel_meanings, place_meanings
 from milanx.train.units.pretraining import human_descriptions, pretraining_texts
+from milanx.train.units.recognised import recognised_meanings
 from milanx.train.units.table import Joint, build_table
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ class PlantedUnits:
         named = locate(space, classes, seed)
         named = all_allowed([*named, *region_meanings(photos, keep)])
         kinds = [m for m in named if m.kind == "kind"]
-        further = self._further()
+        further = self._further(encoder, {name for m in named for name in m.texts})
         further = all_allowed(locate(space, further, seed)) if further else []
         names = [text for m in (*named, *further) for text in m.texts if m.kind in NAMING]
         phrases = phrase_meanings(space, self.people() + self._words(), names, allowed, seed)
@@ -167,12 +168,18 @@ class PlantedUnits:
             *channel_meanings(space, vocabulary),
         ]
 
-    def _further(self) -> list[Meaning]:
-        """Collect the meanings of kinds that a recipe gives a share."""
+    def _further(self, encoder: Encoder, known: set[str]) -> list[Meaning]:
+        """Collect the meanings of kinds that a recipe gives a share.
+
+        Args:
+            encoder: whose classifier recognises classes.
+            known: names that labels give.
+        """
         photos, keep, seed = self.photos, self.views.keep, self.seed
         shares = kind_shares(self.data.shares)
         if not any(shares[kind] for kind in FURTHER):
             return []
+        words = dictionary(self.data)
         found = [
             *part_meanings(photos, keep),
             *coloured_meanings(photos, keep),
@@ -181,8 +188,10 @@ class PlantedUnits:
             *ground_meanings(photos, keep),
             *light_meanings(photos, keep, seed),
             *scene_meanings(photos, keep),
-            *hypernym_meanings(photos, keep, dictionary(self.data)),
+            *hypernym_meanings(photos, keep, words),
         ]
+        if shares["recognised"]:
+            found += recognised_meanings(encoder, photos, keep, words, known)
         return [m for m in found if shares[m.kind]]
 
     def _words(self) -> list[str]:

@@ -23,7 +23,8 @@ FORMAT, VERSION = "milanx training table", 1
 NEAR = 30  # near views of a meaning that do not show it
 # Masks a view; one elsewhere.
 VARIANTS = {"class": 3, "kind": 2, "texture": 3, "region": 3, "part": 2, "attribute": 2,
-            "material": 3, "ground": 2, "scene": 2, "hypernym": 2, "dish": 2}  # fmt: skip
+            "material": 3, "ground": 2, "scene": 2, "hypernym": 2, "dish": 2,
+            "recognised": 2}  # fmt: skip
 OWN_MASKS = frozenset({"region", "part", "attribute", "ground", "material"})
 # Pooled features [n, d] and the views int64 [n] they are of, to the joint space, float16 [n, j].
 Joint = Callable[[np.ndarray, np.ndarray], np.ndarray]
