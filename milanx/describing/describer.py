@@ -13,12 +13,13 @@ import torch
 
 from milanx.describing.candidates import Candidate, Description, Signs
 from milanx.describing.folder import BUILTIN, describer_root, read_parts
+from milanx.describing.halves import Sets
 from milanx.describing.parts import About, Lexicon, Parts, fingerprint_weights
 from milanx.describing.ranker import Ranker
 from milanx.describing.response import layer_responses, see
 from milanx.describing.search import Finder
 from milanx.describing.settings import SearchSettings
-from milanx.describing.signs import Crowd, read_signs
+from milanx.describing.signs import Crowd, masked, read_signs
 from milanx.describing.texts import TextSpace
 from milanx.describing.units import LayerEvidence, UnitsEvidence, class_names
 from milanx.errors import InputError
@@ -347,13 +348,18 @@ class Describer:
                 evidence = gatherer.evidence([rows[place] for place in places])
                 vectors = self.set_encoder.critic_vectors(evidence)
                 named = class_names(self.encoder, evidence, task.how.classes)
-                units = UnitsEvidence(self._texts, task.layer, vectors, places, task.how, named)
+                crowd = task.layer.crowd
+                shown = masked(evidence, self.set_encoder.joint_mean)
+                sets = Sets(shown, evidence.valid, crowd) if crowd else None
+                units = UnitsEvidence(
+                    self._texts, task.layer, vectors, places, task.how, named, sets
+                )
                 found = self._rank(units, self.set_encoder(evidence, vectors=vectors), task)
                 ranked |= zip(places, found, strict=True)
-                if task.layer.crowd is not None:
-                    shown = photos[images[[rows[place] for place in places]]]
+                if crowd is not None:
+                    seen = photos[images[[rows[place] for place in places]]]
                     texts = [candidates[0].text if candidates else "" for candidates in found]
-                    read = read_signs(evidence, shown, task.layer.crowd, texts, self._texts)
+                    read = read_signs(evidence, seen, crowd, texts, self._texts)
                     signs |= zip(places, read, strict=True)
             task.advance(len(part))
         return [Description.of(gatherer.layer, *known[row], ranked.get(place, ()), signs.get(place))

@@ -44,6 +44,9 @@ class UnitEvidence(Protocol):
     def response(self, texts: Sequence[str]) -> Sequence[float]:
         """Return how far texts foretell the unit's activations, as correlations."""
 
+    def absent(self, texts: Sequence[str]) -> Sequence[float]:
+        """Return how far one of the things that texts join is not shown, 0 to 1."""
+
 
 @dataclass(frozen=True)
 class Texts:
@@ -139,6 +142,10 @@ def _response(unit: Texts, how: RankSettings) -> Sequence[float]:
     return _asked("response", unit).response(unit.texts)
 
 
+def _absent(unit: Texts, how: RankSettings) -> Sequence[float]:
+    return _asked("absent", unit).absent(unit.texts)
+
+
 def _asked(name: str, unit: Texts) -> UnitEvidence:
     if unit.evidence is None:
         raise ValueError(f"{name} has a weight, but nothing tells it")
@@ -172,6 +179,7 @@ TERMS = (
     RankTerm("joined", lambda how: -how.joined, lambda unit, how: [*map(joins, unit.folded)]),
     RankTerm("without", lambda how: -how.without,
              lambda unit, how: [*map(says_missing, unit.folded)]),
+    RankTerm("absent", lambda how: -how.absent, _absent, dear=True),
     RankTerm("length", lambda how: -how.length_penalty, lambda unit, how: unit.tokens),
 )  # fmt: skip
 LIKELIHOOD = "likelihood"  # the only term of the method ``argmax``: log p(d|E)

@@ -36,6 +36,8 @@ class RankSettings:
             than one [2].
         without: nats taken from a text that says what is missing ("A without B"): contrast views
             seldom bear it out [3].
+        absent: nats taken from a text that joins two things of which the exemplars do not show one
+            (`milanx.describing.halves`), by how far they do not.
         length_penalty: nats taken for each token (below 0: given) [0].
         dim: a correlation far below this may come about by chance: it counts by its cube. On some
             hundred views chance alone gives correlations of about 0.1; 0.12 was chosen on
@@ -69,6 +71,7 @@ class RankSettings:
     response: float = 0.0
     joined: float = 0.0
     without: float = 0.0
+    absent: float = 0.0
     length_penalty: float = 0.0
     dim: float = 0.12
     unsure: float = 2.5

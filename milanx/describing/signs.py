@@ -41,7 +41,7 @@ class Crowd:
     @classmethod
     def of(cls, evidence: Evidence, centre: torch.Tensor) -> Crowd:
         """Collect the exemplars of some units; ``centre`` [j] is the joint space's mean."""
-        return cls(_masked(evidence, centre)[evidence.valid], len(evidence))
+        return cls(masked(evidence, centre)[evidence.valid], len(evidence))
 
     @property
     def share(self) -> float:
@@ -65,7 +65,7 @@ def read_signs(
         texts: the descriptions.
         space: texts' vectors.
     """
-    rows = _masked(evidence, space.set_encoder.joint_mean)
+    rows = masked(evidence, space.set_encoder.joint_mean)
     found = []
     for row, (text, valid) in enumerate(zip(texts, evidence.valid, strict=True)):
         own = rows[row][valid]
@@ -75,7 +75,7 @@ def read_signs(
     return found
 
 
-def _masked(evidence: Evidence, centre: torch.Tensor) -> torch.Tensor:
+def masked(evidence: Evidence, centre: torch.Tensor) -> torch.Tensor:
     """Return what is under the masks in the joint space, centred: unit rows [u, k, j]."""
     return F.normalize(evidence.joint[:, :, MASKED] - centre, dim=-1)
 

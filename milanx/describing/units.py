@@ -17,6 +17,7 @@ from milanx.language.words import plural
 from milanx.workers import ALONE, Workers
 
 if TYPE_CHECKING:
+    from milanx.describing.halves import Sets
     from milanx.describing.response import Responses
     from milanx.describing.settings import RankSettings
     from milanx.describing.signs import Crowd
@@ -54,6 +55,7 @@ class UnitsEvidence:
         places: of each unit among the layer's responses.
         how: what is retrieved, and what others count.
         named: further phrases that are ranked, of each unit; none where it is empty.
+        sets: what their masks show; None where the layer has no living units.
     """
 
     texts: TextSpace
@@ -62,6 +64,7 @@ class UnitsEvidence:
     places: Sequence[int]
     how: RankSettings
     named: Sequence[Sequence[str]] = ()
+    sets: Sets | None = None
 
     def said_of(
         self, texts: Sequence[Sequence[str]], workers: Workers = ALONE
@@ -76,7 +79,8 @@ class UnitsEvidence:
         place = {text: i for i, text in enumerate(distinct)}
         parts = [distinct[i : i + TEXTS_AT_ONCE] for i in range(0, len(distinct), TEXTS_AT_ONCE)]
         asked = [self._agreement if self.how.agreement else None,
-                 self._response if self.how.response else None]  # fmt: skip
+                 self._response if self.how.response else None,
+                 self._absent if self.how.absent else None]  # fmt: skip
         if any(asked):
             self.texts.prepare(distinct, workers)
 
@@ -84,15 +88,14 @@ class UnitsEvidence:
             return [ask(here).cpu() if ask else None for ask in asked]
 
         found = [*workers.map(part, parts)]
-        agreement, response = (
+        columns = [
             torch.cat([f for f in column if f is not None], 1).numpy() if ask and found else None
-            for ask, column in zip(asked, [*zip(*found, strict=True)] or [(), ()], strict=True)
-        )
+            for ask, column in zip(asked, [*zip(*found, strict=True)] or [()] * 3, strict=True)
+        ]
         return [
-            SaidOfTexts(place, None if agreement is None else agreement[row],
-                        None if response is None else response[row])
+            SaidOfTexts(place, *(None if column is None else column[row] for column in columns))
             for row in range(len(self.places))
-        ]  # fmt: skip
+        ]
 
     def _agreement(self, texts: Sequence[str]) -> torch.Tensor:
         """Return how far texts and the units' exemplars speak of one thing: [u, t], in nats.
@@ -120,6 +123,12 @@ class UnitsEvidence:
             shown = responses.shown(parts, self.texts.centred(parts))
             found[:, list(divided)] = responses.joined(self.places, shown, pairs)
         return found
+
+    def _absent(self, texts: Sequence[str]) -> torch.Tensor:
+        """Return how far one of the things that texts join is not shown: [u, t] in 0..1."""
+        if self.sets is None:
+            return self.vectors.new_zeros(len(self.places), len(texts))
+        return self.sets.absent(texts, self.texts)
 
     def retrieved(self, workers: Workers = ALONE) -> list[list[str]]:
         """Return the phrases that are ranked beside what the search finds, for each unit.
@@ -203,11 +212,13 @@ class SaidOfTexts:
         place: of each text.
         agreements: of each, in nats, float [t]; None where it takes no part.
         correlations: likewise.
+        missing: how far one of the things that each joins is not shown, likewise.
     """
 
     place: Mapping[str, int]
     agreements: np.ndarray | None
     correlations: np.ndarray | None
+    missing: np.ndarray | None = None
 
     def agreement(self, texts: Sequence[str]) -> list[float]:
         """Return how far texts and the unit's exemplars speak of one thing, in nats."""
@@ -216,6 +227,10 @@ class SaidOfTexts:
     def response(self, texts: Sequence[str]) -> list[float]:
         """Return how far texts foretell the unit's activations, as correlations."""
         return self._of("response", self.correlations, texts)
+
+    def absent(self, texts: Sequence[str]) -> list[float]:
+        """Return how far one of the things that texts join is not shown, 0 to 1."""
+        return self._of("absent", self.missing, texts)
 
     def _of(self, name: str, values: np.ndarray | None, texts: Sequence[str]) -> list[float]:
         if values is None:

@@ -40,6 +40,10 @@ class Says:
         self.asked.append("response")
         return [self.responses[t] for t in texts]
 
+    def absent(self, texts: Sequence[str]) -> list[float]:
+        self.asked.append("absent")
+        return [0.75 * (" or " in t) for t in texts]
+
 
 def found(*texts: tuple[str, float] | tuple[str, float, float]) -> list[Hypothesis]:
     """Hypotheses of (text, log p(d|E)) with log p(d) -3 unless it is told."""
@@ -94,7 +98,8 @@ def test_a_text_that_was_found_twice_is_one() -> None:
 
 FOUND = found(("red dogs", -2.0, -6.0), ("dogs", -2.5, -3.0), ("a dog in the snow", -3.0, -9.0))
 ALIKE = {"red dogs": 0.1, "dogs": 0.5, "a dog in the snow": -0.2}
-EVERY = RankSettings(agreement=1.5, response=40.0, joined=2.0, without=3.0, length_penalty=0.2)
+EVERY = RankSettings(agreement=1.5, response=40.0, joined=2.0, without=3.0, absent=1.0,
+                     length_penalty=0.2)  # fmt: skip
 
 
 def test_every_candidate_carries_every_term_and_their_sum_is_the_rank() -> None:

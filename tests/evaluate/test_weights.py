@@ -20,7 +20,7 @@ from milanx.describing.trained import FILE as TRAINED
 from milanx.errors import InputError
 from milanx.evaluate.p2.photos import PlantedPhoto
 from milanx.evaluate.weights.choose import GRID, choose_weights, climb, gained, share
-from milanx.evaluate.weights.gather import class_units
+from milanx.evaluate.weights.gather import class_units, keeping_all
 from milanx.evaluate.weights.lists import (
     DEVELOPMENT,
     REPORTED,
@@ -28,7 +28,7 @@ from milanx.evaluate.weights.lists import (
     check_files,
     for_development,
 )
-from milanx.evaluate.weights.pools import EVERY, Pool, PoolSet
+from milanx.evaluate.weights.pools import Pool, PoolSet
 from milanx.features.encoder import encode_views
 from tests.helpers import write_parquet
 
@@ -96,7 +96,7 @@ def test_stored_terms_rank_as_the_describer_does(
 ) -> None:
     """Describing anew under other weights gives the texts that the pools give without a model."""
     units = {"units": [(u, "+") for u in (0, 3, 5, 9, 12)]}
-    wide = replace(describer.settings, candidates=EVERY)
+    wide = keeping_all(describer.settings)
     features = encode_views(describer.encoder, planted.store)
     found = describer.describe(planted.store, units=units, settings=wide, features=features)
     pools = [Pool.of(d.candidates, dict.fromkeys((c.text for c in d.candidates), 0.0), [])
@@ -105,7 +105,7 @@ def test_stored_terms_rank_as_the_describer_does(
     assert [p.text(describer.settings) for p in pools] == [d.text for d in found]
     changed = 0
     for changes in ({"lam": 0.6}, {"agreement": 0.25, "response": 900.0},
-                    {"joined": -8.0, "without": -8.0, "length_penalty": -1.0},
+                    {"absent": 9.0}, {"joined": -8.0, "without": -8.0, "length_penalty": -1.0},
                     {"dim": 0.3, "unsure": 8.0, "least": 0.0}):  # fmt: skip
         how = replace(describer.settings, **changes)
         again = describer.describe(planted.store, units=units, settings=how, features=features)

@@ -24,7 +24,10 @@ from milanx.progress import Reporter
 
 if TYPE_CHECKING:
     from milanx.describing.describer import Describer
+    from milanx.describing.settings import SearchSettings
     from milanx.runs import Run
+
+MEASURED = 1e-9  # nats: a weight under which a term is measured and changes nothing
 
 
 def planted(
@@ -73,6 +76,14 @@ def class_units(photos: Sequence[PlantedPhoto], sets: int, seed: int) -> list[Pl
     return made
 
 
+def keeping_all(settings: SearchSettings) -> SearchSettings:
+    """Return settings under which every text is kept, and every term is measured.
+
+    One that costs nothing yet is given a weight too small to change a ranking.
+    """
+    return replace(settings, candidates=EVERY, absent=settings.absent or MEASURED)
+
+
 def _described(
     describer: Describer,
     place: Path,
@@ -84,7 +95,7 @@ def _described(
     """Describe planted units, keeping every text, and say what each is worth."""
     units, photos = made
     store = plant_units(place, units, photos, seed)
-    how = replace(describer.settings, candidates=EVERY)
+    how = keeping_all(describer.settings)
     found = describer.describe(store, settings=how, progress=progress)
     return tuple(
         Pool.of(d.candidates, {c.text: worth(unit, c.text) for c in d.candidates},
@@ -100,7 +111,7 @@ def hidden(describer: Describer, asked: WeightsAsked, progress: Reporter) -> lis
         run = describe(
             target, layers=[f"{layer}:0-{asked.units - 1}" for layer in layers],
             images=[str(path) for path in asked.images], limit=asked.limit, describer=describer,
-            search=replace(describer.settings, candidates=EVERY), score=False,
+            search=keeping_all(describer.settings), score=False,
             out=asked.out / target, progress=progress,
         )  # fmt: skip
         sets += _foretelling(run, target, asked.seed, progress)

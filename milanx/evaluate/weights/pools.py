@@ -27,6 +27,7 @@ class Pool:
         found: all of them.
         agreements: of each text.
         responses: of each text.
+        absents: of each text, how far one of the things that it joins is not shown.
         worth: of each text, by the measure of the set that the unit belongs to.
         shown: what stands for the photographs of the unit's exemplars.
     """
@@ -34,6 +35,7 @@ class Pool:
     found: tuple[Hypothesis, ...]
     agreements: dict[str, float]
     responses: dict[str, float]
+    absents: dict[str, float]
     worth: dict[str, float]
     shown: tuple[str, ...]
 
@@ -42,14 +44,15 @@ class Pool:
         cls, candidates: Sequence[Candidate], worth: dict[str, float], shown: Sequence[str]
     ) -> Pool:
         """Make one of candidates that carry the values of all terms."""
-        tokens = [next(int(t.value or 0) for t in c.terms if t.name == "length")
-                  for c in candidates]  # fmt: skip
+        values = [{t.name: t.value for t in c.terms} for c in candidates]
+        tokens = [int(known["length"] or 0) for known in values]
         return cls(
             tuple(Hypothesis(c.text, float(c.log_p_given_exemplars or 0),
                              float(c.log_p_prior or 0), n)
                   for c, n in zip(candidates, tokens, strict=True)),
             {c.text: float(c.agreement or 0) for c in candidates},
             {c.text: float(c.response or 0) for c in candidates},
+            {c.text: float(v.get("absent") or 0) for c, v in zip(candidates, values, strict=True)},
             worth,
             tuple(shown),
         )  # fmt: skip
@@ -61,6 +64,10 @@ class Pool:
     def response(self, texts: Sequence[str]) -> list[float]:
         """Return how far texts foretell the unit's activations, as correlations."""
         return [self.responses[text] for text in texts]
+
+    def absent(self, texts: Sequence[str]) -> list[float]:
+        """Return how far one of the things that texts join is not shown, 0 to 1."""
+        return [self.absents[text] for text in texts]
 
     def best(self) -> float:
         """Return the worth of the best text that was found."""
