@@ -70,6 +70,9 @@ def describe(
     from milanx.exemplars.request import ExtractSettings
     from milanx.pipeline import describe as run_describe
 
+    loaded = c.load_describer(
+        method, describer, device, beam=beam, lam=lam, method=rank, strategy=strategy
+    )
     run = run_describe(
         model,
         layers=layer,
@@ -77,9 +80,7 @@ def describe(
         units=units,
         limit=limit,
         out=out,
-        describer=c.load_describer(
-            method, describer, device, beam=beam, lam=lam, method=rank, strategy=strategy
-        ),
+        describer=loaded,
         method=method,
         concepts=concepts,
         weights=weights,
@@ -95,11 +96,12 @@ def describe(
         overwrite=overwrite,
         progress=(progress := c.reporter(quiet, as_json)),
     )
+    from milanx.describing.texts import sentences
     from milanx.report.page import write_page
     from milanx.report.terminal import print_run
 
     with progress.stage("page", None):
-        page = write_page(run, sort)
+        page = write_page(run, sort, sentences(loaded))
     if as_json:
         c.print_json({"run": str(run.root), "page": str(page), "units": run.rows})
         return

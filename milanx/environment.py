@@ -91,6 +91,18 @@ def keep_memory() -> None:
             adjust(option, value)
 
 
+def give_back_memory() -> None:
+    """Hand freed memory that glibc keeps (`keep_memory`) back to the system.
+
+    The next stage of a run needs tensors of other sizes: what fitted those of the last one lies
+    beside them, and a run would take the sum of its stages. Does nothing elsewhere.
+    """
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def calm_threads() -> None:
     """Let OpenMP's threads sleep while they wait, and be no more than there are processors.
 

@@ -6,12 +6,12 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from milanx.environment import join_processes, pick_device, versions
+from milanx.environment import give_back_memory, join_processes, pick_device, versions
 from milanx.errors import FormatError, InputError, MilanxError
 from milanx.files import explained, fingerprint
 from milanx.files.digests import FILES
@@ -24,7 +24,7 @@ from milanx.files.replacing import (
     format_of,
     remove_leftovers,
 )
-from milanx.progress import Reporter, Silent, Timed
+from milanx.progress import Reporter, Silent, Stage, Timed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,6 +59,17 @@ class Extracted:
     inputs: Inputs
     store: ExemplarStore
     out: Path
+
+
+class _Stages(Timed):
+    """Notes the seconds of stages; the memory of each is given back at its end."""
+
+    @contextlib.contextmanager
+    def stage(self, name: str, total: int | None = None) -> Iterator[Stage]:
+        """Begin a stage."""
+        with super().stage(name, total) as bar:
+            yield bar
+        give_back_memory()
 
 
 def default_out(target: str, layers: Sequence[str], images: Sequence[str]) -> Path:
@@ -132,7 +143,7 @@ def extract(
         read=read, sae=_path(sae), directions=_path(directions), signs=_several(signs),
         settings=settings or ExtractSettings(), device=device, dtype=dtype,
     )  # fmt: skip
-    timed = Timed(progress or Silent())
+    timed = _Stages(progress or Silent())
     with as_given(model), contextlib.ExitStack() as alone:
         made = _extract(request, _path(out), overwrite, timed, alone)
         _write_run(made, timed, None)
@@ -288,7 +299,7 @@ def describe(
         settings=settings or ExtractSettings(), device=device, dtype=dtype,
     )  # fmt: skip
     _check_out(_path(out), overwrite)
-    timed = Timed(progress or Silent())
+    timed = _Stages(progress or Silent())
     with timed.stage("load describer", None):  # what is wrong with it is said before the long work
         words = words_of(method, concepts)
         loaded = describer if not isinstance(describer, str | Path) else load_describer(

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from milanx.describing.kept import keep_vectors, kept_vectors
@@ -16,6 +17,7 @@ from milanx.workers import ALONE, Workers
 if TYPE_CHECKING:
     from milanx.describing.set_encoder import SetEncoder
     from milanx.features.encoder import Encoder
+    from milanx.language.compare import Embed
 
 MOST = 2**16  # texts whose vectors are remembered; of 384 numbers they take 100 MB
 
@@ -126,3 +128,22 @@ class TextSpace:
             return [[] for _ in range(len(vectors))]
         nearest = self.set_encoder.word_scores(vectors).topk(count)
         return [[self.vocabulary[i] for i in row] for row in nearest.indices.tolist()]
+
+
+def sentences(describer: object) -> Embed | None:
+    """Return a describer's own all-MiniLM-L6-v2, which knows the texts that it told.
+
+    None for one whose texts meet the views in another space.
+    """
+    from milanx.features.smallclip import SmallClipEncoder
+
+    space = getattr(describer, "_texts", None)
+    if not isinstance(space, TextSpace) or not isinstance(space.encoder, SmallClipEncoder):
+        return None
+
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        if not texts:
+            return np.zeros((0, space.encoder.spec.joint), np.float32)
+        return space.embedded(texts).cpu().numpy()
+
+    return embed

@@ -6,6 +6,7 @@ import base64
 import io
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,10 @@ from milanx.report.meaning import page_vectors, parts
 from milanx.report.neighbours import neighbours
 from milanx.report.sure import SCORE, SORTS, SURE, calibrated, sureness
 from milanx.report.why import in_words, reasons, rival, without_text
+from milanx.workers import processors, workers
 
 if TYPE_CHECKING:
+    from milanx.language.compare import Embed
     from milanx.runs import Run
 
 THUMBNAIL = 112  # side of a view on a page unless there is a reason for another, in pixels
@@ -37,7 +40,7 @@ UNITS_AT_ONCE = 64
 FIGURES = ("rank", "pmi", "log_p_given_exemplars", "log_p_prior")  # of a candidate
 
 
-def write_page(run: Run, sort: str = SURE) -> Path:
+def write_page(run: Run, sort: str = SURE, embed: Embed | None = None) -> Path:
     """Write ``page/index.html`` of a run, into `milanx.runs.Run.results`.
 
     Each distinct view is embedded once, masks as bits of a grid; nothing is loaded from anywhere.
@@ -45,6 +48,7 @@ def write_page(run: Run, sort: str = SURE) -> Path:
     Args:
         run: one with descriptions.
         sort: of the units when the page is opened, one of `milanx.report.sure.SORTS`.
+        embed: texts to unit rows of all-MiniLM-L6-v2, where they are known; computed when None.
 
     Returns:
         The file.
@@ -69,7 +73,7 @@ def write_page(run: Run, sort: str = SURE) -> Path:
         "layers": layers, "sorts": [s for s in SORTS if s != SCORE or scored],
         "sort": SURE if sort == SCORE and not scored else sort,
         "scored": scored, "grid": GRID, "k": run.k or 0, "figures": not run.demonstration,
-        "meaning": page_vectors([row["description"] for row in run.rows]),
+        "meaning": page_vectors([row["description"] for row in run.rows], embed),
     }  # fmt: skip
     html = environment.get_template("page.html").render(
         target=run.target,
@@ -155,13 +159,17 @@ def _rounded(value: float | None) -> float | None:
 
 def _masks(run: Run, layer: str) -> np.ndarray:
     """Masks of a layer on the page's grid, bool [rows, k, GRID * GRID]."""
+    import torch
+
     count = len(run.store.units(layer))
-    parts = []
-    for start in range(0, count, UNITS_AT_ONCE):
+
+    def part(start: int) -> np.ndarray:
         rows = list(range(start, min(count, start + UNITS_AT_ONCE)))
         weights = run.store.mask_weights(layer, rows, (GRID, GRID))
-        parts.append(weights.reshape(len(rows), weights.shape[1], -1) >= 0.5)
-    return np.concatenate(parts)
+        return weights.reshape(len(rows), weights.shape[1], -1) >= 0.5
+
+    with workers(torch.device("cpu")) as threads:
+        return np.concatenate([*threads.map(part, range(0, count, UNITS_AT_ONCE))])
 
 
 def builtin_photos(run: Run, shown: Sequence[int]) -> tuple[dict[int, str], list[Photo]]:
@@ -181,11 +189,15 @@ def builtin_photos(run: Run, shown: Sequence[int]) -> tuple[dict[int, str], list
 
 def thumbnails(run: Run, shown: Sequence[int], side: int = THUMBNAIL) -> dict[int, str]:
     """Each view that is shown, as a base64 WebP thumbnail."""
-    made = {}
-    for index in shown:
+
+    def thumbnail(index: int) -> str:
         picture = Image.fromarray(run.store.view(index).transpose(1, 2, 0))
         picture = picture.resize((side, side), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
         picture.save(buffer, "WEBP", quality=QUALITY)
-        made[int(index)] = base64.b64encode(buffer.getvalue()).decode()
-    return made
+        return base64.b64encode(buffer.getvalue()).decode()
+
+    Image.init()  # what can be opened, before several threads ask for it
+    places = [int(index) for index in shown]
+    with ThreadPoolExecutor(processors()) as pool:  # Pillow lets the others go on meanwhile
+        return dict(zip(places, pool.map(thumbnail, places), strict=True))
