@@ -14,13 +14,19 @@ def evaluate(
     run: Annotated[
         Path, typer.Argument(help="Folder or OWNER/NAME (p1, p3); where to write (p2).")
     ],
-    protocol: Annotated[str, typer.Option(help="p1, p2, p3, kin, or several with commas.")] = "p1",
+    protocol: Annotated[
+        str, typer.Option(help="p1, p2, p3, p5, kin, or several, with commas.")
+    ] = "p1",
+    check_metrics: Annotated[
+        bool,
+        typer.Option("--check-metrics", help="p5: do scores fall when labels are made worse?"),
+    ] = False,
     images: Annotated[
         list[str] | None,
         typer.Option(
             "--images",
-            help="For p2: labelled or segmented photos. For p3: the run's "
-            "own images, where they lie now.",
+            help="For p2: labelled or segmented photos. For p3 and p5: the "
+            "run's own images, where they lie now.",
         ),
     ] = None,
     describer: Annotated[str, typer.Option(help="For p2: builtin or another.")] = "builtin",
@@ -30,7 +36,7 @@ def evaluate(
         typer.Option(help="For p2: single meanings of these kinds alone, as part,material."),
     ] = "",
     simulator: Annotated[
-        str, typer.Option(help="For p3: builtin, a folder, or an open_clip model (NAME/TAG).")
+        str, typer.Option(help="For p3, p5: builtin, a folder, or an open_clip model (NAME/TAG).")
     ] = "builtin",
     against: Annotated[
         list[Path] | None,
@@ -56,7 +62,7 @@ def evaluate(
     ] = "",
     device: c.Device = "auto",
     dtype: Annotated[
-        str, typer.Option(help="For p3, of the simulator: float32, bfloat16 or float16.")
+        str, typer.Option(help="For p3, p5, of the simulator: float32, bfloat16 or float16.")
     ] = "float32",
     seed: c.Seed = 0,
     overwrite: c.Overwrite = False,
@@ -72,14 +78,16 @@ def evaluate(
     was not trained on, as its folder tells.
     kin: planted units of classes that no description named: is close kin named?
     p3: do the texts foretell what the units do on images that were kept aside?
+    p5: do our score and others fall when labels of a known concept go missing, or wrong ones come?
     With --method (p1, p2, p3): a row a method on the same exemplars, each with its own shuffled and
     constant texts; netdissect and compexp as runs of theirs, --against RUN.
     """
     c.starting(quiet, as_json, f"milanx evaluate {run}")
     from milanx.evaluate.protocols import Asked, run_protocols
 
+    names = ("p5",) if check_metrics else tuple(protocol.split(","))
     asked = Asked(
-        run, tuple(protocol.split(",")), images=tuple(images or ()), describer=describer,
+        run, names, images=tuple(images or ()), describer=describer,
         count=units, kinds=tuple(filter(None, kinds.split(","))), simulator=simulator,
         against=tuple(against or ()),
         unseen=tuple(unseen or ()), vocabulary=vocabulary, seed=seed, overwrite=overwrite,
@@ -89,7 +97,8 @@ def evaluate(
     if as_json:
         c.print_json(reports)
         return
+    from milanx.report.metrics import print_metrics
     from milanx.report.terminal import print_report
 
-    for report in reports:
-        print_report(report)
+    for name, report in zip(names, reports, strict=True):
+        (print_metrics if name == "p5" else print_report)(report)

@@ -24,6 +24,9 @@ def exemplars(
     directions: c.Directions = None,
     k: c.K = 15,
     quantile: c.Quantile = 0.99,
+    aside: Annotated[
+        float, typer.Option(help="Share of the images, by group, that no exemplar is taken from.")
+    ] = 0.2,
     device: c.Device = "auto",
     dtype: c.Dtype = "float32",
     batch_size: c.BatchSize = None,
@@ -55,7 +58,7 @@ def exemplars(
         sae=sae,
         directions=directions,
         signs=sign,
-        settings=ExtractSettings(k, quantile, seed=seed, batch_size=batch_size, workers=workers),
+        settings=ExtractSettings(k, quantile, aside, seed, batch_size, workers),
         device=device,
         dtype=dtype,
         overwrite=overwrite,

@@ -31,12 +31,13 @@ class Asked:
     Attributes:
         run: the run folder that p1 and p3 score; where p2 and kin write their planted units.
         protocols: of `PROTOCOLS`.
-        images: photos for p2 and kin; for p3 where the run's images lie now, if they have moved.
+        images: photos for p2 and kin; for p3 and p5 where the run's images lie now, if they have
+            moved.
         describer: for p1's linear probe, p2 and kin: ``builtin`` or a folder.
         count: planted units of p2.
         kinds: of the single meanings that p2's units have; all meanings, joined ones too, when
             empty.
-        simulator: for p3, ``builtin``, a folder, or an open_clip model's name.
+        simulator: for p3 and p5, ``builtin``, a folder, or an open_clip model's name.
         against: for p1 and p3, other runs of the same units to compare with (p3: the first).
         unseen: those of p2's photos that no training read at all: every one is used.
         vocabulary: for p3, a file of texts, one a line, for its upper row.
@@ -45,8 +46,8 @@ class Asked:
         methods: of `milanx.describing.ways.METHODS`: one table of them in place of the report of
             one; ``against`` are then runs of those that need regions, for p1 and p3.
         milan: the folder of MILAN's networks, for its row.
-        device: where p2's and kin's describer and p3's simulator compute: ``auto``, or a device of
-            torch's.
+        device: where p2's and kin's describer and the simulator of p3 and p5 compute: ``auto``, or
+            a device of torch's.
         dtype: of the products of the simulator's image tower.
 
     Raises:
@@ -73,8 +74,9 @@ class Asked:
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.protocols if name not in PROTOCOLS]
-        if not unknown and self.methods and "kin" in self.protocols:
-            raise InputError("kin has no table of methods", "it measures a describer",
+        single = [name for name in self.protocols if name in OF_NO_METHOD and self.methods]
+        if not unknown and single:
+            raise InputError(f"{single[0]} has no table of methods", OF_NO_METHOD[single[0]],
                              "--protocol p1, p2 or p3")  # fmt: skip
         if unknown:
             raise InputError(
@@ -111,8 +113,8 @@ class Asked:
 def run_protocols(asked: Asked, progress: Reporter | None = None) -> list[Report]:
     """Run protocols by name.
 
-    The reports of p1 and p3 are also written into the run, ``evaluation-p1.json`` and so on; of one
-    that was fetched into `milanx.runs.Run.results`.
+    The reports of p1, p3 and p5 are also written into the run, ``evaluation-p1.json`` and so on; of
+    one that was fetched into `milanx.runs.Run.results`.
 
     Args:
         asked: what is measured.
@@ -210,7 +212,7 @@ def _planting(asked: Asked) -> Planting:
 
 
 def _simulating(asked: Asked) -> Simulating:
-    """The simulator of p3, and where it computes."""
+    """The simulator of p3 and p5, and where it computes."""
     import torch
 
     from milanx.scoring.simulator import Simulating, Where
@@ -231,6 +233,13 @@ def _p3(asked: Asked, progress: Reporter | None) -> Report:
         seed=asked.seed,
         progress=progress,
     )
+
+
+def _p5(asked: Asked, progress: Reporter | None) -> Report:
+    from milanx.evaluate.p5 import protocol as p5
+
+    return p5.evaluate(_scored(asked.run), simulator=_simulating(asked), images=asked.images,
+                       seed=asked.seed, progress=progress)  # fmt: skip
 
 
 def _kin(asked: Asked, progress: Reporter | None) -> Report:
@@ -271,6 +280,7 @@ def _methods(protocol: str) -> Callable[[Asked, Reporter | None], Report]:
 
 
 PROTOCOLS: dict[str, Callable[[Asked, Reporter | None], Report]] = {
-    "p1": _p1, "p2": _p2, "p3": _p3, "kin": _kin,
+    "p1": _p1, "p2": _p2, "p3": _p3, "p5": _p5, "kin": _kin,
 }  # fmt: skip
+OF_NO_METHOD = {"kin": "it measures a describer", "p5": "it measures scores"}
 PLANTING = ("p2", "kin")  # these write a run of planted units, the others read one

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,14 +70,18 @@ class Logits:
             ) from error
 
 
+def classes_of(images: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the WordNet id of each row of a table of images, "" where none is known."""
+    return [str(r["wnid"] or "") or wnid_of(str(r["name"] or "")) for r in images]
+
+
 def read_logits(run: Run) -> Logits:
     """Find the logits of a run whose classes its images have.
 
     Raises:
         InputError: no labels among its images, no logits, or none of these classes.
     """
-    table = run.store.image_table()
-    labels = [str(r["wnid"] or "") or wnid_of(str(r["name"] or "")) for r in table]
+    labels = classes_of(run.store.image_table())
     if not any(labels):
         raise InputError(
             "P1 needs labelled probe images",
