@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 from milanx.cli import common as c
-from milanx.cli import confidence, planted
+from milanx.cli import confidence, planted, stability
 
 from milanx.errors import InputError
 
@@ -15,6 +15,7 @@ app = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True)
 
 app.add_typer(planted.app, name="planted")
 app.add_typer(confidence.app, name="confidence")
+app.command("stability")(stability.stability)
 
 
 @app.callback()

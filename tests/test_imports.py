@@ -50,7 +50,7 @@ ROOMS = {
         ("common",),
         ("p1", "p2", "p3", "p4"),
         ("p5", "weights", "methods"),
-        ("confidence",),
+        ("confidence", "stability"),
     ),
 }
 # On the ground everyone stands beside one another, in this order.

@@ -13,6 +13,7 @@ from milanx.files import atomic_path
 
 # Between these lines of a page stands what is written anew.
 BEGINS, ENDS = "<!-- families: milanx bench models --into -->", "<!-- end of families -->"
+STABILITY = ("<!-- tables: milanx bench stability --into -->", "<!-- end of tables -->")
 HEAD = ("| model | picture | described | maps | wrong | untold | left out |",
         "|---|---:|---:|---:|---:|---:|---:|")  # fmt: skip
 
@@ -75,7 +76,12 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def write_into(page: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Put the tables of some rows between the marks of a page.
+    """Put the tables of some rows between the marks of a page; see `write_between`."""
+    write_between(page, (BEGINS, ENDS), markdown(rows))
+
+
+def write_between(page: Path, marks: tuple[str, str], tables: str) -> None:
+    """Put tables between two marks of a page, in place of what stands there.
 
     Raises:
         InputError: there is no such page, or it has not both marks once.
@@ -84,10 +90,11 @@ def write_into(page: Path, rows: Sequence[dict[str, Any]]) -> None:
         text = page.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{page} cannot be read", str(error), "name a page of Markdown") from error
-    before, begins, rest = text.partition(BEGINS)
-    _, ends, after = rest.partition(ENDS)
-    if not begins or not ends or BEGINS in rest or ENDS in after:
-        raise InputError(f"{page} is left as it is", f"it has not both {BEGINS} and {ENDS} once",
+    first, last = marks
+    before, begins, rest = text.partition(first)
+    _, ends, after = rest.partition(last)
+    if not begins or not ends or first in rest or last in after:
+        raise InputError(f"{page} is left as it is", f"it has not both {first} and {last} once",
                          "put them where the tables belong")  # fmt: skip
     with atomic_path(page) as path:
-        path.write_text(f"{before}{BEGINS}\n{markdown(rows)}\n{ENDS}{after}", encoding="utf-8")
+        path.write_text(f"{before}{first}\n{tables}\n{last}{after}", encoding="utf-8")
