@@ -46,7 +46,13 @@ ROOMS = {
         ("units", "engine"),
         ("stages",),
     ),
-    "evaluate": (("common",), ("p1", "p2", "p3", "p4"), ("weights", "methods"), ("confidence",)),
+    "evaluate": (
+        ("common",),
+        ("p1", "p2", "p3", "p4"),
+        ("weights", "methods"),
+        ("confidence",),
+        ("senses",),
+    ),
 }
 # On the ground everyone stands beside one another, in this order.
 GROUND = FLOORS[0]
