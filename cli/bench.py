@@ -173,6 +173,45 @@ def models(
         typer.echo(markdown(rows))
 
 
+@app.command("senses")
+@c.explained
+def senses(
+    out: Annotated[Path, typer.Argument(help="New folder for runs and senses-report.json.")],
+    images: Annotated[
+        list[Path] | None, typer.Option(help="Photos to plant units in, .parquet; repeatable.")
+    ] = None,
+    describer: Annotated[str, typer.Option(help="builtin, or a folder.")] = "builtin",
+    count: Annotated[
+        int, typer.Option(help="Units of one meaning, and of two, of each seed.", min=1)
+    ] = 100,
+    random: Annotated[int, typer.Option(help="Sets of photos at random of each seed.", min=0)] = 30,
+    most: Annotated[int, typer.Option(help="Senses of a unit.", min=2, max=3)] = 2,
+    per_file: Annotated[int, typer.Option(help="Photos of a file.", min=1)] = 1000,
+    chosen: Annotated[
+        bool, typer.Option("--chosen", help="On what numbers are chosen, not on what is reported.")
+    ] = False,
+    as_json: c.Json = False,
+    quiet: c.Quiet = False,
+    debug: c.Debug = False,
+) -> None:
+    """Are units of one meaning split, and two distant meanings told apart?
+
+    What is planted where stands in milanx/evaluate/senses/lists.py.
+    """
+    c.starting(quiet, as_json, f"milanx bench senses {out}")
+    from milanx.describing.describer import Describer
+    from milanx.evaluate.senses.protocol import Asked, evaluate_senses
+
+    asked = Asked(tuple(images or ()), out, count, random, most, per_file, chosen)
+    found = evaluate_senses(Describer.load(describer), asked, c.reporter(quiet, as_json))
+    if as_json:
+        c.print_json(found)
+        return
+    from milanx.report.senses import print_senses
+
+    print_senses(found)
+
+
 @app.command("weights")
 @c.explained
 def weights(

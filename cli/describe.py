@@ -53,6 +53,9 @@ def describe(
             help="Measure how well each text foretells its unit on images kept aside.",
         ),
     ] = True,
+    senses: Annotated[
+        int, typer.Option(help="Senses that a unit may have, 1 to 3, where unseen images agree.")
+    ] = 1,
     sort: c.Sort = "sure",
     overwrite: c.Overwrite = False,
     as_json: c.Json = False,
@@ -93,6 +96,7 @@ def describe(
         device=device,
         dtype=dtype,
         score=score,
+        senses=senses,
         overwrite=overwrite,
         progress=(progress := c.reporter(quiet, as_json)),
     )

@@ -29,6 +29,7 @@ from milanx.progress import Reporter, Silent, Stage, Timed
 if TYPE_CHECKING:
     from torch import nn
 
+    from milanx.describing.candidates import Description
     from milanx.describing.describer import Describer
     from milanx.describing.milan.describer import Milan
     from milanx.describing.settings import SearchSettings
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from milanx.images.preprocess import Preprocess
     from milanx.runs import Run
     from milanx.scoring.column import Scores, UnitKey
+    from milanx.scoring.senses import Senses
+    from milanx.scoring.simulator import Simulating
 
 T = TypeVar("T")
 Images: TypeAlias = "Source | Iterable[Any] | str | Path"  # as `extract` says
@@ -244,6 +247,7 @@ def describe(
     device: str = "auto",
     dtype: str = "float32",
     score: bool = True,
+    senses: int = 1,
     overwrite: bool = False,
     progress: Reporter | None = None,
 ) -> Run:
@@ -277,6 +281,8 @@ def describe(
         dtype: of the target.
         score: measure for each description how well it foretells its unit on images kept aside
             (`milanx.scoring.column`); where it cannot be measured, the table says why.
+        senses: that a unit may have, 1 to 3: beyond one where images kept aside bear all of them
+            out (docs/senses.md).
         overwrite: replace the run that is there; a folder that holds anything else is refused.
         progress: told about the stages.
 
@@ -305,7 +311,10 @@ def describe(
         loaded = describer if not isinstance(describer, str | Path) else load_describer(
             method, describer, pick_device(device))  # fmt: skip
         check_pair(method, loaded)
-    way = Way(loaded, search or loaded.settings, method, words)
+    way = Way(loaded, search or loaded.settings, method, words, senses)
+    if senses > 1 and not score:
+        raise InputError("no senses without scores", "images kept aside must bear them out",
+                         "leave out --no-score, or --senses 1")  # fmt: skip
     with as_given(model), contextlib.ExitStack() as alone:
         made = _extract(request, _path(out), overwrite, timed, alone)
         _describe(made, way, score, timed)
@@ -339,30 +348,26 @@ def _describe(made: Extracted, way: Way, score: bool, timed: Timed) -> None:
     found = way.describe(made.store, made.inputs, timed, process)
     texts = {(d.layer, d.unit, d.sign): d.text for d in found}
     scores = _score(made, texts, timed) if score else Scores.none(texts, NOT_ASKED)
+    senses = _senses(made, way, (found, scores.facts), timed)
     if process.is_main_process:
         for report in made.out.glob("evaluation-*.json"):  # of other descriptions
             if format_of(report) == EVALUATION:
                 report.unlink()
-        write_units(made.out, found, made.store, scores.units, judge, told=False)
-    _write_run(made, timed, facts, (scores.facts, judge.facts()))
+        write_units(made.out, found, made.store, scores.units, judge, senses=senses.units,
+                    told=False)  # fmt: skip
+    _write_run(made, timed, facts, ({**scores.facts, **senses.facts}, judge.facts()))
     process.wait_for_everyone()
 
 
 def _score(made: Extracted, texts: dict[UnitKey, str], timed: Timed) -> Scores:
     """Score descriptions on the images kept aside."""
-    import torch
-
     from milanx.exemplars.extract import unreadable
     from milanx.scoring.column import score_texts
-    from milanx.scoring.simulator import BUILTIN, Simulating, Where
 
     inputs = made.inputs
-    where = Where(
-        torch.device(inputs.device), getattr(torch, inputs.request.dtype), join_processes()
-    )
     try:
         scores = score_texts(
-            texts, made.store, inputs.images, inputs.target, simulator=Simulating(BUILTIN, where),
+            texts, made.store, inputs.images, inputs.target, simulator=_simulating(inputs),
             seed=inputs.request.settings.seed, progress=timed,
         )  # fmt: skip
     except OSError as error:
@@ -370,6 +375,50 @@ def _score(made: Extracted, texts: dict[UnitKey, str], timed: Timed) -> Scores:
     if "reason" in scores.facts:
         timed.say(f"no scores: {scores.facts['reason']}")
     return scores
+
+
+def _simulating(inputs: Inputs) -> Simulating:
+    """What scores descriptions, and where."""
+    import torch
+
+    from milanx.scoring.simulator import BUILTIN, Simulating, Where
+
+    where = Where(
+        torch.device(inputs.device), getattr(torch, inputs.request.dtype), join_processes()
+    )
+    return Simulating(BUILTIN, where)
+
+
+def _senses(
+    made: Extracted, way: Way, told: tuple[list[Description], dict[str, Any]], timed: Timed
+) -> Senses:
+    """Look for units of several senses, given all descriptions and what is told of their scores."""
+    from milanx.describing.describer import Describer
+    from milanx.describing.senses import SenseSettings, propose_senses
+    from milanx.describing.settings import SearchSettings
+    from milanx.features.encoded import encoded_views
+    from milanx.scoring.column import opened
+    from milanx.scoring.senses import Senses, keep_senses
+
+    found, scored = told
+    if way.senses == 1:
+        return Senses({}, {})
+    if "reason" in scored:
+        timed.say(f"no senses: {scored['reason']}")
+        return Senses({}, {"senses": {"asked": way.senses, "reason": scored["reason"]}})
+    assert isinstance(way.describer, Describer)
+    assert isinstance(way.search, SearchSettings)
+    features = encoded_views(way.describer.encoder, made.store, process=join_processes())
+    proposed = propose_senses(way.describer, made.store, features, SenseSettings(way.senses),
+                              search=way.search, progress=timed)  # fmt: skip
+    texts = {(d.layer, d.unit, d.sign): [c.text for c in d.candidates] for d in found}
+    inputs = made.inputs
+    with opened(made.store, inputs.images, inputs.target, _simulating(inputs),
+                inputs.request.settings.seed, None) as seen:  # fmt: skip
+        kept = {} if isinstance(seen, str) else keep_senses(proposed, texts, made.store, seen)
+    timed.say(f"senses: {len(proposed)} units may have several, of {len(kept)} they hold")
+    return Senses(kept, {"senses": {"asked": way.senses, "proposed": len(proposed),
+                                    "kept": len(kept)}})  # fmt: skip
 
 
 def _described(made: Extracted, facts: dict[str, Any], timed: Timed) -> Run | None:

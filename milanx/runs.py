@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from milanx.describing.confidence import Judge
     from milanx.exemplars.store import ExemplarSet, ExemplarStore
     from milanx.scoring.column import Score
+    from milanx.scoring.senses import Sense
 
 RUN = "milanx-run"
 RUN_VERSION = 1
@@ -41,6 +42,7 @@ KINDS: dict[str, type] = {"layers": list, "images": dict, "describer": dict, "sc
                           "seconds": dict}  # fmt: skip
 FIGURES = ("pmi", "log_p_given_exemplars", "log_p_prior", "agreement", "response", "rank")
 SIGNS = ("alike", "shown")  # what `milanx.describing.signs` reads
+SENSES = "senses"  # a column that is written where some unit has several
 
 
 def units_schema() -> pa.Schema:
@@ -50,6 +52,9 @@ def units_schema() -> pa.Schema:
     figures = [(name, pa.float32()) for name in FIGURES]
     term = pa.struct([("name", pa.string()), ("value", pa.float32()), ("added", pa.float32())])
     candidate = pa.struct([("text", pa.string()), *figures, ("terms", pa.list_(term))])
+    sense = pa.struct([("text", pa.string()), ("share", pa.float32()), ("score", pa.float32()),
+                       ("score_interval", pa.list_(pa.float32(), 2)),
+                       ("exemplars", pa.list_(pa.int32()))])  # fmt: skip
     return pa.schema(
         [
             ("layer", pa.string()),
@@ -67,6 +72,7 @@ def units_schema() -> pa.Schema:
             ("candidates", pa.list_(candidate)),
             ("images", pa.list_(pa.int64())),
             ("activations", pa.list_(pa.float32())),
+            (SENSES, pa.list_(sense)),
         ]
     )
 
@@ -96,6 +102,7 @@ def write_units(
     scores: Mapping[UnitKey, Score] | None = None,
     judge: Judge | None = None,
     *,
+    senses: Mapping[UnitKey, Sequence[Sense]] | None = None,
     told: bool = True,
 ) -> None:
     """Write ``units.parquet``; scores stay null without ``scores``, confidence without ``judge``.
@@ -106,6 +113,7 @@ def write_units(
         store: the exemplars that they describe.
         scores: of each of them.
         judge: says how sure each of them is, and so which are unclear.
+        senses: of the units that have several.
         told: by the ``run.json`` that is there; else whoever writes that tells it.
 
     Raises:
@@ -122,6 +130,7 @@ def write_units(
             if description is not None:
                 kept = images[row] >= 0
                 rows.append(_row(description, images[row][kept], activations[row][kept]))
+                rows[-1][SENSES] = _senses((senses or {}).get((layer, unit, sign), ()), kept)
     if by_unit:
         raise ValueError(f"described but not extracted: {sorted(by_unit)[:3]}")
     _write_rows(root, rows, scores, (judge, store))
@@ -150,8 +159,22 @@ def _write_rows(
     judge, store = judged
     if judge is not None:
         judge.judge(rows, store.photos)
-    table = pa.Table.from_pylist(rows, schema=units_schema())
+    schema = units_schema()
+    if not any(row.get(SENSES) for row in rows):  # as an earlier milanx wrote it
+        schema = schema.remove(schema.get_field_index(SENSES))
+    table = pa.Table.from_pylist(rows, schema=schema)
     write_table(root / TABLE, table, UNITS, UNITS_VERSION)
+
+
+def _senses(senses: Sequence[Sense], kept: Any) -> list[dict[str, Any]] | None:
+    """Return a unit's senses as the table holds them; None where it has one.
+
+    Args:
+        senses: of the unit.
+        kept: which of the store's places hold an exemplar, bool [k]; the table has these alone.
+    """
+    place = {old: new for new, old in enumerate(kept.nonzero()[0].tolist())}
+    return [{**asdict(s), "exemplars": [place[i] for i in s.exemplars]} for s in senses] or None
 
 
 def _row(description: Description, images: Any, activations: Any) -> dict[str, Any]:
@@ -187,6 +210,9 @@ def _current(path: Path, table: pa.Table) -> pa.Table:
 
     schema = units_schema()
     with reading(path):
+        if SENSES not in table.column_names:
+            field = schema.field(SENSES)
+            table = table.append_column(field, pa.nulls(len(table), field.type))
         if not table.schema.equals(schema):
             table = pa.Table.from_pylist(table.to_pylist(), schema=schema)
         gaps = [name for name in NEVER_NULL if table.column(name).null_count]
@@ -251,6 +277,11 @@ class UnitView:
     def candidates(self) -> tuple[Candidate, ...]:
         """The best texts, best first."""
         return candidates_of(self.row)
+
+    @property
+    def senses(self) -> list[dict[str, Any]]:
+        """The things that it answers to, where it has several; exemplars are places among its."""
+        return list(self.row.get(SENSES) or ())
 
     @property
     def sureness(self) -> float | None:

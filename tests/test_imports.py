@@ -51,6 +51,7 @@ ROOMS = {
         ("p1", "p2", "p3", "p4"),
         ("p5", "weights", "methods"),
         ("confidence", "stability"),
+        ("senses",),
     ),
 }
 # On the ground everyone stands beside one another, in this order.

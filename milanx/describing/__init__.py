@@ -3,8 +3,9 @@
 In come exemplar sets; out go `Description`s. ``set_encoder`` makes prefixes, ``critic`` says how
 far texts and sets agree, ``response`` how well texts foretell activations, ``units`` asks both of
 ``texts``; ``search`` finds texts, ``ranker`` ranks them as ``candidates`` by ``settings``;
-``halves`` asks whether both halves of a joined text are seen; ``signs`` are what exemplars say of a
-text then, ``confidence`` how sure that makes it;
+``halves`` asks whether both halves of a joined text are seen; ``cuts`` divides sets of points, and
+``senses`` a unit's exemplars, each part with a text; ``signs`` are what exemplars say of a text
+then, ``confidence`` how sure that makes it;
 ``describer`` is all of it as one object, made of ``parts``, which ``folder`` reads and
 ``checks`` looks at; ``trained`` is what its folder tells of its training; ``milan`` is a baseline,
 ``concepts`` and ``dissect`` do without language models, ``ways`` chooses, ``parcel`` packs a

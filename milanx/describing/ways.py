@@ -72,12 +72,25 @@ def check_pair(method: str, describer: Describer | Milan) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Way:
-    """How exemplars are put into words."""
+    """How exemplars are put into words.
+
+    Raises:
+        InputError: senses that this way does not find.
+    """
 
     describer: Describer | Milan
     search: SearchSettings | MilanSearch
     method: str
     words: tuple[str, ...]
+    senses: int = 1
+
+    def __post_init__(self) -> None:
+        from milanx.describing.senses import SenseSettings
+
+        SenseSettings(self.senses)  # says what is wrong with it
+        if self.senses > 1 and self.method != METHODS[0]:
+            raise InputError(f"--method {self.method} finds no senses", "a describer alone does",
+                             "--senses 1")  # fmt: skip
 
     def facts(self) -> dict[str, Any]:
         """What ``run.json`` says of it; another description is made when anything differs."""
@@ -91,6 +104,7 @@ class Way:
             "fingerprint": self.describer.fingerprint,
             "search": asdict(self.search),
             "held_out_wnids": self.describer.training.get("held_out_wnids", []),
+            **({"senses": self.senses} if self.senses > 1 else {}),
         }
 
     def judge(self) -> Judge:

@@ -149,8 +149,15 @@ def _units(run: Run, most: int) -> list[dict[str, Any]]:
             "n": len(row["images"]), "i": row["images"][:count],
             "a": [_rounded(a) for a in row["activations"][:count]],
             "m": base64.b64encode(bits.tobytes()).decode(),
+            **({"se": _senses(row["senses"], count)} if row["senses"] else {}),
         })  # fmt: skip
     return entries
+
+
+def _senses(senses: Sequence[dict[str, Any]], count: int) -> list[list[Any]]:
+    """A unit's senses: text, share, score, and which of the exemplars that are shown."""
+    return [[s["text"], _rounded(s["share"]), _rounded(s["score"]),
+             [place for place in s["exemplars"] if place < count]] for s in senses]  # fmt: skip
 
 
 def _rounded(value: float | None) -> float | None:

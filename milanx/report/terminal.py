@@ -96,6 +96,11 @@ def score_cell(score: float | None, interval: Sequence[float] | None) -> str:
     return f"{score:.2f}" + (f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "")
 
 
+def sense_line(sense: Mapping[str, Any]) -> str:
+    """Return one of a unit's senses, with the share of its exemplars' photos that show it."""
+    return f"{sense['share']:.0%} {sense['text']}"
+
+
 def sure_cell(figure: float | None, told: bool = False) -> str:
     """Return what `milanx.report.sure.sureness` says, as tables show it.
 
@@ -133,6 +138,7 @@ def print_run(run: Run, page: Path | None, sort: str = SURE, top: int = SHOWN) -
         row = run.rows[place]
         rest = ", ".join(c["text"] for c in others(row)[:2])
         text = row["description"] or f"({without_text(run, row)})"
+        text += "".join(f"\n  {sense_line(sense)}" for sense in row["senses"] or ())
         figures = [sure_cell(sure[place], told)] * known
         figures += [score_cell(row["score"], row["score_interval"])] * scored
         table.add_row(_address(row), text, rest, *figures,
@@ -172,6 +178,8 @@ def _print_counts(console: Screen, run: Run, scored: bool) -> None:
     for row in run.rows:
         counts[row["status"]] = counts.get(row["status"], 0) + 1
     console.print(", ".join(f"{n} {status}" for status, n in counts.items()), highlight=False)
+    if several := sum(bool(row["senses"]) for row in run.rows):
+        console.print(f"{several} of several senses", highlight=False)
     if short := sum(0 < len(row["images"]) < (run.k or 0) for row in run.rows):
         console.print(f"{short} with fewer than {run.k} exemplars", highlight=False)
     if calibrated(run.rows):
@@ -228,6 +236,11 @@ def print_unit(run: Run, view: UnitView) -> None:
         console.print(f"score {score_cell(view.score, view.score_interval)}", highlight=False)
     elif view.score_reason:
         console.print(f"no score: {view.score_reason}", highlight=False)
+    for sense in view.senses:
+        shown = ", ".join(str(view.row["images"][place]) for place in sense["exemplars"])
+        score = score_cell(sense["score"], sense["score_interval"])
+        console.print(f"sense: {sense_line(sense)}, score {score}, exemplars {shown}",
+                      highlight=False)  # fmt: skip
     table = Table()
     for name in ("candidate", "rank", "PMI", "log p(d|E)", "log p(d)"):
         table.add_column(name, justify="left" if name == "candidate" else "right")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +77,7 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class _Images:
+class Images:
     """Images that texts are scored on, or a slope is fitted on.
 
     Attributes:
@@ -115,17 +115,56 @@ def score_texts(
     Returns:
         A score or a reason for every unit: what the images lack is no error.
     """
-    sides = _Sides.of(store, seed)
+    with opened(store, images, target, simulator, seed, progress) as found:
+        if isinstance(found, str):
+            return Scores.none(texts, found)
+        return found.sides.scores(texts, store, found.judge, found.look, seed)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What texts are compared with: a simulator, images, and its features of them.
+
+    Attributes:
+        sides: the images.
+        judge: the simulator.
+        look: gives its features of images by their indices.
+        seed: of draws.
+    """
+
+    sides: Sides
+    judge: Simulator
+    look: Look
+    seed: int
+
+
+@contextlib.contextmanager
+def opened(
+    store: ExemplarStore,
+    images: ProbeImages,
+    target: Target,
+    simulator: Simulating | Simulator | str,
+    seed: int,
+    progress: Reporter | None,
+) -> Iterator[Opened | str]:
+    """Open what the texts of a run are compared with; see `score_texts`.
+
+    Yields:
+        It, or why nothing can be compared.
+    """
+    sides = Sides.of(store, seed)
     if sides.lack:
-        return Scores.none(texts, sides.lack)
+        yield sides.lack
+        return
     with contextlib.ExitStack() as stack:
         try:
             judge = stack.enter_context(Simulating.of(simulator).opened())
         except MissingWeights as error:
-            return Scores.none(texts, f"{error.what}: {error.why}")
+            yield f"{error.what}: {error.why}"
+            return
         if judge.tower is not None and judge.tower == target.name:
-            return Scores.none(texts, f"the image tower of {judge.name}, which scores, is the "
-                                      "target itself")  # fmt: skip
+            yield f"the image tower of {judge.name}, which scores, is the target itself"
+            return
         bar = stack.enter_context((progress or Silent()).stage(
             "score", len(sides.aside.indices) + len(sides.searched.indices)))  # fmt: skip
 
@@ -134,7 +173,7 @@ def score_texts(
             return image_features(judge, target.preprocess, wanted,
                                   lambda: (images, indices.tolist()), bar.advance)  # fmt: skip
 
-        return sides.scores(texts, store, judge, look, seed)
+        yield Opened(sides, judge, look, seed)
 
 
 def score_stored(
@@ -149,14 +188,14 @@ def score_stored(
         look: gives the simulator's features of images by their indices, float16 [n, c].
         seed: as there.
     """
-    sides = _Sides.of(store, seed)
+    sides = Sides.of(store, seed)
     if sides.lack:
         return Scores.none(texts, sides.lack)
     return sides.scores(texts, store, judge, look, seed)
 
 
 @dataclass(frozen=True)
-class _Sides:
+class Sides:
     """The images of a store that texts are scored on, and those that slopes are fitted on.
 
     Attributes:
@@ -170,13 +209,14 @@ class _Sides:
 
     table: list[dict[str, Any]]
     sources: list[str]
-    aside: _Images
-    searched: _Images
+    aside: Images
+    searched: Images
     photos: int
     lack: str
 
     @classmethod
-    def of(cls, store: ExemplarStore, seed: int) -> _Sides:
+    def of(cls, store: ExemplarStore, seed: int) -> Sides:
+        """Find the images of both sides; many are drawn by ``seed``."""
         table = store.image_table()
         names = _sources(table)
         aside = _some(table, names, "aside", ASIDE, seed)
@@ -194,6 +234,7 @@ class _Sides:
         self, texts: Mapping[UnitKey, str], store: ExemplarStore, judge: Simulator, look: Look,
         seed: int,
     ) -> Scores:  # fmt: skip
+        """Score texts; see `score_stored`."""
         features = [look(some.indices) for some in (self.aside, self.searched)]
         found: dict[UnitKey, Score] = {}
         for layer in dict.fromkeys(layer for layer, _, _ in texts):
@@ -214,7 +255,7 @@ def _sources(table: list[dict[str, Any]]) -> list[str]:
 
 def _some(
     table: list[dict[str, Any]], names: list[str], split: str, most: int, seed: int
-) -> _Images:
+) -> Images:
     """Return at most so many images of one side of the split."""
     rows = [row for row in table if (row["split"] == "aside") == (split == "aside")
             and row["source"] in names]  # fmt: skip
@@ -222,7 +263,7 @@ def _some(
         drawn = np.random.default_rng(seed).permutation(len(rows))[:most]
         rows = [rows[i] for i in np.sort(drawn)]
     groups = np.unique([row["group"] for row in rows], return_inverse=True)[1]
-    return _Images(np.array([row["index"] for row in rows], np.int64),
+    return Images(np.array([row["index"] for row in rows], np.int64),
                    np.array([names.index(row["source"]) for row in rows], np.int64),
                    np.asarray(groups, np.int64))  # fmt: skip
 
@@ -231,7 +272,7 @@ def _layer(
     texts: dict[UnitKey, str],
     store: ExemplarStore,
     judge: Simulator,
-    sides: tuple[_Images, _Images],
+    sides: tuple[Images, Images],
     features: list[np.ndarray],
     seed: int,
 ) -> dict[UnitKey, Score]:
@@ -269,20 +310,25 @@ def _layer(
     return found
 
 
-def _intervals(
-    predictions: np.ndarray, activations: np.ndarray, side: _Images, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return correlations and the ends of their intervals, each [u].
-
-    Photographs are drawn within their source; a draw in which one image stands for a source counts
-    that source as 0.
-    """
+def photo_counts(side: Images, seed: int) -> np.ndarray:
+    """Draw photographs anew within their source: how often each image is drawn, [draws, n]."""
     rng = np.random.default_rng(seed)
     counts = np.zeros((CROSSED_DRAWS, len(side.sources)), np.float32)
     for source in np.unique(side.sources):
         here = np.flatnonzero(side.sources == source)
         photos, which = np.unique(side.groups[here], return_inverse=True)
         counts[:, here] = resampled_counts(len(photos), CROSSED_DRAWS, rng)[:, which]
+    return counts
+
+
+def _intervals(
+    predictions: np.ndarray, activations: np.ndarray, side: Images, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return correlations and the ends of their intervals, each [u].
+
+    A draw in which one image stands for a source counts that source as 0.
+    """
+    counts = photo_counts(side, seed)
     values = co.correlations(predictions, activations, side.sources)
     ends = []
     for start in range(0, len(values), UNITS_AT_ONCE):

@@ -21,7 +21,7 @@ from milanx.evaluate.confidence.lists import (
     REPORTED,
     calibrates,
 )
-from milanx.evaluate.confidence.planted import _answering, _apart, _at_random, _meant
+from milanx.evaluate.confidence.planted import answering, apart, at_random, meant_atoms
 from milanx.evaluate.confidence.protocol import measured
 from milanx.evaluate.confidence.units import Judged
 from milanx.evaluate.p2.atoms import COLOURS, KIND_OF
@@ -78,22 +78,22 @@ def photos() -> list[PlantedPhoto]:
 def test_meanings_are_those_of_the_side_that_have_accepted_phrases() -> None:
     both = PlantedPhoto(np.zeros((8, 8, 3), np.uint8), dict.fromkeys(
         ("red", "orange color", "dress", "cat tail"), HALF))  # fmt: skip
-    atoms = [set(_meant(both, side).atoms) for side in (CALIBRATION, REPORT)]
+    atoms = [set(meant_atoms(both, side).atoms) for side in (CALIBRATION, REPORT)]
     assert sorted(map(sorted, atoms)) == [["cat tail", "red"], ["orange color"]]
 
 
 def test_a_photograph_is_on_one_side_of_the_split() -> None:
-    searched, aside = _apart(photos(), 0)
+    searched, aside = apart(photos(), 0)
     assert len(searched) + len(aside) == 60 and len(aside) == 12
     assert not {p.group for p in searched} & {p.group for p in aside}
 
 
 def test_a_unit_answers_to_photos_kept_aside_by_its_meaning() -> None:
-    searched, aside = _apart(photos(), 0)
+    searched, aside = apart(photos(), 0)
     aside.append(PlantedPhoto(np.zeros((8, 8, 3), np.uint8), {"red": HALF}, "other", group="x"))
     rng = np.random.default_rng(0)
     unit = build(SourcePool(searched, "s", 0), Meaning(("red",)), len(searched), rng)
-    found = _answering(unit, searched, aside, rng).activations
+    found = answering(unit, searched, aside, rng).activations
     assert found[: len(searched)] == pytest.approx(unit.activations)
     told = found[len(searched) :]
     assert [bool(v > 0.5) for v in told[:-1]] == ["red" in p.atoms for p in aside[:-1]]
@@ -101,13 +101,13 @@ def test_a_unit_answers_to_photos_kept_aside_by_its_meaning() -> None:
 
 
 def test_a_set_at_random_shows_photos_at_random_and_answers_to_nothing() -> None:
-    searched, aside = _apart(photos(), 0)
+    searched, aside = apart(photos(), 0)
     rng = np.random.default_rng(0)
     other = build(SourcePool(searched, "s", 0), Meaning(("red",)), len(searched), rng)
-    sets = [_at_random(searched, [other], rng) for _ in range(40)]
+    sets = [at_random(searched, [other], rng) for _ in range(40)]
     shows = np.mean(["red" in searched[i].atoms for s in sets for i in s.images if i >= 0])
     assert abs(shows - np.mean(["red" in p.atoms for p in searched])) < 0.1
-    one = _answering(sets[0], searched, aside, rng)
+    one = answering(sets[0], searched, aside, rng)
     assert (one.activations[one.images[one.images >= 0]] > 1 - 2 * BACKGROUND).all()
     assert (one.activations > 0.5).sum() >= (one.images >= 0).sum()
 

@@ -79,12 +79,12 @@ def planted_units(
     photos = read_photos(
         images, describer.trained, per_file=PER_FILE, reported=False, seed=plot.seed
     )
-    searched, aside = _apart([_meant(p, side) for p in photos], plot.seed)
+    searched, aside = apart([meant_atoms(p, side) for p in photos], plot.seed)
     units = generate(searched, plot.count, plot.seed)
     rng = np.random.default_rng([plot.seed, 2])
     units = [_fewer(unit, rng) if rng.random() < FEW else unit for unit in units]
-    units += [_at_random(searched, units, rng) for _ in range(plot.random)]
-    units = [_answering(unit, searched, aside, rng) for unit in units]
+    units += [at_random(searched, units, rng) for _ in range(plot.random)]
+    units = [answering(unit, searched, aside, rng) for unit in units]
     every = [*searched, *aside]
     store = plant_units(out, units, every, plot.seed, aside=len(aside))
     found = describer.describe(store, progress=progress)
@@ -110,7 +110,7 @@ def planted_units(
     return Judged.of_rows(open_run(out).rows, right, kinds, store)
 
 
-def _meant(photo: PlantedPhoto, side: Side) -> PlantedPhoto:
+def meant_atoms(photo: PlantedPhoto, side: Side) -> PlantedPhoto:
     """Forget the atoms of a photo that belong to the other side, or have no accepted phrases.
 
     Without phrases that were written down nobody can tell whether a text is right: "dogs" for the
@@ -120,7 +120,7 @@ def _meant(photo: PlantedPhoto, side: Side) -> PlantedPhoto:
     return replace(photo, atoms=kept)
 
 
-def _apart(
+def apart(
     photos: Sequence[PlantedPhoto], seed: int
 ) -> tuple[list[PlantedPhoto], list[PlantedPhoto]]:
     """Keep a share of the photographs aside, with lettering or without."""
@@ -138,7 +138,7 @@ def _fewer(unit: PlantedUnit, rng: np.random.Generator) -> PlantedUnit:
     return replace(unit, images=images)
 
 
-def _at_random(
+def at_random(
     photos: Sequence[PlantedPhoto], units: Sequence[PlantedUnit], rng: np.random.Generator
 ) -> PlantedUnit:
     """Build a set of photos of one source at random, with the masks of a unit of that source."""
@@ -152,7 +152,7 @@ def _at_random(
     return replace(other, meaning=NOTHING, images=images, activations=answers)
 
 
-def _answering(
+def answering(
     unit: PlantedUnit,
     searched: Sequence[PlantedPhoto],
     aside: Sequence[PlantedPhoto],

@@ -110,6 +110,7 @@ function facts(u, whole) {
     const ends = whole && u.si.length ? ` (${u.si.map(number).join(" to ")})` : "";
     line.append(` · score ${number(u.sc)}${ends}`);
   } else if (u.sr && u.t) line.append(" · no score");
+  if (u.se) line.append(" · senses: " + u.se.map(([text, share]) => `${text} (${Math.round(100 * share)} %)`).join(", "));
   if (u.n && u.n < DATA.k) line.append(` · ${u.n} of ${DATA.k} exemplars`);
   return line;
 }
@@ -150,6 +151,17 @@ function why(u) {
   box.append(make("p", first), reasons, make("p"), figures);
   return box;
 }
+function senses(u) {  // each with its own exemplars
+  const box = make("section");
+  box.append(make("h3", "Several senses"));
+  for (const [text, share, score, places] of u.se) {
+    const views = make("div", "", "views");
+    box.append(make("p", `${text} · ${Math.round(100 * share)} % of its photos · score ${number(score)}`), views);
+    views.append(...places.map(e => exemplar(u, e)));
+    places.forEach((e, i) => views.children[i].dataset.e = e);
+  }
+  return box;
+}
 function candidates(u) {
   const box = make("section"), heads = ["candidate", "rank", "PMI", "log p(d|E)", "log p(d)"];
   const count = DATA.figures ? heads.length : 2;
@@ -183,7 +195,8 @@ function open(at) {
   if (!u.t || u.st === "unclear") h2.className = "none";
   const box = make("div", "", "views"), columns = make("div", "", "columns");
   columns.append(why(u), candidates(u));
-  article.append(nav, h2, facts(u, true), box, columns, like(u));
+  const several = u.se ? senses(u) : "";
+  article.append(nav, h2, facts(u, true), box, several, columns, like(u));
   if (u.sr && u.t) h2.after(make("p", "No score: " + u.sr, "soft"));
   $("unit").replaceChildren(article);
   box.append(...u.i.map((_, e) => {
@@ -192,6 +205,7 @@ function open(at) {
     return figure;
   }));
   box.querySelectorAll("canvas").forEach((canvas, e) => draw(canvas, u, e));
+  if (several) several.querySelectorAll("canvas").forEach(canvas => draw(canvas, u, +canvas.dataset.e));
   h2.focus({ preventScroll: true });
 }
 
@@ -199,10 +213,11 @@ function open(at) {
 const M = DATA.meaning, words = M.words.split(" "), place = new Map(words.map((word, i) => [word, i]));
 const wordVectors = new Int8Array(bytes(M.vectors).buffer), textVectors = new Int8Array(bytes(M.textVectors).buffer);
 const textPlace = new Map(M.texts.map((text, i) => [text, i]));
-const haystack = units.map(u => (u.t + " " + name(u)).toLowerCase());
+const texts = u => [u.t, ...(u.se || []).map(sense => sense[0])].join(" ");
+const haystack = units.map(u => (texts(u) + " " + name(u)).toLowerCase());
 const stem = word => word.replace(/s$/, "").replace(/e$/, "").replace(/s$/, "") || word;  // one and many alike
 const stems = text => text.toLowerCase().split(/[^\p{L}\p{N}.:-]+/u).map(stem);
-const spoken = units.map(u => new Set([...stems(u.t), name(u).toLowerCase()]));
+const spoken = units.map(u => new Set([...stems(texts(u)), name(u).toLowerCase()]));
 const SMALL = new Set("a an and at by for in of on or some something the thing things to with without".split(" "));
 
 function row(vectors, i) { return vectors.subarray(i * M.dims, (i + 1) * M.dims); }
