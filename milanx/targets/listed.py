@@ -15,6 +15,8 @@ from typing import Any
 
 from milanx.errors import MilanxError
 from milanx.files import cache_dir, fingerprint, fingerprint_file, read_json, write_json
+from milanx.files.jsons import json_text
+from milanx.files.room import make_room, used
 
 FORMAT, VERSION = "milanx layers", 1
 LIBRARIES = ("torch", "timm", "torchvision", "transformers", "milanx")
@@ -82,6 +84,7 @@ def kept(name: str) -> Kept | None:
         content = read_json(path, FORMAT, VERSION)
         found = Kept(content["layers"], content["repository"])
         found.listed()
+        used(path)
     except (MilanxError, KeyError, TypeError, AttributeError):
         return None
     return found
@@ -92,8 +95,10 @@ def keep(name: str, layers: Sequence[dict[str, Any]], repository: str = "") -> N
     path = place(name)
     if path is None:
         return
+    content = {"layers": list(layers), "repository": repository}
     try:
-        write_json(path, FORMAT, VERSION, {"layers": list(layers), "repository": repository})
+        if make_room(len(json_text(content)), path):
+            write_json(path, FORMAT, VERSION, content)
     except MilanxError:  # it is only a saving of time
         return
 

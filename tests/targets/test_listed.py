@@ -1,4 +1,4 @@
-"""Lists of layers are kept: the same list again, without building the model, and only while true."""
+"""Lists of layers are kept: the same again, without building the model, and only while true."""
 
 from __future__ import annotations
 
