@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from milanx.cli import common as c
+
+if TYPE_CHECKING:
+    from milanx.targets import listed
 
 
 @c.explained
@@ -28,20 +32,46 @@ def layers(
     random ones serve.
     """
     c.starting(quiet, as_json, f"milanx layers {model}")
+    from milanx.report.terminal import print_layers
+    from milanx.targets import listed
+
+    known = None if weights else listed.kept(model)
+    if known and (random_weights or (known.repository and listed.out_of_reach(known.repository))):
+        rows, name = known.layers, model
+    else:
+        rows, name, known = _found(model, weights, random_weights)
+    if not (random_weights or quiet) and known:
+        c.say("its weights are not here; layers are listed with random ones", err=True)
+    if as_json:
+        c.print_json(rows)
+        return
+    print_layers(name, listed.Kept(rows).listed())
+
+
+def _found(
+    model: str, weights: Path | None, random_weights: bool
+) -> tuple[list[dict[str, Any]], str, listed.Kept | None]:
+    """Build a model and find its layers, which are kept where its weights are random.
+
+    Returns:
+        The layers, the model's name, and what stands in for a model whose weights are not here.
+    """
     from milanx.errors import MissingWeights
+    from milanx.targets import listed
     from milanx.targets.layers import discover
     from milanx.targets.zoo import load_target
 
+    lacking = False
     try:
         target = load_target(model, weights=weights, random_weights=random_weights)
     except MissingWeights:
-        target = load_target(model, random_weights=True)
-        if not quiet:
-            c.say("its weights are not here; layers are listed with random ones", err=True)
-    found = discover(target)
-    if as_json:
-        c.print_json([info.to_dict() | {"refused": info.refused} for info in found])
-        return
-    from milanx.report.terminal import print_layers
+        target, lacking = load_target(model, random_weights=True), True
+    rows = [info.to_dict() | {"refused": info.refused} for info in discover(target)]
+    if target.random:
+        listed.keep(model, rows, _repository(target.model) if lacking else "")
+    return rows, target.name, listed.Kept(rows) if lacking else None
 
-    print_layers(target.name, found)
+
+def _repository(model: Any) -> str:
+    """Return the repository that timm fetches a model's weights from; "" for another library's."""
+    return str((getattr(model, "pretrained_cfg", None) or {}).get("hf_hub_id") or "")

@@ -17,6 +17,8 @@ from PIL import Image, __version__
 
 from milanx.errors import MilanxError
 from milanx.files import cache_dir, fingerprint, read_json, write_json
+from milanx.files.jsons import json_text
+from milanx.files.room import make_room, used
 from milanx.images.decoding import is_fault, why
 from milanx.images.item import Source, one_line
 from milanx.images.near import picture_hash
@@ -91,6 +93,7 @@ def _read(path: Path | None, count: int) -> list[Look | None]:
         return nothing
     if len(rows) != count or not all(map(_is_row, rows)):
         return nothing
+    used(path)
     return [None if row is None else Look(*row) for row in rows]
 
 
@@ -106,6 +109,8 @@ def _write(path: Path | None, looks: Sequence[Look]) -> str:
         return "images are looked at again next time: there is no folder for caches"
     rows = [[look.hash, look.why] if look.lasting else None for look in looks]
     try:
+        if not make_room(len(json_text(rows)), path):
+            return ""
         write_json(path, SCAN, SCAN_VERSION, {"digest": fingerprint(rows), "rows": rows})
     except MilanxError as error:
         reason = error.why

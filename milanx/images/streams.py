@@ -14,6 +14,7 @@ from typing import Any
 
 from milanx.environment import note
 from milanx.files import atomic_path, cache_dir, explained, fingerprint, write_text
+from milanx.files.room import clear, limit, used
 from milanx.hub.fetch import COMMIT, TIMEOUT
 from milanx.hub.reach import check_answers
 from milanx.hub.refusals import Unreachable, in_words, offline
@@ -40,6 +41,7 @@ class Kept:
 
     def remember(self) -> None:
         """Note the state, for when nobody can be asked for it."""
+        used(self.path)
         if _last(self.asked) != self.state:
             write_text(_note(self.asked), self.state)
 
@@ -113,6 +115,7 @@ def write_rows(path: Path, batches: Iterable[list[dict[str, Any]]]) -> None:
     with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for rows in batches:
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+    clear(limit() - path.stat().st_size, path)  # which is read now, however large it is
 
 
 def batches(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:

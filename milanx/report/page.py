@@ -21,7 +21,7 @@ from milanx.images.photos import LICENCES, Photo
 from milanx.report.meaning import page_vectors, parts
 from milanx.report.neighbours import neighbours
 from milanx.report.sure import SCORE, SORTS, SURE, calibrated, sureness
-from milanx.report.why import in_words, reasons, rival, without_text
+from milanx.report.why import in_words, reasons, rival, whose_units, without_text
 from milanx.workers import processors, workers
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def write_page(run: Run, sort: str = SURE, embed: Embed | None = None) -> Path:
     html = environment.get_template("page.html").render(
         target=run.target,
         count=len(run),
+        whose=whose_units(run),
         describer=(run.settings.get("describer") or {}).get("name", "none"),
         images=run.settings.get("images", {}).get("count", 0),
         demonstration=run.demonstration,

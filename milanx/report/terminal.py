@@ -16,11 +16,11 @@ from rich.table import Table
 from milanx.errors import one_line
 from milanx.report.screen import Screen, styled
 from milanx.report.sure import NUMBER, SCORE, SURE, calibrated, ordered, sureness
-from milanx.report.why import in_words, others, reasons, rival, without_text
+from milanx.report.why import in_words, others, reasons, rival, whose_units, without_text
 
 if TYPE_CHECKING:
     from milanx.runs import Run, UnitView
-    from milanx.targets.units import LayerInfo
+    from milanx.targets.listed import Listed
 
 NAMED = 3  # layers that a reason names
 SHOWN = 20  # units of a run that are printed; the page has them all
@@ -223,6 +223,8 @@ def print_unit(run: Run, view: UnitView) -> None:
         f"of {run.target}: {view.description or without_text(run, view.row)}",
         highlight=False,
     )
+    if whose := whose_units(run):
+        console.print(whose, highlight=False, soft_wrap=True)
     if view.confidence is not None:
         console.print(f"confidence {view.confidence:.2f} ({view.status})", highlight=False)
     elif view.confidence_reason:
@@ -285,7 +287,7 @@ def _print_why(console: Screen, view: UnitView) -> None:
     console.print(table)
 
 
-def print_layers(name: str, infos: Sequence[LayerInfo]) -> None:
+def print_layers(name: str, infos: Sequence[Listed]) -> None:
     """Print the layers of a model: a table of those that can be described, and why others not."""
     described = [info for info in infos if info.refused is None]
     table = Table(title=f"{name}: {len(described)} layers", title_justify="left")

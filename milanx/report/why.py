@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from milanx.errors import MilanxError
-from milanx.language.connectives import named
-from milanx.language.gpt2 import normalise_text
 
 if TYPE_CHECKING:
     from milanx.runs import Run
@@ -64,6 +62,10 @@ def others(row: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     None of their words stands in the text before them: after "dogs" comes "grass", not "dog".
     """
+    # Loads transformers: what prints tables of layers alone does without.
+    from milanx.language.connectives import named
+    from milanx.language.gpt2 import normalise_text
+
     found: list[dict[str, Any]] = []
     said: set[str] = set()
     for candidate in row["candidates"] or ():
@@ -175,3 +177,14 @@ def without_text(run: Run, row: Mapping[str, Any]) -> str:
     if low == high:
         return f"dead: {low:g} on every image"
     return "dead: no image excites it"
+
+
+def whose_units(run: Run) -> str:
+    """Say what the units are where they are not a layer's own, in one line; empty for those."""
+    lens = run.settings.get("lens")
+    if not isinstance(lens, Mapping):
+        return ""
+    if lens.get("kind") == "sae":
+        made_by = f" ({lens['format']})" if lens.get("format") else ""
+        return f"units are latents of the sparse autoencoder {lens.get('path', '')}{made_by}"
+    return f"units are projections on the directions of {lens.get('path', '')}"

@@ -7,7 +7,7 @@ In comes a name or a `torch.nn.Module`; out go a `Target`, `LayerInfo`s and maps
 (``probing``, ``layout``, ``watch``, ``gates``, ``inert`` each answer one question of it, and
 ``effects`` of a ``generator``, whose latents, its ``draws``, become the images that ``generated``
 opens), ``functions`` names nonlinearities, ``operations`` says what torch's do, ``units`` names and
-shapes units, ``capture`` reads them by hooks.
+shapes units, ``capture`` reads them by hooks; ``listed`` keeps lists of layers.
 
 Units may be computed from a layer's own: ``lens`` says what such a computation is, ``through``
 opens one and reads layers through it. There are ``autoencoders`` (``saefiles`` and ``saereaders``

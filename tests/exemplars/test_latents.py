@@ -208,7 +208,9 @@ def test_latents_that_nothing_excites_are_dead_even_alone(
     (row,) = made.rows
     assert (row["unit"], row["status"], row["description"]) == (3, "dead", "")
     assert row["score"] is None and row["score_reason"]
-    assert write_page(made).is_file()
+    told = f"units are latents of the sparse autoencoder {tmp_path / 'sae'}"
+    assert told in write_page(made).read_text(encoding="utf-8")
+    assert told in run("show", made.root, "--unit", "blocks.0@sae:3")[1]
     milanx.check(made.root).require()
 
 

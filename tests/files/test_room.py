@@ -16,7 +16,8 @@ import pytest
 from milanx.errors import InputError
 from milanx.files import cache_dir
 from milanx.files.arrays import keep_arrays, kept_arrays, mapped_arrays
-from milanx.files.room import LIMIT, STALE, limit, make_room, sizes
+from milanx.files.lock import held
+from milanx.files.room import LIMIT, MONTH, STALE, forget_unused, limit, make_room, sizes
 
 # Writes two arrays in turns under one name, each of numbers that are all the same.
 WRITER = """
@@ -55,14 +56,81 @@ def test_what_was_not_used_for_the_longest_goes_first(monkeypatch: pytest.Monkey
     assert sizes()["views"] <= 500_000
 
 
-def test_a_file_that_is_mapped_stays_readable_when_it_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_mapped_stays_until_it_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     keep("a", 400)
     mapped = mapped_arrays(place("a"))
     assert mapped is not None
     monkeypatch.setenv(LIMIT, "0.0005")
     keep("b", 400)
-    assert not place("a").exists()
+    assert place("a").exists()
     assert int(mapped["x"].sum(dtype=np.int64)) == 7 * 400_000
+    del mapped
+    keep("c", 50)
+    assert not place("a").exists() and place("b").exists()
+
+
+SHELVED = {
+    "digests": "a.json", "layers": "a.json", "scans": "a.json", "streams": "a.parquet",
+    "texts": "a.safetensors",
+}  # fmt: skip
+# Has one file open and another mapped until it is told to end.
+READER = """
+import sys, mmap
+one, other = (open(path, "rb") for path in sys.argv[1:])
+mapped = mmap.mmap(other.fileno(), 0, access=mmap.ACCESS_READ)
+other.close()
+print("reading", flush=True)
+sys.stdin.read()
+"""
+
+
+def put(shelf: str, name: str, age: float) -> Path:
+    """Put 100 kB of a kind into the cache; returns the file."""
+    path = cache_dir(shelf, name + SHELVED.get(shelf, "a/dense.npy")[1:])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(bytes(100_000))
+    os.utime(path, (time.time() - age, time.time() - age))
+    return path
+
+
+@pytest.mark.parametrize("shelf", SHELVED)
+def test_every_kind_is_bounded_and_what_a_process_reads_stays(
+    shelf: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, mapped, old, young = (put(shelf, name, age) for name, age in
+                                  (("o", 900), ("m", 800), ("p", 700), ("q", 10)))  # fmt: skip
+    other = cache_dir("train", "state.json")
+    other.parent.mkdir(exist_ok=True)
+    other.write_bytes(bytes(100_000))  # what the limit is not for
+    monkeypatch.setenv(LIMIT, "0.00035")
+    with subprocess.Popen(
+        [sys.executable, "-c", READER, str(opened), str(mapped)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as reader:  # fmt: skip
+        assert reader.stdout is not None and reader.stdout.readline() == b"reading\n"
+        assert make_room(50_000, place("new"))
+        assert [p.exists() for p in (opened, mapped, old, young)] == [True, True, False, True]
+        assert make_room(300_000, place("new"))
+        assert [p.exists() for p in (opened, mapped, young)] == [True, True, False]
+        reader.communicate()
+    assert make_room(250_000, place("new"))
+    assert [p.exists() for p in (opened, mapped, other)] == [False, True, True]
+
+
+def test_encoded_photos_give_way_to_nothing_else_and_go_when_nobody_used_them_for_a_month(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    old, young = put("photos", "a", 2 * MONTH), put("photos", "b", MONTH / 2)
+    monkeypatch.setenv(LIMIT, "0.00012")
+    assert make_room(100_000, place("new")) and old.exists() and young.exists()
+    with held(old.parent, print):
+        forget_unused("photos")
+        assert old.exists()  # it is being made
+    with old.open("rb"):
+        forget_unused("photos")
+        assert old.exists()
+    forget_unused("photos")
+    assert not old.parent.exists() and young.exists()
 
 
 def test_what_is_above_the_limit_alone_is_not_kept_and_nothing_goes_for_it(

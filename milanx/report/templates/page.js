@@ -5,7 +5,7 @@ const units = DATA.units, TITLE = document.title;
 const CHUNK = 48;      // cards that are added when the end comes into view
 const IN_CARD = 5;     // exemplars of a card, the first one large
 const LIKE = 0.5;      // cosine from which a text is like what is searched, as of milanx find
-const DARK = 155;      // of 255, how much of where a unit is not active is dimmed
+const DARK = 110;      // of 255, how much of where a unit is not active is dimmed
 const NEAREST = 12;    // units that are shown where nothing is as like as that
 const $ = id => document.getElementById(id);
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from milanx.describing.trained import TrainedPhoto
 from milanx.features.encoder import Encoder
 from milanx.files import fingerprint_file
+from milanx.files.room import forget_unused
 from milanx.train.data.kinds import read_words
 from milanx.train.data.photos import PhotoFeatures, PhotoSource, photo_features
 from milanx.train.data.sources import fingerprint_source
@@ -66,6 +67,7 @@ def encode_photos(
     sources = [
         PhotoSource(Path(data.root) / p.file, p.per_class, p.views, p.text) for p in data.photos
     ]
+    forget_unused("photos")
     photos = photo_features(encoder, sources, seed=seed, advance=advance, say=say, process=process)
     divided = divide(photos.photos, data)
     photos.photos = divided.photos
