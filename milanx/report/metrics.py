@@ -11,8 +11,8 @@ from milanx.report.screen import Screen
 
 WIDTH = 150
 NOTE = (
-    "share of the units for which the measure falls [95 %, Wilson], and how far on average: the "
-    "share lost of what the true concept scores above one dealt out at random"
+    "share of the units for which the measure falls [95 %, Wilson], and its mean change, of what "
+    "the true concept scores above one that is dealt out at random"
 )
 
 

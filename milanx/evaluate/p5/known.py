@@ -23,7 +23,7 @@ from milanx.scoring.simulator import Simulator
 
 POSITIVES = 50  # images kept aside that must show a concept
 TOP = 0.05  # share of the images that excite a unit, where a signal foretells it
-LOOKED_AT = 2000  # images kept aside on which signals are compared, drawn where there are more
+LOOKED_AT = 600  # images kept aside on which signals are compared, as of the score
 SEARCHED = 100  # other images, on which the slope of the simulator is fitted, as of the score
 # Of built units: how many of the images that excite them show the concept, and of those that show
 # it excite them (the purity of P2's units), and the most that the others excite them (likewise).

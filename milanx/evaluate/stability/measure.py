@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import time
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from milanx.environment import versions
@@ -66,7 +65,6 @@ def measure_stability(
                        "sources": [s["name"] for s in base.sources]},
             "describer": describer.name,
             "fingerprint": describer.fingerprint,
-            "asked": {**asdict(asked), "out": str(asked.out)},
             "command": command(asked),
             "versions": versions(),
             "seconds": round(time.monotonic() - started, 1),
@@ -96,6 +94,8 @@ def command(asked: StabilityAsked) -> str:
         for name, values in asked.axes.items():
             given = ",".join(map(str, values))
             words += ["--vary", name if values == usual[name] else f"{name}={given}"]
+    if asked.weights:
+        words += ["--weights", asked.weights.name]
     if asked.limit:
         words += ["--limit", str(asked.limit)]
     return shlex.join(words)
