@@ -3,7 +3,7 @@
 In come runs and what was done with them; out go text, png and html. ``terminal`` and ``edits``
 print tables, ``plots`` and ``plots_analysis`` draw, ``page`` and ``audit`` write pages, ``why``
 says why a text won, ``sure`` how sure it is and who comes first, ``neighbours`` who is alike,
-``meaning`` makes the vectors by which a page is searched; ``robustness``, ``shortcut`` and
-``planted`` show what was measured, ``sharing`` what is pushed, ``check`` reads folders whole. All
+``meaning`` makes the vectors by which a page is searched; ``robustness``, ``shortcut``, ``senses``
+and ``planted`` show what was measured, ``sharing`` what is pushed, ``check`` reads folders whole. All
 of them write to a ``screen``.
 """
