@@ -45,8 +45,11 @@ SIGNS = ("alike", "shown")  # what `milanx.describing.signs` reads
 SENSES = "senses"  # a column that is written where some unit has several
 
 
-def units_schema() -> pa.Schema:
-    """Return the columns of ``units.parquet``: a row a unit and sign."""
+def units_schema(senses: bool = True) -> pa.Schema:
+    """Return the columns of ``units.parquet``, a row a unit and sign, with ``senses`` or without.
+
+    Where no unit has several the column is not written.
+    """
     import pyarrow as pa
 
     figures = [(name, pa.float32()) for name in FIGURES]
@@ -72,7 +75,7 @@ def units_schema() -> pa.Schema:
             ("candidates", pa.list_(candidate)),
             ("images", pa.list_(pa.int64())),
             ("activations", pa.list_(pa.float32())),
-            (SENSES, pa.list_(sense)),
+            *([(SENSES, pa.list_(sense))] if senses else []),
         ]
     )
 
@@ -159,9 +162,7 @@ def _write_rows(
     judge, store = judged
     if judge is not None:
         judge.judge(rows, store.photos)
-    schema = units_schema()
-    if not any(row.get(SENSES) for row in rows):  # as an earlier milanx wrote it
-        schema = schema.remove(schema.get_field_index(SENSES))
+    schema = units_schema(senses=any(row.get(SENSES) for row in rows))
     table = pa.Table.from_pylist(rows, schema=schema)
     write_table(root / TABLE, table, UNITS, UNITS_VERSION)
 

@@ -9,7 +9,7 @@ aside bear out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 MOST = 3  # senses of a unit
 ROWS_AT_ONCE = 128  # units whose parts are described together
+NEVER = 99.0  # nats that a text costs which joins two things: a sense is one
 LOWEST = 0.5  # share of the images below the lowest of the three bands of activation
 
 
@@ -232,8 +233,10 @@ def _described(
     """Describe the parts of some rows; those whose texts mean the same are none."""
     every = [part for row in parts.values() for part in row]
     divided = DividedStore(store, layer, every)
+    alone = replace(asked.search or asked.describer.settings, joined=NEVER, without=NEVER,
+                    composed=0)  # fmt: skip
     described = asked.describer.describe(
-        divided, [layer], settings=asked.search, features=asked.features,
+        divided, [layer], settings=alone, features=asked.features,
         units={layer: [(number, "+") for number in divided.numbers]})  # fmt: skip
     said = iter([description.text for description in described])
     distinct = sorted({description.text for description in described})

@@ -1,10 +1,10 @@
 """Which of a unit's proposed senses hold on images kept aside.
 
 A simulator says how much each image shows each text. Several senses foretell a unit as the one of
-them that an image shows most, the maximum of a fuzzy "or" (Zadeh 1965); they are kept where that
-correlates better with what the unit does than any single text does that was thought of for it, and
-than they do without each of them. Better means that the 95 % interval of the difference, over
-photographs that are drawn anew, lies above zero.
+them that an image shows most, the maximum of a fuzzy "or" (Zadeh 1965). They are kept where each
+alone correlates positively with what the unit does, where all of them do so better than without any
+of them, and better than any single text that was thought of for the unit: the best of these is
+chosen on the same images, which favours one sense.
 """
 
 from __future__ import annotations
@@ -134,43 +134,32 @@ class _Unit:
             senses: that are proposed.
             single: texts of one thing that were thought of for the unit.
         """
-        left = list(senses)
+        left = [sense for sense in senses if self._agree([sense]) > 0]
         while len(left) > 1:
-            without = [self._together([s for s in left if s is not own]) for own in left]
-            least, low = self._gain(self._together(left), without)
-            if low > 0:
+            without = [self._agree([s for s in left if s is not own]) for own in left]
+            if self._agree(left) > max(without):
                 break
-            left.pop(least)
+            left.pop(int(np.argmax(without)))
         if len(left) < 2:
             return ()
-        others = [self.rows[text] for text in dict.fromkeys([*single, *(s.text for s in left)])]
-        if self._gain(self._together(left), others)[1] <= 0:
+        others = np.stack([self.rows[text] for text in (*single, *(s.text for s in left))])
+        if self._agree(left) <= self._correlations(others).max():
             return ()
         return tuple(self._scored(sense) for sense in left)
 
-    def _together(self, senses: Sequence[Proposal]) -> np.ndarray:
-        return np.maximum.reduce([self.rows[sense.text] for sense in senses])
+    def _agree(self, senses: Sequence[Proposal]) -> float:
+        """Say how well senses foretell the unit together."""
+        together = np.maximum.reduce([self.rows[sense.text] for sense in senses])
+        return float(self._correlations(together[None])[0])
 
-    def _gain(self, row: np.ndarray, others: Sequence[np.ndarray]) -> tuple[int, float]:
-        """Return which of ``others`` foretells the unit best, and the gain over it.
-
-        That is the lower end of the difference's 95 % interval.
-        """
-        values = co.correlations(np.stack(others), self._answers(len(others)), self.side.sources)
-        best = int(values.argmax())
-        drawn = self._drawn(np.stack([row, others[best]]))
-        return best, float(np.percentile(drawn[:, 0] - drawn[:, 1], LOW))
+    def _correlations(self, rows: np.ndarray) -> np.ndarray:
+        """Correlate rows [r, n] with what the unit does, [r]."""
+        answers = np.repeat(self.answers, len(rows), 0)
+        return co.correlations(rows, answers, self.side.sources)
 
     def _scored(self, sense: Proposal) -> Sense:
         row = self.rows[sense.text][None]
-        value = float(co.correlations(row, self.answers, self.side.sources)[0])
-        low, high = np.percentile(self._drawn(row)[:, 0], [LOW, HIGH])
+        drawn = co.weighted_correlations(row, self.answers, self.side.sources, self.counts)
+        low, high = np.percentile(drawn[:, 0], [LOW, HIGH])
+        value = self._agree([sense])
         return Sense(sense.text, sense.share, value, (float(low), float(high)), sense.places)
-
-    def _answers(self, count: int) -> np.ndarray:
-        return np.repeat(self.answers, count, 0)
-
-    def _drawn(self, rows: np.ndarray) -> np.ndarray:
-        """Return correlations of rows [r, n] in each draw, [draws, r]."""
-        return co.weighted_correlations(rows, self._answers(len(rows)), self.side.sources,
-                                        self.counts)  # fmt: skip

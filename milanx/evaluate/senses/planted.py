@@ -8,6 +8,7 @@ from itertools import combinations
 import numpy as np
 
 from milanx.errors import InputError
+from milanx.evaluate.p2.atoms import KIND_OF
 from milanx.evaluate.p2.photos import PlantedPhoto
 from milanx.evaluate.p2.planted import K, PlantedUnit, SourcePool, build
 from milanx.exemplars.planted import Meaning
@@ -28,7 +29,9 @@ def single_units(
         InputError: the photos show too few things.
     """
     found = []
-    for pool in _drawn(photos, count, rng):
+    pools = _able(photos)
+    for _ in range(count):
+        pool = pools[int(rng.integers(len(pools)))]
         groups: dict[tuple[str, ...], list[Meaning]] = {}
         for meaning in pool.meanings["single"]:
             groups.setdefault(pool.group(meaning), []).append(meaning)
@@ -47,18 +50,22 @@ def double_units(
     Raises:
         InputError: the photos show too few things.
     """
-    pairs: dict[int, list[tuple[Meaning, Meaning]]] = {}
+    pools = [(pool, pairs) for pool in _able(photos) if (pairs := distant_pairs(pool))]
     found = []
-    for pool in _drawn(photos, count, rng):
-        known = pairs.setdefault(id(pool), distant_pairs(pool))
-        if known:
-            found.append(_double(pool, known[int(rng.integers(len(known)))], len(photos), rng))
+    for _ in range(count if pools else 0):
+        pool, pairs = pools[int(rng.integers(len(pools)))]
+        found.append(_double(pool, pairs[int(rng.integers(len(pairs)))], len(photos), rng))
     return found
 
 
 def distant_pairs(pool: SourcePool) -> list[tuple[Meaning, Meaning]]:
-    """Return pairs of a source's single meanings that differ in words and share few photos."""
-    singles = pool.meanings["single"]
+    """Return pairs of a source's single meanings that differ in words and share few photos.
+
+    Both are of things: what pixels show by rules (colours, places, lines) is met beside anything.
+    """
+    singles = [m for m in pool.meanings["single"] if m.atoms[0] not in KIND_OF]
+    if len(singles) < 2:
+        return []
     rows = Sentences()([m.phrase for m in singles])
     near = rows @ rows.T
     shows = np.stack([pool.activation(m).max((1, 2)) >= 0.5 for m in singles]).astype(np.float32)
@@ -88,10 +95,8 @@ def _double(
     return PlantedUnit(meaning, (), images, maps, pool.group(meaning), "", answers)
 
 
-def _drawn(
-    photos: Sequence[PlantedPhoto], count: int, rng: np.random.Generator
-) -> list[SourcePool]:
-    """Draw a source for each unit, among those with enough meanings.
+def _able(photos: Sequence[PlantedPhoto]) -> list[SourcePool]:
+    """Return the sources with enough meanings.
 
     Raises:
         InputError: there is none.
@@ -101,4 +106,4 @@ def _drawn(
     if not able:
         raise InputError("too few photos to plant units", f"{len(photos)} photos show too few "
                          "things in several photos each", "give more photos")  # fmt: skip
-    return [able[int(rng.integers(len(able)))] for _ in range(count)]
+    return able

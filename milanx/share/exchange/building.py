@@ -204,7 +204,7 @@ def _table(bundle: Bundle, numbers: _Numbers) -> pa.Table:
             made["images"] = images[row][there].tolist()
             made["activations"] = layer.activations[row][there].astype(np.float32).tolist()
             rows.append(made)
-    return pa.Table.from_pylist(rows, schema=units_schema())
+    return pa.Table.from_pylist(rows, schema=units_schema(senses=False))
 
 
 def _row(key: UnitKey, text: Text) -> dict[str, Any]:
