@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from milanx.describing.response import layer_responses, see
 from milanx.describing.search import Finder
 from milanx.describing.settings import SearchSettings
 from milanx.describing.signs import Crowd, masked, read_signs
+from milanx.describing.tasks import Gathered, Task, one_ahead
 from milanx.describing.texts import TextSpace
 from milanx.describing.units import LayerEvidence, UnitsEvidence, class_names
 from milanx.errors import InputError
@@ -28,7 +29,7 @@ from milanx.hub.address import read_address
 from milanx.hub.fetch import Access, way_out_of
 from milanx.hub.send import Destination, Sent, send
 from milanx.progress import Reporter, Silent
-from milanx.workers import Workers, workers
+from milanx.workers import workers
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
@@ -316,7 +317,7 @@ class Describer:
                     )
                 others, crowd = self._others(gatherer, how.others)
                 evidence = LayerEvidence(others, responses, crowd)
-                task = _Task(gatherer, evidence, how, threads, bar.advance)
+                task = Task(gatherer, evidence, how, threads, bar.advance)
                 found += self._describe_layer(task, rows[layer])
         self._texts.keep()
         return found
@@ -334,27 +335,24 @@ class Describer:
         return self.set_encoder.critic_vectors(evidence), crowd
 
     @torch.inference_mode()
-    def _describe_layer(self, task: _Task, rows: Sequence[int]) -> list[Description]:
+    def _describe_layer(self, task: Task, rows: Sequence[int]) -> list[Description]:
         """Describe ``rows`` of a layer, a part of them at a time."""
         gatherer = task.gatherer
         known, alive = gatherer.store.units(gatherer.layer), set(gatherer.alive)
         photos, images = gatherer.store.photos, gatherer.store.images(gatherer.layer)
         ranked: dict[int, tuple[Candidate, ...]] = {}
         signs: dict[int, Signs] = {}
-        for start in range(0, len(rows), UNITS_AT_ONCE):
-            part = range(start, min(start + UNITS_AT_ONCE, len(rows)))
+        parts = [range(start, min(start + UNITS_AT_ONCE, len(rows)))
+                 for start in range(0, len(rows), UNITS_AT_ONCE)]  # fmt: skip
+
+        def gathered(part: range) -> Gathered | None:
             places = [place for place in part if rows[place] in alive]
-            if places:
-                evidence = gatherer.evidence([rows[place] for place in places])
-                vectors = self.set_encoder.critic_vectors(evidence)
-                named = class_names(self.encoder, evidence, task.how.classes)
-                crowd = task.layer.crowd
-                shown = masked(evidence, self.set_encoder.joint_mean)
-                sets = Sets(shown, evidence.valid, crowd) if crowd else None
-                units = UnitsEvidence(
-                    self._texts, task.layer, vectors, places, task.how, named, sets
-                )
-                found = self._rank(units, self.set_encoder(evidence, vectors=vectors), task)
+            return self._gathered(task, rows, places) if places else None
+
+        for part, there in one_ahead(gathered, parts, task.threads):
+            if there is not None:
+                places, evidence, crowd = there.units.places, there.evidence, task.layer.crowd
+                found = self._rank(there.units, there.prefixes, task)
                 ranked |= zip(places, found, strict=True)
                 if crowd is not None:
                     seen = photos[images[[rows[place] for place in places]]]
@@ -365,33 +363,24 @@ class Describer:
         return [Description.of(gatherer.layer, *known[row], ranked.get(place, ()), signs.get(place))
                 for place, row in enumerate(rows)]  # fmt: skip
 
+    def _gathered(self, task: Task, rows: Sequence[int], places: Sequence[int]) -> Gathered:
+        """Gather what units are described by, given their places among ``rows``."""
+        evidence = task.gatherer.evidence([rows[place] for place in places])
+        vectors = self.set_encoder.critic_vectors(evidence)
+        named = class_names(self.encoder, evidence, task.how.classes)
+        shown, crowd = masked(evidence, self.set_encoder.joint_mean), task.layer.crowd
+        sets = Sets(shown, evidence.valid, crowd) if crowd else None
+        units = UnitsEvidence(self._texts, task.layer, vectors, places, task.how, named, sets)
+        return Gathered(evidence, units, self.set_encoder(evidence, vectors=vectors))
+
     def _rank(
-        self, units: UnitsEvidence, prefixes: torch.Tensor, task: _Task
+        self, units: UnitsEvidence, prefixes: torch.Tensor, task: Task
     ) -> list[tuple[Candidate, ...]]:
         """Find and rank the texts of units, given their prefixes [u, p, width]."""
         how, threads = task.how, task.threads
         found = self._finder.find(prefixes, how, units.retrieved(threads), threads)
         said = units.said_of([[h.text for h in row] for row in found], threads)
         return [self.ranker.rank(row, how, unit) for row, unit in zip(found, said, strict=True)]
-
-
-@dataclass(frozen=True)
-class _Task:
-    """What a layer's units are described with.
-
-    Attributes:
-        gatherer: of the layer's evidence.
-        layer: what all its units say.
-        how: settings.
-        threads: share out the work.
-        advance: told how many units more are done.
-    """
-
-    gatherer: LayerGatherer
-    layer: LayerEvidence
-    how: SearchSettings
-    threads: Workers
-    advance: Callable[[int], None]
 
 
 def _rows(
