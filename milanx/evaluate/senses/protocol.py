@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,7 +157,7 @@ def counted(found: Sequence[Planted], table: Table) -> dict[str, dict[str, Any]]
     """Count what was found: rows of n, count, share and its interval."""
     kinds = {kind: [p for p in found if p.kind == kind] for kind in (SINGLE, NOTHING, DOUBLE)}
     double = kinds[DOUBLE]
-    sets = {
+    sets: dict[str, tuple[list[Planted], Callable[[Planted], bool]]] = {
         f"{SINGLE}: split": (kinds[SINGLE], _several),
         **{
             f"  {name}: split": ([p for p in kinds[SINGLE] if p.unit.kinds == (name,)], _several)
