@@ -55,9 +55,10 @@ def units_schema(senses: bool = True) -> pa.Schema:
     figures = [(name, pa.float32()) for name in FIGURES]
     term = pa.struct([("name", pa.string()), ("value", pa.float32()), ("added", pa.float32())])
     candidate = pa.struct([("text", pa.string()), *figures, ("terms", pa.list_(term))])
+    numbers = pa.list_(pa.float32())
     sense = pa.struct([("text", pa.string()), ("share", pa.float32()), ("score", pa.float32()),
                        ("score_interval", pa.list_(pa.float32(), 2)),
-                       ("exemplars", pa.list_(pa.int32()))])  # fmt: skip
+                       ("exemplars", pa.list_(pa.int32())), ("bands", numbers)])  # fmt: skip
     return pa.schema(
         [
             ("layer", pa.string()),

@@ -41,6 +41,10 @@ SURER = (
     "worse on its images"
 )
 SCORED = ", and has the lower score"
+BANDS = (
+    "met by {rates} of the images kept aside that excite the unit most (1 %), less (to 10 %) and "
+    "least (to 50 %); by 10 % of any"
+)
 
 
 class _Bar:
@@ -243,6 +247,9 @@ def print_unit(run: Run, view: UnitView) -> None:
         score = score_cell(sense["score"], sense["score_interval"])
         console.print(f"sense: {sense_line(sense)}, score {score}, exemplars {shown}",
                       highlight=False)  # fmt: skip
+        if any(rate is not None for rate in sense["bands"] or ()):
+            rates = ", ".join("-" if r is None else f"{r:.0%}" for r in reversed(sense["bands"]))
+            console.print(f"       {BANDS.format(rates=rates)}", highlight=False)
     table = Table()
     for name in ("candidate", "rank", "PMI", "log p(d|E)", "log p(d)"):
         table.add_column(name, justify="left" if name == "candidate" else "right")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from milanx.describing.senses import Proposal
     from milanx.exemplars.store import ExemplarStore
 
+BANDS = (0.5, 0.9, 0.99)  # shares of the searched images below each band of activation
+MET = 0.1  # share of the images kept aside that show a text most, which are said to meet it
 LOW, HIGH = 2.5, 97.5  # percentiles of a 95 % interval
 
 
@@ -37,6 +39,9 @@ class Sense:
         score: correlation of the text alone with what the unit does on images kept aside.
         score_interval: its 95 % interval.
         exemplars: their places among the unit's exemplars, best first.
+        bands: how many of the images kept aside meet the text, as shares of those in each of three
+            bands of activation, the lowest first (`BANDS`); by chance `MET` do. None where there
+            is no image in a band.
     """
 
     text: str
@@ -44,6 +49,7 @@ class Sense:
     score: float
     score_interval: tuple[float, float]
     exemplars: tuple[int, ...]
+    bands: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,11 +90,13 @@ def keep_senses(
     found = {}
     for key, senses in proposed.items():
         layer, unit, _ = key
-        column = store.maxima(layer)[side.indices, store.column(layer, unit)]
-        answers = np.asarray(column, np.float64)[None]
+        values = store.maxima(layer)[:, store.column(layer, unit)]
+        answers = np.asarray(values[side.indices], np.float64)[None]
         if not co.varying(answers, side.sources).any():
             continue
-        judge = _Unit(rows, answers, side, counts)
+        steps = np.quantile(values[store.searched], BANDS)
+        bands = np.searchsorted(steps, answers[0], side="right") - 1
+        judge = _Unit(rows, answers, side, counts, bands)
         single = [text for text in texts[key] if text and not joined_by_or(text)]
         kept = judge.kept(senses, single)
         if kept:
@@ -120,12 +128,14 @@ class _Unit:
         answers: of the unit, [1, n].
         side: the images.
         counts: how often each is drawn, [draws, n].
+        bands: number of the band that each is in, below the lowest -1, int [n].
     """
 
     rows: Mapping[str, np.ndarray]
     answers: np.ndarray
     side: Images
     counts: np.ndarray
+    bands: np.ndarray
 
     def kept(self, senses: Sequence[Proposal], single: Sequence[str]) -> tuple[Sense, ...]:
         """Return the senses that hold; none where fewer than two do.
@@ -162,4 +172,7 @@ class _Unit:
         drawn = co.weighted_correlations(row, self.answers, self.side.sources, self.counts)
         low, high = np.percentile(drawn[:, 0], [LOW, HIGH])
         value = self._agree([sense])
-        return Sense(sense.text, sense.share, value, (float(low), float(high)), sense.places)
+        met = row[0] >= np.quantile(row[0], 1 - MET)
+        rates = tuple(float(met[self.bands == band].mean()) if (self.bands == band).any() else None
+                      for band in range(len(BANDS)))  # fmt: skip
+        return Sense(sense.text, sense.share, value, (float(low), float(high)), sense.places, rates)

@@ -131,8 +131,8 @@ def test_a_score_is_the_correlation_with_what_a_plain_version_foretells(made: An
 
 
 def test_intervals_draw_photographs_whole(made: Any) -> None:
-    side = column._Images(np.arange(60), np.zeros(60, int), np.arange(60))
-    crops = column._Images(np.arange(60), np.zeros(60, int), np.arange(60) // 6)
+    side = column.Images(np.arange(60), np.zeros(60, int), np.arange(60))
+    crops = column.Images(np.arange(60), np.zeros(60, int), np.arange(60) // 6)
     rng = np.random.default_rng(0)
     photo = np.repeat(rng.normal(size=10), 6)
     guess, true = (photo + 0.1 * rng.normal(size=60) for _ in range(2))

@@ -74,6 +74,11 @@ def test_two_things_that_a_unit_answers_to_are_kept(tmp_path: Path) -> None:
         low, high = sense.score_interval
         assert 0 < low < sense.score < high
         assert sense.share == 0.5
+        middle, upper, highest = sense.bands
+        assert upper is not None
+        assert middle is not None
+        assert upper > 2 * 0.1 > middle + 0.05  # by chance a tenth meet a text
+        assert highest is None or highest >= middle
 
 
 def test_a_sense_that_adds_nothing_is_dropped(tmp_path: Path) -> None:

@@ -40,4 +40,4 @@ class Photos:
 
 
 CHOSEN = Photos(CALIBRATION, ("parts", "attributes", "tiny_imagenet_val"), (101,))
-REPORTED = Photos(REPORT, ("parts", "attributes", "regions", "textures", "imagenet_sample"), (0, 1))
+REPORTED = Photos(REPORT, ("parts", "attributes", "regions", "textures", "imagenet_sample"), (0,))

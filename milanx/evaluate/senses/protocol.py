@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from milanx.features.encoded import encoded_views
 from milanx.files import write_json
 from milanx.measures.intervals import wilson
 from milanx.progress import Reporter, Silent
-from milanx.scoring.column import Opened, Sides
+from milanx.scoring.column import MIN_SOURCE, Opened, Sides
 from milanx.scoring.senses import Sense, keep_senses
 from milanx.scoring.simulator import BUILTIN, Simulator
 
@@ -156,7 +157,7 @@ def counted(found: Sequence[Planted], table: Table) -> dict[str, dict[str, Any]]
     """Count what was found: rows of n, count, share and its interval."""
     kinds = {kind: [p for p in found if p.kind == kind] for kind in (SINGLE, NOTHING, DOUBLE)}
     double = kinds[DOUBLE]
-    sets = {
+    sets: dict[str, tuple[list[Planted], Callable[[Planted], bool]]] = {
         f"{SINGLE}: split": (kinds[SINGLE], _several),
         **{
             f"  {name}: split": ([p for p in kinds[SINGLE] if p.unit.kinds == (name,)], _several)
@@ -203,7 +204,7 @@ def _planted(
     photos = [meant_atoms(photo, side.side) for photo in read_photos(
         asked.images, describer.trained, per_file=asked.per_file, reported=not asked.chosen,
         seed=seed)]  # fmt: skip
-    searched, aside = apart([photo for photo in photos if photo.atoms], seed)
+    searched, aside = _judged(*apart([photo for photo in photos if photo.atoms], seed))
     every, rng = [*searched, *aside], np.random.default_rng(seed)
     single = single_units(searched, asked.count, rng)
     kinds = dict.fromkeys(range(asked.count), SINGLE)
@@ -228,6 +229,15 @@ def _planted(
                 kept.get((LAYER, number, "+"), ()))
         for number, unit in enumerate(units)
     ]  # fmt: skip
+
+
+def _judged(
+    searched: Sequence[PlantedPhoto], aside: Sequence[PlantedPhoto]
+) -> tuple[list[PlantedPhoto], list[PlantedPhoto]]:
+    """Keep the sources of which enough photos are kept aside: no sense of others could hold."""
+    counts = Counter(photo.source for photo in aside)
+    found = [[p for p in some if counts[p.source] >= MIN_SOURCE] for some in (searched, aside)]
+    return found[0], found[1]
 
 
 def _looking(simulator: Simulator, photos: Sequence[PlantedPhoto]) -> Any:
