@@ -13,9 +13,10 @@ from milanx.report.plots import COLOURS, DPI
 from milanx.report.screen import Screen
 
 WIDTH, HEIGHT = 11.0, 4.6  # inches
+CHARACTERS = 170  # of a line in the terminal, so that cells keep to one
 SHOWN = ("varied", "value", "n", "same text", "within", "between", "within less between",
          "distinct", "score", "score less usual")  # fmt: skip
-LAYERS = ("layer", "n", "dead", "unclear", "score", "score above 0", "distinct")
+LAYERS = ("layer", "n", "dead", "unclear", "score", "score surely above 0", "distinct")
 NOTES = (
     "within: similarity of a unit's text to its text under the usual settings (all-MiniLM-L6-v2); "
     "between: to those of the layer's other units; 95 % intervals over units.",
@@ -26,7 +27,7 @@ NOTES = (
 
 def print_stability(report: Mapping[str, Any]) -> None:
     """Print a row a setting, and a row a layer."""
-    console = Screen(width=max(Screen().width, 150))
+    console = Screen(width=max(Screen().width, CHARACTERS))
     for title, columns, rows in _tables(report):
         table = Table(title=title, title_justify="left")
         for i, column in enumerate(columns):
@@ -115,6 +116,9 @@ def draw_stability(report: Mapping[str, Any], path: Path) -> Path:
     axes.plot(places, [r["distinct"] for r in rows], "_", markersize=12, color=COLOURS["chosen"],
               markeredgewidth=2.2, label="share of distinct texts")  # fmt: skip
     axes.axhline(0, color="black", linewidth=0.6)
+    most = rows[0]["stability"]["estimate"]
+    axes.axhline(most, color=COLOURS["random"], linewidth=0.8, linestyle="--",
+                 label="like texts for every unit")  # fmt: skip
     axes.set_xticks(places, names, rotation=60, ha="right", fontsize=8)
     axes.set_ylim(min(0.0, *(r["stability"]["interval"][0] for r in rows)) - 0.02, 1.05)
     axes.grid(alpha=0.25, axis="y")
@@ -122,7 +126,7 @@ def draw_stability(report: Mapping[str, Any], path: Path) -> Path:
         f"{report['target']}: texts under other settings beside those under the usual ones, "
         f"{rows[0]['n']} units, describer {report['describer']}", fontsize=10,
     )  # fmt: skip
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png")
     return path
