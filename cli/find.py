@@ -26,8 +26,8 @@ def find(
     """Find the units whose texts hold words, or are like them: milanx find water."""
     c.hush()
     from milanx.act.find import search
+    from milanx.report.found import print_found
     from milanx.report.sure import check_sort
-    from milanx.report.terminal import print_found
     from milanx.runs import newest_run, open_run
 
     opened = newest_run() if run is None else open_run(run)

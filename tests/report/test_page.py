@@ -20,7 +20,7 @@ from milanx.images.builtin import views
 from milanx.images.photos import LICENCES
 from milanx.report.page import script_json, write_page
 from milanx.report.sure import ordered
-from milanx.report.terminal import print_unit
+from milanx.report.unit import print_unit
 from milanx.report.why import in_words, others, reasons, rival
 from milanx.runs import open_run
 
