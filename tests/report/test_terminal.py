@@ -41,7 +41,7 @@ def test_tables_of_80_columns_hold_whole_addresses(two: Run) -> None:
             assert f" {layer}:{unit} " in table
             assert f"{layer}:{unit}" in said("show", two.root, "--unit", f"{layer}:{unit}")
     found = said("find", "striped", two.root, "--words")
-    assert all(f" {layer}:{unit} " in found for layer, unit in LONG)
+    assert all(re.search(rf" {re.escape(layer)}:{unit}[ ,]", found) for layer, unit in LONG)
 
 
 def test_of_one_layer_the_title_names_it_and_its_numbers_are_addresses(tmp_path: Path) -> None:
@@ -64,3 +64,39 @@ def test_an_address_wider_than_the_terminal_goes_on_in_the_next_line(tmp_path: P
     table = said("show", run.root)
     cells = re.findall(r"(?m)^│ (\S+) +│", table)
     assert f"{layer}:3" in "".join(cells)
+
+
+WATER = {
+    ("a", 3): ("waters", ["boats"]),
+    ("a", 17): ("ocean water", []),
+    ("a", 5): ("food", ["water towers"]),
+    ("a", 8): ("swimming", []),
+    ("a", 9): ("swimming", []),
+    ("a", 11): ("food", []),
+}
+
+
+def test_those_that_say_it_stand_apart_from_those_near_in_meaning(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", WATER)
+    found = said("find", "water", run.root)
+    says, near = found.split("2 units nearest by meaning")
+    near, beside = near.split("1 unit with another candidate that says water")
+    assert "5 of 6 units" in says
+    assert "2 units say water" in says
+    assert "waters" in says
+    assert "ocean water" in says
+    assert re.search(r"swimming +│ +0\.\d+ │ 2 units: 8, 9 ", near)
+    assert "water towers" in beside
+    assert "food" not in found
+    only = said("find", "water", run.root, "--words", "--in", "description")
+    assert "2 of 6 units" in only
+
+
+def test_where_no_unit_says_it_one_sentence_tells(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", {("a", 0): ("boats", []), ("a", 1): ("seats", [])})
+    found = said("find", "sea", run.root)
+    assert "no unit says sea; 1 unit nearest by meaning:" in found
+    assert "seats" not in found
+    done = CliRunner().invoke(app, ["find", "algebra", str(run.root)], env=NARROW)
+    assert done.exit_code == 2
+    assert re.search("nearest by meaning: .(seats|boats)", done.output)
