@@ -71,8 +71,22 @@ def describe(
 
     check_order(sort)
     from milanx.exemplars.request import ExtractSettings
+    from milanx.pipeline import check
     from milanx.pipeline import describe as run_describe
 
+    settings = ExtractSettings(k, quantile, seed=seed, batch_size=batch_size, workers=workers)
+    check(
+        model,
+        layers=layer,
+        images=images,
+        units=units,
+        out=out,
+        weights=weights,
+        random_weights=random_weights,
+        signs=sign,
+        settings=settings,
+        overwrite=overwrite,
+    )
     loaded = c.load_describer(
         method, describer, device, beam=beam, lam=lam, method=rank, strategy=strategy
     )
@@ -92,7 +106,7 @@ def describe(
         sae=sae,
         directions=directions,
         signs=sign,
-        settings=ExtractSettings(k, quantile, seed=seed, batch_size=batch_size, workers=workers),
+        settings=settings,
         device=device,
         dtype=dtype,
         score=score,

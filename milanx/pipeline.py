@@ -194,7 +194,7 @@ def _extract(
     from milanx.exemplars.extract import extract as run_extraction
     from milanx.exemplars.inputs import open_inputs
 
-    _check_out(out, overwrite)
+    _check(request, out, overwrite)
     inputs = open_inputs(request, timed)
     names = [info.name for info in inputs.layers]
     shown = inputs.request.images
@@ -216,12 +216,52 @@ def _extract(
     return Extracted(inputs, store, folder)
 
 
-def _check_out(out: Path | None, overwrite: bool) -> None:
-    """Refuse, before the long work, a run folder that cannot be written now."""
+def check(
+    model: str | nn.Module = DEFAULT_MODEL,
+    *,
+    layers: Sequence[str] | str | None = None,
+    images: Images = (DEFAULT_IMAGES,),
+    units: str | None = None,
+    out: Path | str | None = None,
+    weights: Path | str | None = None,
+    random_weights: bool = False,
+    signs: Sequence[str] | str = ("+",),
+    settings: ExtractSettings | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Refuse what can be told to be in vain before anything is loaded; see `extract`.
+
+    Raises:
+        MilanxError: weights that are not to be had, a folder that holds another run, a layer that
+            is not named.
+    """
+    from milanx.exemplars.request import ExtractSettings, Request
+    from milanx.images.sources import given_sources
+
+    request = Request(
+        target=model, layers=_layers(model, layers), images=given_sources(images), units=units,
+        weights=_path(weights), random_weights=random_weights, signs=_several(signs),
+        settings=settings or ExtractSettings(),
+    )  # fmt: skip
+    _check(request, _path(out), overwrite)
+
+
+def _check(request: Request, out: Path | None, overwrite: bool) -> None:
+    """Refuse, before the long work, what can be told to be in vain."""
+    from milanx.exemplars.differences import check_same
+    from milanx.targets.zoo import check_weights
+
     if out:
         check_place(out, RUN, overwrite=overwrite, resumes=True)
         if os.environ.get("WORLD_SIZE", "1") == "1":  # else the first of these may hold it by now
             check_free(out, f"the run {out}")
+    name = request.target
+    given = [str(image) for image in request.images if isinstance(image, str | Path)]
+    if not overwrite and isinstance(name, str):
+        named = [address.layer for address in request.addresses]
+        check_same(out or default_out(name, named, given), request)
+    if isinstance(name, str) and request.weights is None and not request.random_weights:
+        check_weights(name)
 
 
 def describe(
@@ -304,7 +344,7 @@ def describe(
         read=read, sae=_path(sae), directions=_path(directions), signs=_several(signs),
         settings=settings or ExtractSettings(), device=device, dtype=dtype,
     )  # fmt: skip
-    _check_out(_path(out), overwrite)
+    _check(request, _path(out), overwrite)
     timed = _Stages(progress or Silent())
     with timed.stage("load describer", None):  # what is wrong with it is said before the long work
         words = words_of(method, concepts)

@@ -15,7 +15,7 @@ import numpy as np
 from milanx.act.audit.match import Hit, Matcher
 from milanx.act.audit.rules import Rule
 from milanx.errors import InputError, did_you_mean
-from milanx.language.compare import Embed, Sentences, contains, nouns
+from milanx.language.compare import Embed, contains, nouns
 from milanx.language.gpt2 import normalise_text
 from milanx.targets.units import Address, parse_address
 
@@ -81,7 +81,7 @@ class Finder:
         Raises:
             InputError: none does.
         """
-        test = _expression(word) if regex else _phrase(word)
+        test = _expression(word) if regex else phrase(word)
         texts = self._all_texts()
         reasons = {t: (1.0, repr(word)) for t, yes in zip(texts, test(texts), strict=True) if yes}
         if not self._first(reasons):
@@ -187,8 +187,8 @@ class Finder:
             letters = difflib.get_close_matches(wanted[0].lower(), words, n=NEAR, cutoff=0.6)
             why += f"; by letters: {', '.join(letters)}" if letters else ""
         best = close[order[0]]
-        phrase, threshold = wanted[int(best.argmax())], max(float(best.max()) - BELOW, -1)
-        ways = [f'--like "{phrase}" --threshold {threshold:.2f}']
+        nearest, threshold = wanted[int(best.argmax())], max(float(best.max()) - BELOW, -1)
+        ways = [f'--like "{nearest}" --threshold {threshold:.2f}']
         others = self._others(test) if self.within != CANDIDATES else 0
         if others:
             ways.insert(0, f"--in candidates: {others} units have it among theirs")
@@ -202,60 +202,15 @@ class Finder:
         return sum(not found.isdisjoint(own) for own in texts)
 
 
-def search(
-    run: Run,
-    words: str,
-    *,
-    within: str = WITHIN[0],
-    meaning: bool = True,
-    threshold: float = LIKE,
-    embed: Embed | None = None,
-) -> dict[int, Reason]:
-    """Find the units whose texts hold words, or are like them in meaning.
-
-    Args:
-        run: one with descriptions.
-        words: whole words of a text, one and many alike.
-        within: one of `WITHIN`.
-        meaning: whether texts that are like them are found too.
-        threshold: cosine from which a text is like them.
-        embed: texts to unit rows; all-MiniLM-L6-v2 when None.
-
-    Returns:
-        Place of a row in the run's table -> how strongly it was found, and by what.
-
-    Raises:
-        InputError: nothing was found, with what is near; or no words, or another ``within``.
-    """
-    if within not in WITHIN:
-        raise InputError(f"cannot look in {within!r}", f"there are {' and '.join(WITHIN)}",
-                         f"--in {CANDIDATES}")  # fmt: skip
-    if not normalise_text(words):
-        raise InputError("nothing is looked for", f"{words!r} holds no word", "milanx find water")
-    finder = Finder(run, within, embed or Sentences())
-    try:
-        finder.said(words)
-    except InputError:
-        if not meaning:
-            raise
-    try:
-        if meaning:
-            finder.alike(words, threshold)
-    except InputError:
-        if not finder.hits:
-            raise
-    return finder.hits
-
-
 def _is_named(row: Mapping[str, Any], address: Address) -> bool:
     if address.units is None:
         return row["sign"] == address.sign
     return row["unit"] in address.units and row["sign"] == address.sign
 
 
-def _phrase(phrase: str) -> Test:
+def phrase(wanted: str) -> Test:
     """Return what tells which texts hold a phrase as whole words, one and many alike."""
-    return lambda texts: [contains(text, (phrase,), nouns) for text in texts]
+    return lambda texts: [contains(text, (wanted,), nouns) for text in texts]
 
 
 def _expression(pattern: str) -> Test:

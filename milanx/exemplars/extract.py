@@ -18,10 +18,12 @@ import torch
 
 from milanx.environment import join_processes
 from milanx.errors import InputError, Interrupted, MilanxError
+from milanx.exemplars.differences import another_run
 from milanx.exemplars.feeding import stream
 from milanx.exemplars.inputs import Inputs
 from milanx.exemplars.job import PASS, Pass, Plan
 from milanx.exemplars.job import WORK as PLACE
+from milanx.exemplars.request import Request
 from milanx.exemplars.store import FORMAT, VERSION, ExemplarStore, read_fingerprint, write_views
 from milanx.files import atomic_path, explained, read_json, write_json, write_table
 from milanx.files.replacing import OTHER, OVERWRITE, RUN, WORK, check_content, check_place, discard
@@ -55,7 +57,7 @@ def extract(
     process = join_processes(cpu=inputs.device == "cpu")
     check_place(out, RUN, resumes=True)
     key = inputs.key
-    if _finished(out, key):
+    if _finished(out, key, inputs.request):
         if process.is_main_process and (out / PLACE).is_dir():  # a kill came after the last rename
             discard(out / PLACE, WORK)
         return ExemplarStore.open(out)
@@ -90,7 +92,7 @@ def _plan(inputs: Inputs, key: str) -> Plan:
     return Plan(inputs.layers, exemplars, key, settings, inputs.request.signs, inputs.units)
 
 
-def _finished(out: Path, key: str) -> bool:
+def _finished(out: Path, key: str, request: Request) -> bool:
     """Whether ``out`` holds the finished result.
 
     Raises:
@@ -98,12 +100,7 @@ def _finished(out: Path, key: str) -> bool:
     """
     found = read_fingerprint(out)
     if found is not None and found != key:
-        raise InputError(
-            f"{out} holds another run",
-            "its model, images, layers or settings are not those asked for, or an older milanx "
-            "found its exemplars",
-            ["choose another --out", "--overwrite replaces it"],
-        )
+        raise another_run(out, request)
     return found == key
 
 

@@ -1,9 +1,7 @@
-"""Search by meaning without a network: small vectors of common words and of a run's texts.
+"""What a page is given to search by meaning without a network.
 
-A page cannot run a language model, so it is given the vectors of the words that people type, and
-looks them up. All are sentence vectors of all-MiniLM-L6-v2, projected on the directions in which
-words and concepts differ most and kept as int8 with one scale, so that sums of products stay close
-to cosines (`milanx/assets/words/README.md` says how close).
+A page cannot run a language model, so it has the vectors of common words and of a run's texts
+(`milanx.language.meanings`), and looks up what is typed.
 """
 
 from __future__ import annotations
@@ -11,8 +9,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,80 +16,45 @@ import numpy as np
 
 from milanx.files import atomic_path
 from milanx.language.compare import Embed, Sentences
-from milanx.language.connectives import split
-from milanx.language.gpt2 import normalise_text
+from milanx.language.meanings import (
+    ALIKE,
+    MOST,
+    SMALL,
+    VECTORS,
+    WORDS,
+    Vocabulary,
+    forms,
+    parts,
+    vocabulary,
+)
 from milanx.language.words import singular
 
 DIMENSIONS = 96
-MOST = 127  # of int8, symmetric
 SHORTEST = 3  # letters of a word that has a vector
-WORDS, VECTORS = "words.txt", "vectors.safetensors"
 
 
-@dataclass(frozen=True)
-class Vocabulary:
-    """Words with their vectors, and what projects other vectors beside them.
-
-    Attributes:
-        words: single words, in the singular.
-        vectors: int8 [words, d].
-        basis: float32 [384, d]; its columns are orthonormal.
-        step: of int8; vectors times it are the projections.
-    """
-
-    words: tuple[str, ...]
-    vectors: np.ndarray
-    basis: np.ndarray
-    step: float
-
-    def project(self, vectors: np.ndarray) -> np.ndarray:
-        """Return sentence vectors [n, 384] as int8 [n, d]."""
-        rounded = np.round(vectors @ self.basis / self.step)
-        return np.clip(rounded, -MOST, MOST).astype(np.int8)
-
-
-@lru_cache(maxsize=1)
-def vocabulary() -> Vocabulary:
-    """Return the words that come with the package."""
-    from safetensors.numpy import load_file
-
-    import milanx.assets
-
-    folder = Path(milanx.assets.__path__[0]) / "words"
-    arrays = load_file(folder / VECTORS)
-    words = tuple((folder / WORDS).read_text(encoding="utf-8").split())
-    basis = arrays["basis"].astype(np.float32)
-    return Vocabulary(words, arrays["vectors"], basis, float(arrays["step"][0]))
-
-
-def parts(text: str) -> list[str]:
-    """Return what a text names, each part of "A or B" and "A and B" alone; what is missing is none.
-
-    Empty for an empty text.
-    """
-    found = split(normalise_text(text))
-    if found is None:
-        return [text] if text else []
-    first, connective, second = found
-    return parts(first) + ([] if connective == "without" else parts(second))
-
-
-def page_vectors(texts: Sequence[str], embed: Embed | None = None) -> dict[str, Any]:
-    """Return what a page needs to search texts by meaning.
+def page_vectors(
+    texts: Sequence[str], embed: Embed | None = None, others: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return what a page needs to search texts by word and by meaning, as `milanx find` does.
 
     Args:
         texts: all that are to be found; what they join is looked for in its parts.
+        others: texts that are found by their words alone.
         embed: texts to unit rows [n, 384]; all-MiniLM-L6-v2 when None.
 
     Returns:
         ``words`` and ``vectors`` of the vocabulary, ``texts`` and ``textVectors``, base64 of int8
-        [n, ``dims``], and the ``step`` of them.
+        [n, ``dims``]; the ``centre`` of words, the likeness from which a text is ``alike``, words
+        that are left out, and the ``forms`` of the texts' words.
     """
     known = vocabulary()
     found = sorted({part for text in texts for part in parts(text)})
     vectors = known.project((embed or Sentences())(found))
     return {"words": " ".join(known.words), "vectors": _base64(known.vectors), "texts": found,
-            "textVectors": _base64(vectors), "dims": DIMENSIONS, "step": known.step}  # fmt: skip
+            "textVectors": _base64(vectors), "dims": DIMENSIONS, "alike": ALIKE,
+            "centre": known.centre.tolist(), "small": sorted(SMALL),
+            "forms": forms([*texts, *others])}  # fmt: skip
 
 
 def _base64(values: np.ndarray) -> str:

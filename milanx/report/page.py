@@ -18,7 +18,8 @@ from milanx.files import write_text
 from milanx.files.jsons import json_text
 from milanx.files.replacing import PAGE, check_file
 from milanx.images.photos import LICENCES, Photo
-from milanx.report.meaning import page_vectors, parts
+from milanx.language.meanings import parts
+from milanx.report.meaning import page_vectors
 from milanx.report.neighbours import neighbours
 from milanx.report.sure import SCORE, SORTS, SURE, calibrated, sureness
 from milanx.report.why import in_words, reasons, rival, whose_units, without_text
@@ -73,7 +74,7 @@ def write_page(run: Run, sort: str = SURE, embed: Embed | None = None) -> Path:
         "layers": layers, "sorts": [s for s in SORTS if s != SCORE or scored],
         "sort": SURE if sort == SCORE and not scored else sort,
         "scored": scored, "grid": GRID, "k": run.k or 0, "figures": not run.demonstration,
-        "meaning": page_vectors([row["description"] for row in run.rows], embed),
+        "meaning": page_vectors([row["description"] for row in run.rows], embed, _others(run)),
     }  # fmt: skip
     html = environment.get_template("page.html").render(
         target=run.target,
@@ -153,6 +154,12 @@ def _units(run: Run, most: int) -> list[dict[str, Any]]:
             **({"se": _senses(row["senses"], count)} if row["senses"] else {}),
         })  # fmt: skip
     return entries
+
+
+def _others(run: Run) -> list[str]:
+    """Candidates and senses, which are searched by their words."""
+    return sorted({t["text"] for row in run.rows for name in ("candidates", "senses")
+                   for t in row[name] or ()})  # fmt: skip
 
 
 def _senses(senses: Sequence[dict[str, Any]], count: int) -> list[list[Any]]:

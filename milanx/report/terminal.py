@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +13,25 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from milanx.errors import one_line
-from milanx.report.screen import Screen, styled
+from milanx.report.cells import (
+    NAMED,
+    TEXT,
+    add_units,
+    address,
+    headline,
+    score_cell,
+    sense_line,
+    sure_cell,
+)
+from milanx.report.screen import Screen
 from milanx.report.sure import NUMBER, SCORE, SURE, calibrated, ordered, sureness
-from milanx.report.why import in_words, others, reasons, rival, whose_units, without_text
+from milanx.report.why import others, without_text
 
 if TYPE_CHECKING:
-    from milanx.runs import Run, UnitView
+    from milanx.runs import Run
     from milanx.targets.listed import Listed
 
-NAMED = 3  # layers that a reason names
+EDGE = 3  # columns of a terminal that a table's lines and their spaces take beside a cell
 SHOWN = 20  # units of a run that are printed; the page has them all
 DEMONSTRATION = (
     "These are the built-in images, a demonstration: some 270 photos hold few concepts, so "
@@ -41,10 +50,6 @@ SURER = (
     "worse on its images"
 )
 SCORED = ", and has the lower score"
-BANDS = (
-    "met by {rates} of the images kept aside that excite the unit most (1 %), less (to 10 %) and "
-    "least (to 50 %); by 10 % of any"
-)
 
 
 class _Bar:
@@ -89,34 +94,6 @@ class TerminalReporter:
         self.console.print(f"{name:14} {time.monotonic() - started:7.1f} s", highlight=False)
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
-
-
-def score_cell(score: float | None, interval: Sequence[float] | None) -> str:
-    """Return a score with its interval, as tables show it; empty without one."""
-    if score is None:
-        return ""
-    return f"{score:.2f}" + (f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "")
-
-
-def sense_line(sense: Mapping[str, Any]) -> str:
-    """Return one of a unit's senses, with the share of its exemplars' photos that show it."""
-    return f"{sense['share']:.0%} {sense['text']}"
-
-
-def sure_cell(figure: float | None, told: bool = False) -> str:
-    """Return what `milanx.report.sure.sureness` says, as tables show it.
-
-    Args:
-        figure: a share of the other units, or with ``told`` a confidence.
-        told: whether it is one.
-    """
-    if figure is None or told:
-        return _number(figure)
-    return "all others" if figure == 1 else f"{math.floor(100 * figure)} %"
-
-
 def print_run(run: Run, page: Path | None, sort: str = SURE, top: int = SHOWN) -> None:
     """Print the first units of a run, and where the rest is.
 
@@ -130,26 +107,10 @@ def print_run(run: Run, page: Path | None, sort: str = SURE, top: int = SHOWN) -
     sure = sureness(run.rows)
     scored = any(row["score"] is not None for row in run.rows)
     sort = SURE if sort == SCORE and not scored else sort
-    table = Table(title=_title(run, sort, min(top, len(run))), title_justify="left")
-    known, told = any(value is not None for value in sure), calibrated(run.rows)
-    sure_column = "confidence" if told else "surer than"
-    columns = ["unit", "description", "next best"] + [sure_column] * known + ["score"] * scored
-    for name in columns:
-        figure = name in (sure_column, "score")
-        table.add_column(name, justify="right" if figure else "left", no_wrap=figure)
     order = ordered(run.rows, sort, sure)[:top]
-    for place in order:
-        row = run.rows[place]
-        rest = ", ".join(c["text"] for c in others(row)[:2])
-        text = row["description"] or f"({without_text(run, row)})"
-        text += "".join(f"\n  {sense_line(sense)}" for sense in row["senses"] or ())
-        figures = [sure_cell(sure[place], told)] * known
-        figures += [score_cell(row["score"], row["score_interval"])] * scored
-        table.add_row(_address(row), text, rest, *figures,
-                      style="dim" if row["status"] == "unclear" else None)  # fmt: skip
-    console.print(table)
+    console.print(_table(run, order, sure, console, _title(run, sort, len(order))))
     _print_counts(console, run, scored)
-    if known and not told:
+    if any(value is not None for value in sure) and not calibrated(run.rows):
         console.print(SURER + (SCORED if scored else "") + ".", highlight=False)
     if run.demonstration:
         console.print(DEMONSTRATION)
@@ -158,22 +119,54 @@ def print_run(run: Run, page: Path | None, sort: str = SURE, top: int = SHOWN) -
         console.print(f"run   {run.root}", highlight=False, soft_wrap=True)
         console.print(f"page  {page}", highlight=False, soft_wrap=True)
         if order:
-            root, address = shlex.quote(str(run.root)), _address(run.rows[order[0]])
-            console.print(f"next  milanx show {root} --unit {shlex.quote(address)}",
+            root, unit = shlex.quote(str(run.root)), shlex.quote(address(run.rows[order[0]]))
+            console.print(f"next  milanx show {root} --unit {unit}",
                           highlight=False, soft_wrap=True)  # fmt: skip
             console.print(f"      milanx find water {root}", highlight=False, soft_wrap=True)
 
 
-def _address(row: Mapping[str, Any]) -> str:
-    """Return what names a unit: layer, sign and number."""
-    return f"{row['layer']}:{'-' if row['sign'] == '-' else ''}{row['unit']}"
+def _table(
+    run: Run, order: Sequence[int], sure: Sequence[float | None], console: Screen, title: str
+) -> Table:
+    """Make the table of some of a run's units.
+
+    Args:
+        run: with descriptions.
+        order: places of its rows.
+        sure: what `sureness` says of all.
+        console: where it is printed.
+        title: above it.
+    """
+    told, rows = calibrated(run.rows), [run.rows[place] for place in order]
+    figures = {}
+    if any(value is not None for value in sure):
+        figures["confidence" if told else "surer than"] = [sure_cell(sure[p], told) for p in order]
+    if any(row["score"] is not None for row in run.rows):
+        figures["score"] = [score_cell(row["score"], row["score_interval"]) for row in rows]
+    table = Table(title=title, title_justify="left")
+    units = add_units(table, run, rows, console)
+    table.add_column("description")
+    taken = [units, *([name, *cells] for name, cells in figures.items())]
+    edges = EDGE * (len(taken) + 2) + 1
+    beside = console.width - edges - sum(max(map(len, cells), default=0) for cells in taken) >= TEXT
+    if beside:
+        table.add_column("next best")
+    for name in figures:
+        table.add_column(name, justify="right", no_wrap=True)
+    for i, row in enumerate(rows):
+        text = row["description"] or f"({without_text(run, row)})"
+        text += "".join(f"\n  {sense_line(sense)}" for sense in row["senses"] or ())
+        rest = [", ".join(c["text"] for c in others(row)[:2])] * beside
+        table.add_row(units[i], text, *rest, *(cells[i] for cells in figures.values()),
+                      style="dim" if row["status"] == "unclear" else None)  # fmt: skip
+    return table
 
 
 def _title(run: Run, sort: str, shown: int) -> str:
     how = {SURE: "surest", SCORE: "best scored"}.get(sort, "first")
     if shown < len(run):
-        return f"{run.target}: the {shown} {how} of {len(run)} units"
-    return f"{run.target}: {len(run)} units" + (f", {how} first" if sort != NUMBER else "")
+        return f"{headline(run)}: the {shown} {how} of {len(run)} units"
+    return f"{headline(run)}: {len(run)} units" + (f", {how} first" if sort != NUMBER else "")
 
 
 def _print_counts(console: Screen, run: Run, scored: bool) -> None:
@@ -194,104 +187,6 @@ def _print_counts(console: Screen, run: Run, scored: bool) -> None:
         console.print(SCORE_NOTE.format(photos=photos), highlight=False)
     elif why := (run.settings.get("score") or {}).get("reason"):
         console.print(f"No scores: {why}.", highlight=False)
-
-
-def print_found(run: Run, hits: Mapping[int, tuple[float, str]], sort: str) -> None:
-    """Print the units that were found, and why.
-
-    Args:
-        run: that they are of.
-        hits: place in the run's table -> strength and why, as of `milanx.act.find.Finder`.
-        sort: of equally strong ones.
-    """
-    console = Screen()
-    sure = sureness(run.rows)
-    order = {place: i for i, place in enumerate(ordered(run.rows, sort, sure))}
-    table = Table(title=f"{run.target}: {len(hits)} of {len(run)} units", title_justify="left")
-    for name in ("unit", "description", "found by"):
-        table.add_column(name)
-    told = calibrated(run.rows)
-    table.add_column("confidence" if told else "surer than", justify="right", no_wrap=True)
-    for place in sorted(hits, key=lambda place: (-round(hits[place][0], 2), order[place])):
-        row = run.rows[place]
-        table.add_row(_address(row), row["description"], hits[place][1],
-                      sure_cell(sure[place], told))  # fmt: skip
-    console.print(table)
-
-
-def print_unit(run: Run, view: UnitView) -> None:
-    """Print one unit: its candidates with their figures, and its exemplars."""
-    console = Screen()
-    console.print(
-        styled(_address(view.row), "bold"),
-        f"of {run.target}: {view.description or without_text(run, view.row)}",
-        highlight=False,
-    )
-    if whose := whose_units(run):
-        console.print(whose, highlight=False, soft_wrap=True)
-    if view.confidence is not None:
-        console.print(f"confidence {view.confidence:.2f} ({view.status})", highlight=False)
-    elif view.confidence_reason:
-        console.print(f"no confidence: {view.confidence_reason}", highlight=False)
-    place = next(i for i, row in enumerate(view.run.rows) if row is view.row)
-    share = None if calibrated(view.run.rows) else sureness(view.run.rows)[place]
-    if share is not None:
-        beside = "" if share == 1 else " of the described units"
-        console.print(f"surer than {sure_cell(share)}{beside}", highlight=False)
-    if view.score is not None:
-        console.print(f"score {score_cell(view.score, view.score_interval)}", highlight=False)
-    elif view.score_reason:
-        console.print(f"no score: {view.score_reason}", highlight=False)
-    for sense in view.senses:
-        shown = ", ".join(str(view.row["images"][place]) for place in sense["exemplars"])
-        score = score_cell(sense["score"], sense["score_interval"])
-        console.print(f"sense: {sense_line(sense)}, score {score}, exemplars {shown}",
-                      highlight=False)  # fmt: skip
-        if any(rate is not None for rate in sense["bands"] or ()):
-            rates = ", ".join("-" if r is None else f"{r:.0%}" for r in reversed(sense["bands"]))
-            console.print(f"       {BANDS.format(rates=rates)}", highlight=False)
-    table = Table()
-    for name in ("candidate", "rank", "PMI", "log p(d|E)", "log p(d)"):
-        table.add_column(name, justify="left" if name == "candidate" else "right")
-    for candidate in view.row["candidates"]:
-        figures = ("rank", "pmi", "log_p_given_exemplars", "log_p_prior")
-        table.add_row(candidate["text"], *(_number(candidate[f]) for f in figures))
-    console.print(table)
-    _print_why(console, view)
-    pairs = zip(view.row["images"], view.row["activations"], strict=True)
-    there = ", ".join(f"{i} ({a:.2f})" for i, a in pairs) or "none"
-    count, most = len(view.row["images"]), run.k or 0
-    short = f" ({count} of {most})" if 0 < count < most else ""
-    console.print(f"exemplars{short}: {there}", highlight=False)
-
-
-def _print_why(console: Screen, view: UnitView) -> None:
-    """Print what each term of the ranking added to the first text and to the next best."""
-    lines = reasons(view.row)
-    if not lines:
-        if view.row["candidates"] and not view.run.settings.get("imported"):
-            console.print(
-                "This run was described by an earlier milanx, which kept no terms of the ranking: "
-                "describe it again to see why a text ranks first."
-            )
-        return
-    for sentence in in_words(view.row):
-        console.print(sentence, highlight=False)
-    second = rival(view.row)
-    names = [view.row["candidates"][0]["text"], *([second["text"]] if second else [])]
-    table = Table(
-        title="why it ranks first: what each term added, in nats (and what was measured)",
-        title_justify="left",
-    )
-    table.add_column("term")
-    for name in (*names, "difference")[: 2 * len(names) - 1]:
-        table.add_column(name, justify="right")
-    for line in lines:
-        if line.term == "rank":
-            table.add_section()
-        cells = (line.winner, line.other, line.difference)[: 2 * len(names) - 1]
-        table.add_row(line.term, *cells)
-    console.print(table)
 
 
 def print_layers(name: str, infos: Sequence[Listed]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import importlib.util
 import itertools
 import sys
 from contextlib import nullcontext
@@ -17,13 +18,14 @@ from torch import nn
 
 from milanx.errors import InputError, MilanxError, did_you_mean
 from milanx.files import fingerprint
-from milanx.hub.reach import within_reach
+from milanx.hub.reach import silence, within_reach
 from milanx.images.preprocess import Preprocess
 from milanx.targets import huggingface
 from milanx.targets.built import Built, missing
 from milanx.targets.checkpoints import load_checkpoint
 from milanx.targets.generator import Generator
 from milanx.targets.given import check_readable, first_channels, original
+from milanx.targets.listed import out_of_reach
 from milanx.targets.weights import PACKAGES, package_state_dict
 
 # Names of the literature, as timm calls them.
@@ -135,6 +137,27 @@ def check_installation() -> None:
                 "pip install --force-reinstall torch torchvision",
             ) from error
         raise
+
+
+def check_weights(spec: str) -> None:
+    """Refuse a timm model whose weights are neither here nor to be had, before it is built.
+
+    Args:
+        spec: as `load_target` takes it; of other libraries' models nothing is said.
+
+    Raises:
+        MissingWeights: its weights must be downloaded, and nobody answers.
+    """
+    import timm
+    from huggingface_hub import constants
+
+    known = ALIASES.get(spec, spec)
+    named = ":" not in known and known.split(".")[0] in timm.list_models()
+    installed = known in PACKAGES and importlib.util.find_spec(PACKAGES[known][0]) is not None
+    config = timm.get_pretrained_cfg(known) if named and not installed else None
+    if config is not None and config.hf_hub_id and out_of_reach(config.hf_hub_id):
+        offline = "HF_HUB_OFFLINE is set, and they are not in the cache"
+        raise missing(spec, OSError(offline if constants.HF_HUB_OFFLINE else silence()))
 
 
 def load_target(

@@ -213,7 +213,8 @@ def test_short_sets_are_described_and_said(
     photos: Path, tmp_path: Path, describer: milanx.Describer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from milanx.report.page import write_page
-    from milanx.report.terminal import print_run, print_unit
+    from milanx.report.terminal import print_run
+    from milanx.report.unit import print_unit
 
     run = milanx.describe(Sparse(), layers="conv", images=photos, out=tmp_path / "run",
                           describer=describer, settings=ExtractSettings(k=K))  # fmt: skip

@@ -16,11 +16,12 @@ from milanx.cli import app
 from typer.testing import CliRunner
 
 import milanx
+from milanx.act.search import search
 from milanx.images.builtin import views
 from milanx.images.photos import LICENCES
 from milanx.report.page import script_json, write_page
 from milanx.report.sure import ordered
-from milanx.report.terminal import print_unit
+from milanx.report.unit import print_unit
 from milanx.report.why import in_words, others, reasons, rival
 from milanx.runs import open_run
 
@@ -254,19 +255,45 @@ def test_the_page_is_searched_by_meaning(run: milanx.Run, tmp_path: Path) -> Non
     for row, text in zip(made.rows, texts, strict=False):
         row["description"] = text
     page = write_page(made).resolve()
-    words = ("sea", "oecan", "qwzxjv", "religion", "sea qwzxjv")
-    sea, ocean, unknown, far, half = answers(page, tmp_path, [("#", {"q": w}) for w in words])
-    assert set(sea["texts"][:3]) == {"boats", "water", "cell phones or ocean"}
-    assert sea["texts"][3:] == ["seats"]
-    assert f"4 of {len(made)} units: 3 by meaning, 1 by letters" in sea["told"]
+    words = ("sea", "oecan", "qwzxjv", "religion", "sea qwzxjv", "stri")
+    sea, ocean, unknown, far, half, begun = answers(
+        page, tmp_path, [("#", {"q": w}) for w in words]
+    )
+    assert set(sea["texts"]) == {"boats", "cell phones or ocean"}
+    assert f"2 of {len(made)} units: 2 by meaning. No unit says sea" in sea["told"]
     assert "“oecan” as “ocean”" in ocean["told"]
-    assert {"water", "cell phones or ocean"} <= set(ocean["texts"])
+    assert "cell phones or ocean" in ocean["texts"]
     assert unknown["texts"] == []
     assert "“qwzxjv” is not known to this page: searched by letters alone" in unknown["told"]
     assert "nearest" in far["told"]
     assert len(far["texts"]) == 12
     assert "“qwzxjv” is not known to this page: left out" in half["told"]
-    assert set(half["texts"]) == {"boats", "water", "cell phones or ocean"}
+    assert set(half["texts"]) == {"boats", "cell phones or ocean"}
+    assert set(begun["texts"]) == {"thin stripes"}
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_page_and_find_show_the_same_units(run: milanx.Run, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run.root, copy)
+    made = open_run(copy)
+    texts = ["men", "boats", "a dog and seats", "ocean water", "dogs", "red cars", "car of red"]
+    for i, row in enumerate(made.rows):
+        row["description"] = texts[i % len(texts)]
+        row["candidates"] = [{**row["candidates"][0], "text": t}
+                             for t in (row["description"], f"water towers {i}")]  # fmt: skip
+    page = write_page(made, "number").resolve()
+    words = ["sea", "man", "dog", "water", "red car", "vehicle", "animals", "towers", "the dogs"]
+    for word, seen in zip(words, answers(page, tmp_path, [("#", {"q": w}) for w in words]),
+                          strict=True):  # fmt: skip
+        found = search(made, word)
+        groups = (("by the word", found.said), ("by meaning", found.like),
+                  ("in other candidates", found.beside))  # fmt: skip
+        told = ", ".join(f"{len(group)} {how}" for how, group in groups if group)
+        assert f"{len(found)} of {len(made)} units: {told}" in seen["told"], word
+        places = [*found.said, *found.like, *found.beside]
+        shown = [made.rows[place]["description"] for place in places]
+        assert sorted(seen["texts"]) == sorted(shown), word
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")

@@ -10,7 +10,8 @@ import pytest
 import milanx
 from milanx.errors import InputError
 from milanx.language.compare import Sentences
-from milanx.report.meaning import DIMENSIONS, page_vectors, parts, vocabulary
+from milanx.language.meanings import parts, vocabulary
+from milanx.report.meaning import DIMENSIONS, page_vectors
 from milanx.report.neighbours import neighbours
 from milanx.report.page import FEWEST, MOST_VIEWS, SHOWN, shown_views
 from milanx.report.sure import check_sort, ordered, sureness

@@ -4,7 +4,6 @@ const DATA = JSON.parse(document.getElementById("data").textContent);
 const units = DATA.units, TITLE = document.title;
 const CHUNK = 48;      // cards that are added when the end comes into view
 const IN_CARD = 5;     // exemplars of a card, the first one large
-const LIKE = 0.5;      // cosine from which a text is like what is searched, as of milanx find
 const DARK = 110;      // of 255, how much of where a unit is not active is dimmed
 const NEAREST = 12;    // units that are shown where nothing is as like as that
 const $ = id => document.getElementById(id);
@@ -209,70 +208,7 @@ function open(at) {
   h2.focus({ preventScroll: true });
 }
 
-// ---- search by letters and by meaning ----------------------------------------------------------
-const M = DATA.meaning, words = M.words.split(" "), place = new Map(words.map((word, i) => [word, i]));
-const wordVectors = new Int8Array(bytes(M.vectors).buffer), textVectors = new Int8Array(bytes(M.textVectors).buffer);
-const textPlace = new Map(M.texts.map((text, i) => [text, i]));
-const texts = u => [u.t, ...(u.se || []).map(sense => sense[0])].join(" ");
-const haystack = units.map(u => (texts(u) + " " + name(u)).toLowerCase());
-const stem = word => word.replace(/s$/, "").replace(/e$/, "").replace(/s$/, "") || word;  // one and many alike
-const stems = text => text.toLowerCase().split(/[^\p{L}\p{N}.:-]+/u).map(stem);
-const spoken = units.map(u => new Set([...stems(texts(u)), name(u).toLowerCase()]));
-const SMALL = new Set("a an and at by for in of on or some something the thing things to with without".split(" "));
-
-function row(vectors, i) { return vectors.subarray(i * M.dims, (i + 1) * M.dims); }
-function length(v) { return Math.sqrt(v.reduce((sum, x) => sum + x * x, 0)); }
-function known(word) {  // place of a word or of its singular, or undefined
-  const forms = [word, word.replace(/s$/, ""), word.replace(/es$/, ""), word.replace(/ies$/, "y")];
-  return forms.map(form => place.get(form)).find(found => found !== undefined);
-}
-function distance(a, b) {  // letters to change, insert, leave out or swap with the next
-  let before = [], line = Array.from({ length: b.length + 1 }, (_, i) => i);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      next.push(Math.min(line[j] + 1, next[j - 1] + 1, line[j - 1] + (a[i - 1] !== b[j - 1])));
-      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1])
-        next[j] = Math.min(next[j], before[j - 2] + 1);
-    }
-    [before, line] = [line, next];
-  }
-  return line[b.length];
-}
-function nearLetters(word) {
-  const most = word.length > 5 ? 2 : word.length > 3 ? 1 : 0;
-  let best, least = most + 1;
-  for (const other of words) {
-    if (Math.abs(other.length - word.length) >= least) continue;
-    const d = distance(word, other);
-    if (d < least) { best = other; least = d; }
-  }
-  return best;
-}
-function meaningOf(query) {  // the vector of what was typed, and what is to be told about it
-  if (textPlace.has(query)) return { vector: row(textVectors, textPlace.get(query)), told: "" };
-  const found = [], took = [], unknown = [];
-  for (const word of query.split(/[^\p{L}\p{N}]+/u)) {
-    if (!word || SMALL.has(word)) continue;
-    let at = known(word);
-    if (at === undefined) {
-      const other = nearLetters(word);
-      if (other) { at = place.get(other); took.push(`“${word}” as “${other}”`); } else unknown.push(`“${word}”`);
-    }
-    if (at !== undefined) found.push(row(wordVectors, at));
-  }
-  const told = [];
-  if (took.length) told.push(`Took ${took.join(", ")}.`);
-  if (unknown.length) told.push(`The meaning of ${unknown.join(", ")} is not known to this page: ${found.length ? "left out" : "searched by letters alone"}.`);
-  if (!found.length) return { vector: null, told: told.join(" ") };
-  const sum = new Float32Array(M.dims);
-  for (const v of found) v.forEach((x, i) => { sum[i] += x; });
-  const usual = found.reduce((total, v) => total + length(v), 0) / found.length;  // as of one word
-  return { vector: sum.map(x => x * usual / length(sum)), told: told.join(" ") };
-}
-function likeness(vector) {  // cosine of every text of the run
-  return M.texts.map((_, t) => row(textVectors, t).reduce((sum, x, i) => sum + x * vector[i], 0) * M.step ** 2);
-}
+{% include "search.js" %}
 
 // ---- which units, in which order ---------------------------------------------------------------
 let order = [];  // {at, why} of the units that are shown
@@ -297,27 +233,35 @@ function search() {
     $("found").textContent = `${order.length} of ${units.length} units`;
     return;
   }
-  const said = [], meant = [], written = [], beside = [], wanted = letters.map(stem);
+  const holds = [], meant = [], written = [], beside = [], wanted = said(query);
   const { vector, told } = $("meaning").checked ? meaningOf(query) : { vector: null, told: "" };
   const like = vector && likeness(vector);
   for (const at of pool) {
     const u = units[at];
-    if (wanted.every((word, i) => spoken[at].has(word) || spoken[at].has(letters[i]))) { said.push({ at, why: "" }); continue; }
+    if (wanted.trim() && spoken[at].some(text => text.includes(wanted)) || query === name(u).toLowerCase()) {
+      holds.push({ at, why: "" });
+      continue;
+    }
     const best = like ? Math.max(-1, ...u.parts.map(part => like[textPlace.get(part)])) : -1;
     if (best > -1) meant.push({ at, best, why: `like “${query}”: ${number(best)}` });
-    if (best >= LIKE) continue;
-    const other = u.c.find(c => { const words = stems(c[0]); return wanted.every(word => words.includes(word)); });
-    if (letters.every(word => haystack[at].includes(word))) written.push({ at, why: "" });
-    else if (other) beside.push({ at, why: `candidate: ${other[0]}` });
+    if (best >= M.alike) continue;
+    const other = wanted.trim() && u.c.find(c => said(c[0]).includes(wanted));
+    if (other) beside.push({ at, why: `candidate: ${other[0]}` });
+    else if (letters.every(word => haystack[at].includes(word))) written.push({ at, why: "" });
   }
   meant.sort((a, b) => b.best - a.best);
-  const close = meant.filter(hit => hit.best >= LIKE), found = [...said, ...close, ...written, ...beside];
+  const close = meant.filter(hit => hit.best >= M.alike);
+  const counts = [[holds.length, "by the word"], [close.length, "by meaning"], [beside.length, "in other candidates"]];
+  let found = [...holds, ...close, ...beside];
+  if (!found.length) {  // a word that is not yet typed to its end, an address
+    found = written;
+    counts.push([written.length, "by letters"]);
+  }
   const nothing = !found.length;
   order = nothing ? meant.slice(0, NEAREST) : found;
-  const counts = [[said.length, "by the word"], [close.length, "by meaning"], [written.length, "by letters"],
-                  [beside.length, "in other candidates"]];
   $("found").textContent = nothing ? "Nothing says that" + (order.length ? "; these are nearest." : ".")
-    : `${order.length} of ${units.length} units: ` + counts.filter(([n]) => n).map(([n, how]) => `${n} ${how}`).join(", ");
+    : `${order.length} of ${units.length} units: ` + counts.filter(([n]) => n).map(([n, how]) => `${n} ${how}`).join(", ") +
+      (holds.length || !close.length ? "." : `. No unit says ${query}; nearest by meaning first.`);
   $("told").textContent = told;
 }
 

@@ -1,0 +1,95 @@
+"""What tables and pages write of a run and its units: names, addresses, figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from milanx.report.screen import Screen
+
+if TYPE_CHECKING:
+    from milanx.runs import Run
+
+NAMED = 3  # layers or sources of images that are named; of more, their number is told
+TEXT = 24  # columns of a terminal that texts beside addresses have at least
+
+
+def number(value: float | None) -> str:
+    """Return a figure of two decimals; empty without one."""
+    return "" if value is None else f"{value:.2f}"
+
+
+def score_cell(score: float | None, interval: Sequence[float] | None) -> str:
+    """Return a score with its interval, as tables show it; empty without one."""
+    if score is None:
+        return ""
+    return f"{score:.2f}" + (f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "")
+
+
+def sense_line(sense: Mapping[str, Any]) -> str:
+    """Return one of a unit's senses, with the share of its exemplars' photos that show it."""
+    return f"{sense['share']:.0%} {sense['text']}"
+
+
+def sure_cell(figure: float | None, told: bool = False) -> str:
+    """Return what `milanx.report.sure.sureness` says, as tables show it.
+
+    Args:
+        figure: a share of the other units, or with ``told`` a confidence.
+        told: whether it is one.
+    """
+    if figure is None or told:
+        return number(figure)
+    return "all others" if figure == 1 else f"{math.floor(100 * figure)} %"
+
+
+def numbered(row: Mapping[str, Any]) -> str:
+    """Return what names a unit in its layer: sign and number."""
+    return f"{'-' if row['sign'] == '-' else ''}{row['unit']}"
+
+
+def address(row: Mapping[str, Any]) -> str:
+    """Return what names a unit: layer, sign and number."""
+    return f"{row['layer']}:{numbered(row)}"
+
+
+def layers(run: Run) -> list[str]:
+    """Return the layers of a run's table, in its order."""
+    return list(dict.fromkeys(row["layer"] for row in run.rows))
+
+
+def headline(run: Run) -> str:
+    """Say which run this is: its model, its layers, its images."""
+    named, images = layers(run), run.settings.get("images") or {}
+    said = ", ".join(named) if len(named) <= NAMED else f"{len(named)} layers"
+    sources = [str(source["name"]) for source in run.sources]
+    count = images.get("count")
+    of = ", ".join(sources) if len(sources) <= NAMED else f"{len(sources)} sources"
+    shown = f"{count} images" if count is not None else ""
+    return " · ".join(filter(None, (run.target, said, f"{shown} of {of}" if of else shown)))
+
+
+def add_units(
+    table: Table, run: Run, rows: Sequence[Mapping[str, Any]], console: Screen
+) -> list[str]:
+    """Add the column of the units to a table, and return its cells.
+
+    An address is what other commands are given, so it is whole: texts give way. In a run of one
+    layer, which the title names, the numbers alone are told.
+
+    Args:
+        table: without columns yet.
+        run: whose units they are.
+        rows: of the units.
+        console: where it is printed.
+    """
+    alone = len(layers(run)) == 1
+    cells = [numbered(row) if alone else address(row) for row in rows]
+    widest = max(map(len, cells), default=0)
+    # Beyond what a terminal holds an address goes on in the next line.
+    table.add_column("unit", overflow="fold", min_width=min(widest, console.width - TEXT),
+                     justify="right" if alone else "left")  # fmt: skip
+    return cells

@@ -1,0 +1,102 @@
+"""What the terminal says of a run: addresses that other commands take, hits by word and meaning."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from milanx.cli import app
+from typer.testing import CliRunner
+
+from milanx.runs import Run
+from tests.act.test_select import make_run
+
+NARROW = {"COLUMNS": "80"}
+LONG = {
+    (layer, unit): (f"a striped thing with very many words of number {unit}", ["dogs", "cats"])
+    for layer in ("features.10.conv.2.norm", "features.11.conv.2.norm")
+    for unit in (7, 1041)
+}
+
+
+def said(*arguments: Any) -> str:
+    done = CliRunner().invoke(app, [str(a) for a in arguments], env=NARROW)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Run:
+    """A run of two layers with long names and scores."""
+    return make_run(tmp_path / "two", LONG, scores=dict.fromkeys(LONG, 0.5))
+
+
+def test_tables_of_80_columns_hold_whole_addresses(two: Run) -> None:
+    for sort in ("score", "number"):
+        table = said("show", two.root, "--sort", sort)
+        assert "…" not in table
+        for layer, unit in LONG:
+            assert f" {layer}:{unit} " in table
+            assert f"{layer}:{unit}" in said("show", two.root, "--unit", f"{layer}:{unit}")
+    found = said("find", "striped", two.root, "--words")
+    assert all(re.search(rf" {re.escape(layer)}:{unit}[ ,]", found) for layer, unit in LONG)
+
+
+def test_of_one_layer_the_title_names_it_and_its_numbers_are_addresses(tmp_path: Path) -> None:
+    texts = {pair: text for pair, text in LONG.items() if "10" in pair[0]}
+    run = make_run(tmp_path / "one", texts, scores=dict.fromkeys(texts, 0.5))
+    table = said("show", run.root, "--sort", "score")
+    title, body = table.split("┏")
+    assert "features.10.conv.2.norm" in title
+    assert "features.10.conv.2.norm" not in body
+    units = re.findall(r"│ +(\d+) +│", body)
+    assert sorted(units) == ["1041", "7"]
+    for unit in units:
+        alone = said("show", run.root, "--unit", unit)
+        assert f"features.10.conv.2.norm:{unit}" in alone
+
+
+def test_an_address_wider_than_the_terminal_goes_on_in_the_next_line(tmp_path: Path) -> None:
+    layer = ".".join(["module"] * 20)
+    run = make_run(tmp_path / "wide", {(layer, 3): ("dogs", []), ("other", 0): ("cats", [])})
+    table = said("show", run.root)
+    cells = re.findall(r"(?m)^│ (\S+) +│", table)
+    assert f"{layer}:3" in "".join(cells)
+
+
+WATER = {
+    ("a", 3): ("waters", ["boats"]),
+    ("a", 17): ("ocean water", []),
+    ("a", 5): ("food", ["water towers"]),
+    ("a", 8): ("swimming", []),
+    ("a", 9): ("swimming", []),
+    ("a", 11): ("food", []),
+}
+
+
+def test_those_that_say_it_stand_apart_from_those_near_in_meaning(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", WATER)
+    found = said("find", "water", run.root)
+    says, near = found.split("2 units nearest by meaning")
+    near, beside = near.split("1 unit with another candidate that says water")
+    assert "5 of 6 units" in says
+    assert "2 units say water" in says
+    assert "waters" in says
+    assert "ocean water" in says
+    assert re.search(r"swimming +│ +0\.\d+ │ 2 units: 8, 9 ", near)
+    assert "water towers" in beside
+    assert "food" not in found
+    only = said("find", "water", run.root, "--words", "--in", "description")
+    assert "2 of 6 units" in only
+
+
+def test_where_no_unit_says_it_one_sentence_tells(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", {("a", 0): ("boats", []), ("a", 1): ("seats", [])})
+    found = said("find", "sea", run.root)
+    assert "no unit says sea; 1 unit nearest by meaning:" in found
+    assert "seats" not in found
+    done = CliRunner().invoke(app, ["find", "algebra", str(run.root)], env=NARROW)
+    assert done.exit_code == 2
+    assert re.search("nearest by meaning: .(seats|boats)", done.output)
