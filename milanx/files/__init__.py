@@ -200,6 +200,7 @@ def atomic_path(path: Path, replaces: Kind | None = None) -> Iterator[Path]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
+            _usual_mode(temporary)
             if temporary.is_dir():
                 replace_folder(temporary, path, replaces)
             else:
@@ -215,6 +216,24 @@ def atomic_path(path: Path, replaces: Kind | None = None) -> Iterator[Path]:
                 with contextlib.suppress(OSError):
                     folder.rmdir()
             raise
+
+
+def _usual_mode(made: Path) -> None:
+    """Let a file, or those of a folder, be read by whom the process's umask lets read it.
+
+    safetensors makes files that nobody but their owner reads, whatever the umask says.
+    """
+    for path in made.rglob("*") if made.is_dir() else [made]:
+        if path.is_file() and not path.is_symlink():
+            path.chmod(path.stat().st_mode | 0o666 & ~_umask())
+
+
+@functools.lru_cache(maxsize=1)
+def _umask() -> int:
+    """Return the process's umask, which can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 @contextlib.contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -116,3 +118,30 @@ def test_a_seal_whose_own_name_was_damaged_is_a_seal(place: int, tmp_path: Path)
     unsealed = path.read_text().rpartition(",")[0] + "}"
     path.write_text(unsealed)  # taken out on purpose
     assert read_json(path, "thing", 1)["digest"] == "f" * 64
+
+
+MODES = """
+import os, stat, sys
+from pathlib import Path
+os.umask(int(sys.argv[2], 8))
+import numpy as np
+from safetensors.numpy import save_file
+from milanx.files import atomic_path, write_json
+root = Path(sys.argv[1])
+with atomic_path(root / "one.safetensors") as temporary:
+    save_file({"a": np.zeros(3)}, temporary)
+with atomic_path(root / "folder") as temporary:
+    (temporary / "deep").mkdir(parents=True)
+    save_file({"a": np.zeros(3)}, temporary / "deep" / "two.safetensors")
+write_json(root / "three.json", "a test", 1, {})
+print(*sorted({oct(p.stat().st_mode & 0o777) for p in root.rglob("*") if p.is_file()}))
+"""
+
+
+@pytest.mark.parametrize(("umask", "mode"), [("022", "0o644"), ("027", "0o640"), ("077", "0o600")])
+def test_files_of_every_library_are_read_by_whom_the_umask_lets(
+    umask: str, mode: str, tmp_path: Path
+) -> None:
+    done = subprocess.run([sys.executable, "-c", MODES, str(tmp_path), umask],
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    assert done.stdout.split() == [mode]
