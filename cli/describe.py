@@ -87,9 +87,11 @@ def describe(
         settings=settings,
         overwrite=overwrite,
     )
-    loaded = c.load_describer(
-        method, describer, device, beam=beam, lam=lam, method=rank, strategy=strategy
-    )
+    progress = c.reporter(quiet, as_json)
+    with progress.stage("load describer", None):
+        loaded = c.load_describer(
+            method, describer, device, beam=beam, lam=lam, method=rank, strategy=strategy
+        )
     run = run_describe(
         model,
         layers=layer,
@@ -112,7 +114,7 @@ def describe(
         score=score,
         senses=senses,
         overwrite=overwrite,
-        progress=(progress := c.reporter(quiet, as_json)),
+        progress=progress,
     )
     from milanx.describing.texts import sentences
     from milanx.report.page import write_page

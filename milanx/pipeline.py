@@ -346,7 +346,9 @@ def describe(
     )  # fmt: skip
     _check(request, _path(out), overwrite)
     timed = _Stages(progress or Silent())
-    with timed.stage("load describer", None):  # what is wrong with it is said before the long work
+    given = not isinstance(describer, str | Path)
+    stage = contextlib.nullcontext() if given else timed.stage("load describer", None)
+    with stage:  # what is wrong with it is said before the long work
         words = words_of(method, concepts)
         loaded = describer if not isinstance(describer, str | Path) else load_describer(
             method, describer, pick_device(device))  # fmt: skip

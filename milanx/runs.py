@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from milanx.errors import FormatError, InputError, did_you_mean
+from milanx.errors import FormatError, InputError, MilanxError, did_you_mean
 from milanx.files import read_json, read_table, reading, write_json, write_table
 from milanx.files.digests import AGAIN, FILES, Listing
 from milanx.files.replacing import RUN as RUN_FOLDER
@@ -333,6 +333,23 @@ class Run:
         """How many exemplars a unit has at most; None where that is not known."""
         k = (self.settings.get("settings") or {}).get("k")
         return k if isinstance(k, int) else None
+
+    @property
+    def photos(self) -> int | None:
+        """How many distinct photos its images are of; None where that is not known."""
+        try:
+            return len(set(self.store.photos.tolist()))
+        except MilanxError:
+            return None
+
+    def files(self, images: Sequence[int]) -> dict[int, str]:
+        """Return the paths of images within their sources, as far as they are known."""
+        wanted = set(images)
+        try:
+            table = self.store.image_table()
+        except MilanxError:
+            return {}
+        return {row["index"]: row["path"] for row in table if row["index"] in wanted}
 
     @property
     def demonstration(self) -> bool:

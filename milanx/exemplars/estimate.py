@@ -51,7 +51,7 @@ class Estimate:
     def text(self) -> str:
         """One line for people."""
         return (
-            f"extraction: about {_duration(self.seconds)}, {_size(self.disk)} on disk, "
+            f"extraction alone: about {_duration(self.seconds)}, {_size(self.disk)} on disk, "
             f"{_size(self.memory)} of memory"
         )
 

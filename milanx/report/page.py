@@ -19,10 +19,11 @@ from milanx.files.jsons import json_text
 from milanx.files.replacing import PAGE, check_file
 from milanx.images.photos import LICENCES, Photo
 from milanx.language.meanings import parts
+from milanx.report.cells import headline
 from milanx.report.meaning import page_vectors
 from milanx.report.neighbours import neighbours
 from milanx.report.sure import SCORE, SORTS, SURE, calibrated, sureness
-from milanx.report.why import in_words, reasons, rival, whose_units, without_text
+from milanx.report.why import LEGEND, in_words, reasons, rival, whose_units, without_text
 from milanx.workers import processors, workers
 
 if TYPE_CHECKING:
@@ -66,22 +67,24 @@ def write_page(run: Run, sort: str = SURE, embed: Embed | None = None) -> Path:
     check_file(run.results, "page/index.html", PAGE)
     count, shown = shown_views([row["images"] for row in run.rows])
     side = next(side for most, side in SIDES if len(shown) <= most)
-    paths, credits = builtin_photos(run, shown)
+    credits = builtin_photos(run, shown)[1]
     layers = list(dict.fromkeys(row["layer"] for row in run.rows))
     scored = any(row["score"] is not None for row in run.rows)
     data = {
-        "units": _units(run, count), "views": thumbnails(run, shown, side), "paths": paths,
+        "units": _units(run, count), "views": thumbnails(run, shown, side),
+        "paths": run.files(shown),
         "layers": layers, "sorts": [s for s in SORTS if s != SCORE or scored],
         "sort": SURE if sort == SCORE and not scored else sort,
         "scored": scored, "grid": GRID, "k": run.k or 0, "figures": not run.demonstration,
+        "legend": LEGEND,
         "meaning": page_vectors([row["description"] for row in run.rows], embed, _others(run)),
     }  # fmt: skip
     html = environment.get_template("page.html").render(
         target=run.target,
+        headline=headline(run),
         count=len(run),
         whose=whose_units(run),
         describer=(run.settings.get("describer") or {}).get("name", "none"),
-        images=run.settings.get("images", {}).get("count", 0),
         demonstration=run.demonstration,
         scored=scored,
         calibrated=calibrated(run.rows),

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 from milanx.errors import one_line
 from milanx.report.cells import (
@@ -31,7 +41,22 @@ if TYPE_CHECKING:
     from milanx.runs import Run
     from milanx.targets.listed import Listed
 
+# Distinct photos below which more than half of a response is taken off (`no_opinion` of
+# `milanx.describing.settings.ResponseSettings`).
+FEW = 200
 EDGE = 3  # columns of a terminal that a table's lines and their spaces take beside a cell
+EVERY = 30.0  # seconds after which a long stage says that it goes on
+DOES = {  # what the longer stages do
+    "load describer": "reads the networks that say what units detect",
+    "load target": "reads or fetches the model and finds its layers",
+    "open images": "looks through them, for copies too",
+    "extract": "shows the images to the model and keeps what excites each unit most",
+    "encode": "looks at these images with the describer's own encoder",
+    "describe": "searches texts for each unit and ranks them",
+    "encode images": "looks at the images kept aside, for scores",
+    "score": "compares texts with the images kept aside",
+    "page": "writes it",
+}
 SHOWN = 20  # units of a run that are printed; the page has them all
 DEMONSTRATION = (
     "These are the built-in images, a demonstration: some 270 photos hold few concepts, so "
@@ -49,13 +74,24 @@ SURER = (
     "surer than: the share of the described units whose text fits worse and foretells the unit "
     "worse on its images"
 )
+FEW_PHOTOS = (
+    "With {photos} distinct photos the order says little, and so do texts: give a few hundred."
+)
 SCORED = ", and has the lower score"
+
+
+class _Count(MofNCompleteColumn):
+    """How many of how many steps are done; nothing where nobody knows."""
+
+    def render(self, task: Task) -> Text:
+        """Write it."""
+        return Text("") if task.total is None else super().render(task)
 
 
 class _Bar:
     """A stage on a progress display."""
 
-    def __init__(self, progress: Progress, task: Any) -> None:
+    def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress, self._task = progress, task
 
     def advance(self, n: int = 1) -> None:
@@ -66,12 +102,22 @@ class _Bar:
         """Say that ``done`` steps, of ``total``, are done."""
         self._progress.update(self._task, completed=done, total=total)
 
+    @property
+    def text(self) -> str:
+        """How far it is; empty where nobody knows."""
+        task = next(task for task in self._progress.tasks if task.id == self._task)
+        return f"{task.completed:.0f} of {task.total:.0f}" if task.total else ""
+
 
 class TerminalReporter:
-    """Shows stages on stderr: bars on a terminal, one line a finished stage elsewhere."""
+    """Shows stages on stderr: bars on a terminal; elsewhere a line when one begins and ends.
 
-    def __init__(self) -> None:
-        self.console = Screen(stderr=True)
+    Args:
+        every: seconds after which a long stage says that it goes on, where there is no terminal.
+    """
+
+    def __init__(self, every: float = EVERY) -> None:
+        self.console, self._every = Screen(stderr=True), every
 
     def say(self, text: str) -> None:
         """Tell one line."""
@@ -80,18 +126,37 @@ class TerminalReporter:
     @contextlib.contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[_Bar]:
         """Begin a stage; its seconds are printed at its end."""
-        started = time.monotonic()
+        started, live = time.monotonic(), self.console.is_terminal
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            MofNCompleteColumn(),
+            _Count(),
             TimeRemainingColumn(),
         )
-        with Progress(
-            *columns, console=self.console, transient=True, disable=not self.console.is_terminal
-        ) as progress:
-            yield _Bar(progress, progress.add_task(name, total=total))
+        with Progress(*columns, console=self.console, transient=True, disable=not live) as progress:
+            bar = _Bar(progress, progress.add_task(name, total=total))
+            with contextlib.nullcontext() if live else self._going_on(name, started, bar):
+                yield bar
         self.console.print(f"{name:14} {time.monotonic() - started:7.1f} s", highlight=False)
+
+    @contextlib.contextmanager
+    def _going_on(self, name: str, started: float, bar: _Bar) -> Iterator[None]:
+        """Say that a stage begins, and now and then that it goes on."""
+        self.console.print(f"{name:14} ... {DOES.get(name, '')}".rstrip())
+        ended = threading.Event()
+
+        def tell() -> None:
+            while not ended.wait(self._every):
+                seconds = f"{time.monotonic() - started:.0f} s"
+                self.console.print(f"{name:14} ... {', '.join(filter(None, (bar.text, seconds)))}")
+
+        teller = threading.Thread(target=tell, daemon=True)
+        teller.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            teller.join()
 
 
 def print_run(run: Run, page: Path | None, sort: str = SURE, top: int = SHOWN) -> None:
@@ -108,9 +173,13 @@ def print_run(run: Run, page: Path | None, sort: str = SURE, top: int = SHOWN) -
     scored = any(row["score"] is not None for row in run.rows)
     sort = SURE if sort == SCORE and not scored else sort
     order = ordered(run.rows, sort, sure)[:top]
+    ranked = any(value is not None for value in sure) and not calibrated(run.rows)
+    photos = run.photos
+    if ranked and photos is not None and photos < FEW:
+        console.print(FEW_PHOTOS.format(photos=photos))
     console.print(_table(run, order, sure, console, _title(run, sort, len(order))))
     _print_counts(console, run, scored)
-    if any(value is not None for value in sure) and not calibrated(run.rows):
+    if ranked:
         console.print(SURER + (SCORED if scored else "") + ".", highlight=False)
     if run.demonstration:
         console.print(DEMONSTRATION)

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from rich.table import Table
 
-from milanx.report.cells import address, number, score_cell, sense_line, sure_cell
+from milanx.report.cells import (
+    address,
+    headline,
+    number,
+    numbered,
+    score_cell,
+    sense_line,
+    sure_cell,
+)
 from milanx.report.screen import Screen, styled
 from milanx.report.sure import calibrated, sureness
-from milanx.report.why import in_words, reasons, rival, whose_units, without_text
+from milanx.report.why import LEGEND, SUM, in_words, reasons, rival, whose_units, without_text
 
 if TYPE_CHECKING:
     from milanx.runs import Run, UnitView
@@ -24,10 +33,10 @@ def print_unit(run: Run, view: UnitView) -> None:
     """Print one unit: its candidates with their figures, and its exemplars."""
     console = Screen()
     console.print(
-        styled(address(view.row), "bold"),
-        f"of {run.target}: {view.description or without_text(run, view.row)}",
-        highlight=False,
-    )
+        styled(address(view.row), "bold"), f": {view.description or without_text(run, view.row)}",
+        sep="",
+    )  # fmt: skip
+    console.print(f"of {headline(run)}")
     if whose := whose_units(run):
         console.print(whose, highlight=False, soft_wrap=True)
     if view.confidence is not None:
@@ -52,18 +61,32 @@ def print_unit(run: Run, view: UnitView) -> None:
             rates = ", ".join("-" if r is None else f"{r:.0%}" for r in reversed(sense["bands"]))
             console.print(f"       {BANDS.format(rates=rates)}", highlight=False)
     table = Table()
-    for name in ("candidate", "rank", "PMI", "log p(d|E)", "log p(d)"):
+    for name in ("candidate", SUM, "PMI", "log p(d|E)", "log p(d)"):
         table.add_column(name, justify="left" if name == "candidate" else "right")
     for candidate in view.row["candidates"]:
         figures = ("rank", "pmi", "log_p_given_exemplars", "log_p_prior")
         table.add_row(candidate["text"], *(number(candidate[f]) for f in figures))
     console.print(table)
     _print_why(console, view)
-    pairs = zip(view.row["images"], view.row["activations"], strict=True)
-    there = ", ".join(f"{i} ({a:.2f})" for i, a in pairs) or "none"
+    _print_exemplars(console, run, view)
+    console.print(f"run   {run.root}", soft_wrap=True)
+    if (page := run.results / "page" / "index.html").is_file():
+        unit = f"{quote(view.layer, safe='')}/{numbered(view.row)}"
+        console.print(f"page  {page.resolve().as_uri()}#{unit}", soft_wrap=True)
+
+
+def _print_exemplars(console: Screen, run: Run, view: UnitView) -> None:
+    """Print the exemplars with their activations and files, the strongest first."""
     count, most = len(view.row["images"]), run.k or 0
     short = f" ({count} of {most})" if 0 < count < most else ""
-    console.print(f"exemplars{short}: {there}", highlight=False)
+    if not count:
+        console.print(f"exemplars{short}: none")
+        return
+    console.print(f"exemplars{short}: image, activation, file")
+    files = run.files(view.row["images"])
+    for image, activation in zip(view.row["images"], view.row["activations"], strict=True):
+        console.print(f"  {image:>6} {activation:8.2f}  {files.get(image, '')}".rstrip(),
+                      soft_wrap=True)  # fmt: skip
 
 
 def _print_why(console: Screen, view: UnitView) -> None:
@@ -88,8 +111,9 @@ def _print_why(console: Screen, view: UnitView) -> None:
     for name in (*names, "difference")[: 2 * len(names) - 1]:
         table.add_column(name, justify="right")
     for line in lines:
-        if line.term == "rank":
+        if line.term == SUM:
             table.add_section()
         cells = (line.winner, line.other, line.difference)[: 2 * len(names) - 1]
         table.add_row(line.term, *cells)
     console.print(table)
+    console.print(LEGEND)

@@ -37,6 +37,13 @@ WORDS: dict[str, tuple[str, bool]] = {
     "likelihood": ("is likelier, given the exemplars", False),
     "iou": ("overlaps more with where the unit is active", True),
 }
+SUM = "sum"  # of what all terms added, by which candidates are ordered
+LEGEND = (
+    "E: the exemplars. sum: of weighted PMI, what the critic and the response added, and the rest; "
+    "candidates stand in its order. nats: logarithms to base e, one makes a text 2.7 times as "
+    "likely. critic: the network that says how much likelier these exemplars are with a text than "
+    "without."
+)
 LEAST = 0.005  # nats; what would be written as 0.00 is not told
 
 
@@ -45,7 +52,7 @@ class Reason:
     """One line of the table that says why a text ranks first.
 
     Attributes:
-        term: as it is called; ``rank`` is their sum.
+        term: as it is called; `SUM` is their sum.
         winner: what it added to the rank of the first text, and what was measured.
         other: the same of its rival; empty where there is none.
         difference: of what it added; empty likewise.
@@ -103,7 +110,7 @@ def reasons(row: Mapping[str, Any]) -> list[Reason]:
         if term["added"] or (other and other["added"]):
             made.append(_reason(term["name"], term, other))
     total = {"value": None, "added": first["rank"]}
-    return [*made, _reason("rank", total, {"value": None, "added": second["rank"]} if second
+    return [*made, _reason(SUM, total, {"value": None, "added": second["rank"]} if second
                            else None)]  # fmt: skip
 
 
@@ -141,7 +148,8 @@ def in_words(row: Mapping[str, Any]) -> list[str]:
     if second is None:
         return [f"{name} is the only candidate."]
     margin = first["rank"] - second["rank"]
-    said = [f"{name} ranks before “{second['text']}” by {margin:.2f} nats."]
+    which = ", the best that says something else," if second in others(row) else ""
+    said = [f"{name} ranks before “{second['text']}”{which} by {margin:.2f} nats."]
     beside = {term["name"]: term for term in second["terms"] or ()}
     pairs = [(term, beside[term["name"]]) for term in first["terms"] if term["name"] in beside]
     pairs.sort(key=lambda pair: -abs(pair[0]["added"] - pair[1]["added"]))

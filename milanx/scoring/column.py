@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 MIN_PHOTOS = 50  # distinct ones kept aside, below which nothing is said
 MIN_SOURCE = 20  # images kept aside of a source, below which it is left out
 ASIDE = 600  # images kept aside that are looked at, drawn by seed where there are more
+ASIDE_SHARE, TENS = 0.2, 10  # of photos, kept aside where nothing is known; what advice is told in
 SEARCHED = 100  # searched images on which a layer's slope is fitted
 UNITS_AT_ONCE = 1024  # whose draws are in memory at a time
 
@@ -223,11 +224,7 @@ class Sides:
         searched = _some(table, names, "exemplars", SEARCHED, seed)
         photos, lack = len(np.unique(aside.groups)), ""
         if photos < MIN_PHOTOS or not len(searched.indices):
-            kept = len({r["group"] for r in table if r["split"] == "aside"})
-            few = (f", of sources with {MIN_SOURCE} images kept aside or more"
-                   if kept > photos else "")  # fmt: skip
-            lack = (f"only {photos} distinct photos were kept aside{few}; a score needs "
-                    f"{MIN_PHOTOS}: probe with more photos")  # fmt: skip
+            lack = _lack(table, photos)
         return cls(table, names, aside, searched, photos, lack)
 
     def scores(
@@ -244,6 +241,25 @@ class Sides:
                  "shared": list(judge.shared), "images": len(self.aside.indices),
                  "photos": self.photos, "sources": self.sources, "seed": seed}  # fmt: skip
         return Scores(found, facts)
+
+
+def _lack(table: list[dict[str, Any]], photos: int) -> str:
+    """Say how many photos were kept aside, how many a score needs, and how many to give.
+
+    Args:
+        table: of all images.
+        photos: distinct ones kept aside, of sources with enough of them.
+    """
+    kept = len({row["group"] for row in table if row["split"] == "aside"})
+    if kept > photos and kept >= MIN_PHOTOS:
+        return (f"of {kept} distinct photos kept aside {photos} are of sources with "
+                f"{MIN_SOURCE} images kept aside or more, and a score needs {MIN_PHOTOS}: give "
+                "fewer sources, with more photos each")  # fmt: skip
+    every = len({row["group"] for row in table})
+    share = kept / every if kept else ASIDE_SHARE
+    least = -(-round(MIN_PHOTOS / share) // TENS) * TENS
+    return (f"{kept} of {every} distinct photos were kept aside, and a score needs {MIN_PHOTOS}: "
+            f"give about {least} photos or more")  # fmt: skip
 
 
 def _sources(table: list[dict[str, Any]]) -> list[str]:

@@ -44,12 +44,13 @@ def test_a_unit_says_why_its_text_ranks_first(run: milanx.Run) -> None:
     for text in (first["text"], second["text"], "weighted PMI", "agreement", "response"):
         assert text in table
     assert f"“{first['text']}” ranks before “{second['text']}”" in said.output
-    total = next(line for line in table.splitlines() if "rank" in line)
+    assert "candidates stand in its order" in said.output
+    total = next(line for line in table.splitlines() if "│ sum " in line)
     figures = [float(word) for word in re.findall(r"[-+]?\d+\.\d+", total)]
     assert figures == pytest.approx(
         [first["rank"], second["rank"], first["rank"] - second["rank"]], abs=0.006
     )
-    added = [line for line in reasons(run.rows[3]) if line.term != "rank"]
+    added = [line for line in reasons(run.rows[3]) if line.term != "sum"]
     differences = sum(float(line.difference) for line in added)
     assert differences == pytest.approx(figures[2], abs=0.005 * (len(added) + 1))
 
@@ -59,7 +60,7 @@ def test_a_lone_candidate_wins_over_none() -> None:
     row = {"candidates": [{"text": "dogs", "rank": 4.0, "terms": terms}]}
     made = [(r.term, r.winner, r.other, r.difference) for r in reasons(row)]
     assert made == [("weighted PMI", "1.00", "", ""), ("mine", "3.00", "", ""),
-                    ("rank", "4.00", "", "")]  # fmt: skip
+                    ("sum", "4.00", "", "")]  # fmt: skip
 
 
 def test_the_rival_says_something_else_and_words_tell_what_decides() -> None:
@@ -78,7 +79,7 @@ def test_the_rival_says_something_else_and_words_tell_what_decides() -> None:
     }
     assert [c["text"] for c in others(row)] == ["grass", "field"]
     assert in_words(row) == [
-        "“dogs” ranks before “grass” by 2.00 nats.",
+        "“dogs” ranks before “grass”, the best that says something else, by 2.00 nats.",
         "It foretells better what the unit does on all stored views (0.30 against 0.20: +3.00).",
         "But “grass” is more what the describer says of these exemplars and not of any others "
         "(-1.00).",

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from milanx.cli import app
+from rich.progress import Progress
 from typer.testing import CliRunner
 
-from milanx.runs import Run
+from milanx.files import write_table
+from milanx.report.terminal import TerminalReporter, _Count
+from milanx.runs import UNITS, UNITS_VERSION, Run, units_schema
+from milanx.scoring.column import _lack
+from tests.act.runs import planted_run
 from tests.act.test_select import make_run
 
 NARROW = {"COLUMNS": "80"}
@@ -100,3 +107,72 @@ def test_where_no_unit_says_it_one_sentence_tells(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["find", "algebra", str(run.root)], env=NARROW)
     assert done.exit_code == 2
     assert re.search("nearest by meaning: .(seats|boats)", done.output)
+
+
+def test_few_photos_are_told_above_the_table(tmp_path: Path) -> None:
+    run = planted_run(tmp_path / "few", ["dogs", "cats", "trees"])
+    for row, rank in zip(run.rows, (1.0, 2.0, 3.0), strict=True):
+        row["rank"] = rank
+    write_table(run.root / "units.parquet", pa.Table.from_pylist(run.rows, schema=units_schema()),
+                UNITS, UNITS_VERSION)  # fmt: skip
+    table = said("show", run.root)
+    assert "surer than" in table
+    assert table.index("With 80 distinct photos the order says little") < table.index("┏")
+
+
+def test_a_run_says_how_many_photos_a_score_needs() -> None:
+    def table(kept: int, searched: int, sources: int = 1) -> list[dict[str, Any]]:
+        return [{"index": i, "group": f"g{i}", "source": f"s{i % sources}",
+                 "split": "aside" if i < kept else "exemplars"}
+                for i in range(kept + searched)]  # fmt: skip
+
+    assert _lack(table(12, 48), 0) == (
+        "12 of 60 distinct photos were kept aside, and a score needs 50: give about 250 photos or "
+        "more"
+    )
+    assert "about 250 photos" in _lack(table(0, 60), 0)
+    many = _lack(table(60, 240, 6), 0)
+    assert "of 60 distinct photos kept aside 0 are of sources with 20" in many
+    assert "fewer sources" in many
+
+
+def test_a_unit_tells_its_files_its_run_and_its_place_on_the_page(tmp_path: Path) -> None:
+    names = [f"holiday {i}.jpg" for i in range(80)]
+    run = planted_run(tmp_path / "a run", ["dogs", "cats"], paths=names)
+    (run.root / "page").mkdir()
+    (run.root / "page" / "index.html").write_text("")
+    layer = run.rows[1]["layer"]
+    shown = said("show", run.root, "--unit", "1")
+    for image in run.rows[1]["images"]:
+        assert f"holiday {image}.jpg" in shown
+    assert f"{run.target} · {layer} · 80 images" in shown
+    assert f"run   {run.root}" in shown
+    assert f"{(run.root / 'page' / 'index.html').as_uri()}#{layer}/1" in shown
+
+
+def test_without_a_terminal_stages_say_what_they_do_and_that_they_go_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    reporter = TerminalReporter(every=0.02)
+    with reporter.stage("extract", 8) as bar:
+        bar.advance(3)
+        time.sleep(0.3)
+    with reporter.stage("page"):
+        time.sleep(0.3)
+    told = capsys.readouterr().err
+    first, second = told.split("page", 1)
+    assert first.startswith("extract        ... shows the images to the model")
+    assert "extract        ... 3 of 8, 0 s" in first
+    assert re.search(r"extract +\d+\.\d s\n$", first)
+    assert "?" not in told
+    assert "page           ... 0 s" in "page" + second
+
+
+def test_a_stage_of_unknown_length_has_no_count() -> None:
+    progress = Progress(_Count())
+    for total in (8, None):
+        progress.add_task("x", total=total)
+    known, unknown = progress.tasks
+    column = _Count()
+    assert "8" in column.render(known).plain
+    assert column.render(unknown).plain == ""

@@ -169,7 +169,7 @@ def test_few_photos_are_said_and_copies_are_no_photos(tmp_path: Path) -> None:
     texts = {("units", 0, "+"): "red"}
     found = score_texts(texts, store, open_images([images]), target, simulator=Colours())
     assert found.units["units", 0, "+"].value is None
-    assert "only 12 distinct photos" in found.units["units", 0, "+"].reason
+    assert "12 of 60 distinct photos" in found.units["units", 0, "+"].reason
 
 
 def test_describe_fills_the_column_and_a_later_call_adds_it(tmp_path: Path) -> None:

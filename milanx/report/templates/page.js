@@ -146,7 +146,7 @@ function why(u) {
   const names = [u.c[0][0], ...(u.c.length > 1 ? [u.rival] : [])];
   const heads = ["term", ...names, ...(names.length > 1 ? ["difference"] : [])];
   figures.append(make("summary", "what each term added, in nats (and what was measured)"),
-                 table(heads, u.w.map(row => row.slice(0, heads.length)), "why"));
+                 table(heads, u.w.map(row => row.slice(0, heads.length)), "why"), make("p", DATA.legend, "soft"));
   box.append(make("p", first), reasons, make("p"), figures);
   return box;
 }
@@ -162,7 +162,7 @@ function senses(u) {  // each with its own exemplars
   return box;
 }
 function candidates(u) {
-  const box = make("section"), heads = ["candidate", "rank", "PMI", "log p(d|E)", "log p(d)"];
+  const box = make("section"), heads = ["candidate", "sum", "PMI", "log p(d|E)", "log p(d)"];
   const count = DATA.figures ? heads.length : 2;
   box.append(make("h3", "All candidates"));
   box.append(u.c.length ? table(heads.slice(0, count), u.c.map(c => c.slice(0, count)))
