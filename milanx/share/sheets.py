@@ -17,7 +17,7 @@ SHOWN, COLUMNS = 10, 5
 SIDE = 112  # pixels of a view
 GAP = 4  # white pixels between views
 CELLS = 28  # side of the grid on which masks are weighed; between its cells light changes smoothly
-DIM = 0.35  # of the light of what lies outside a mask
+DIM = 0.57  # of the light of what lies outside a mask
 QUALITY = 85  # of the jpeg
 
 
