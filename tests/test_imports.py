@@ -28,6 +28,7 @@ FLOORS = (
     ("features", "language"),
     ("describing",),
     ("scoring",),
+    ("rows",),
     ("runs",),
     ("pipeline",),
     ("recipes",),
@@ -148,7 +149,7 @@ def test_a_folder_names_the_files_that_others_import() -> None:
 
 def test_nothing_else_stands_at_the_top() -> None:
     files = {p.stem for p in ROOT.glob("*.py")} - {"__init__", "__main__"}
-    assert files == {"pipeline", "runs", "errors", "progress", "workers", "environment"}
+    assert files == {"pipeline", "rows", "runs", "errors", "progress", "workers", "environment"}
 
 
 def test_every_folder_is_in_the_wheel() -> None:

@@ -116,8 +116,8 @@ def read_units(path: Path) -> pa.Table:
         FormatError: it is none, or of an unknown version.
     """
     from milanx.files import read_table
-    from milanx.runs import OLDER_UNITS, UNITS_VERSION
-    from milanx.runs import UNITS as FORMAT
+    from milanx.rows import OLDER_UNITS, UNITS_VERSION
+    from milanx.rows import UNITS as FORMAT
 
     return read_table(path, FORMAT, UNITS_VERSION, OLDER_UNITS)
 

@@ -14,7 +14,8 @@ from milanx.act.ablate import read_places
 from milanx.act.data import EvalSet
 from milanx.files import write_table
 from milanx.images.preprocess import Preprocess
-from milanx.runs import Run, open_run, units_schema, write_settings
+from milanx.rows import units_schema
+from milanx.runs import Run, open_run, write_settings
 from milanx.targets.zoo import Target, load_target
 
 SIDE = 16

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 
 from milanx.exemplars.planted import LAYER, VIEW_SIZE, plant
 from milanx.files import write_table
-from milanx.runs import UNITS, UNITS_VERSION, Run, open_run, write_settings
+from milanx.rows import UNITS, UNITS_VERSION
+from milanx.runs import Run, open_run, write_settings
 
 IMAGES = 80
 CLASSES = ("dog", "man", "street sign", "red cup")  # by turns
@@ -69,7 +70,7 @@ def write_texts(root: Path, texts: list[str], layer: str = LAYER) -> None:
     import pyarrow as pa
 
     from milanx.exemplars.store import ExemplarStore
-    from milanx.runs import units_schema
+    from milanx.rows import units_schema
 
     store = ExemplarStore.open(root)
     rows = [{

@@ -14,7 +14,8 @@ from milanx.act.select import Choice, Selection, choose
 from milanx.errors import InputError
 from milanx.files import write_table
 from milanx.language.compare import Sentences
-from milanx.runs import Run, open_run, units_schema, write_settings
+from milanx.rows import units_schema
+from milanx.runs import Run, open_run, write_settings
 
 TEXTS = {
     ("a", 0): ("words and text", ["signs"]),

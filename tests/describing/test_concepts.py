@@ -16,7 +16,8 @@ from milanx.describing.concepts import ConceptSettings, describe_concepts, load_
 from milanx.errors import InputError
 from milanx.exemplars.masks import LayerRecord
 from milanx.exemplars.store import ExemplarStore, write_index, write_layer, write_views
-from milanx.runs import units_schema, write_units
+from milanx.rows import units_schema
+from milanx.runs import write_units
 
 SIDE, K = 32, 4
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 50, 230)}

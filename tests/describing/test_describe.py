@@ -22,7 +22,8 @@ from milanx.describing import units as units_module
 from milanx.describing.ranker import TERMS
 from milanx.errors import FormatError, InputError
 from milanx.exemplars.planted import COLOURS, PixelUnits
-from milanx.runs import FIGURES, UNITS, UNITS_VERSION, open_run, units_schema, write_units
+from milanx.rows import FIGURES, UNITS, UNITS_VERSION, units_schema
+from milanx.runs import open_run, write_units
 
 
 @pytest.fixture(scope="module")

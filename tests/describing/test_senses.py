@@ -19,7 +19,8 @@ from milanx.exemplars.planted import PixelUnits
 from milanx.exemplars.store import ExemplarStore
 from milanx.features.encoded import encoded_views
 from milanx.report.page import write_page
-from milanx.runs import UNITS_VERSION, open_run, write_units
+from milanx.rows import UNITS_VERSION
+from milanx.runs import open_run, write_units
 from milanx.scoring.senses import Sense
 
 TWO = (Sense("red things", 0.6, 0.31, (0.1, 0.5), (0, 2, 3)),

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from milanx.files import write_table
 from milanx.report.terminal import TerminalReporter, _Count
-from milanx.runs import UNITS, UNITS_VERSION, Run, units_schema
+from milanx.rows import UNITS, UNITS_VERSION, units_schema
+from milanx.runs import Run
 from milanx.scoring.column import _lack
 from tests.act.runs import planted_run
 from tests.act.test_select import make_run

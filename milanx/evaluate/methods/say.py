@@ -171,7 +171,7 @@ def said_of(run: Run, units: Units) -> Said:
 
 def likeliest_of(run: Run, units: Units) -> Said:
     """Return the likeliest texts of p(d|E) of a describer's run."""
-    from milanx.runs import likeliest
+    from milanx.rows import likeliest
 
     rows = {(r["layer"], r["unit"], r["sign"]): r for r in run.rows}
     return Said.of((likeliest(rows[key]), ()) for key in units)

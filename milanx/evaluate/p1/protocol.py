@@ -25,7 +25,8 @@ from milanx.evaluate.p1.upper import encoder_head, linear_probe, made_by, majori
 from milanx.images.splits import photo_group
 from milanx.language.compare import Sentences
 from milanx.measures.intervals import DRAWS, bootstrap, paired
-from milanx.runs import Run, likeliest
+from milanx.rows import likeliest
+from milanx.runs import Run
 
 if TYPE_CHECKING:
     from milanx.describing.describer import Describer

@@ -24,7 +24,8 @@ from milanx.evaluate.p3.simulate import LayerScores, Row
 from milanx.files import fingerprint
 from milanx.measures.intervals import with_interval
 from milanx.progress import Reporter, Silent
-from milanx.runs import Run, likeliest, open_run
+from milanx.rows import likeliest
+from milanx.runs import Run, open_run
 from milanx.scoring import correlate as co
 from milanx.scoring.simulator import BUILTIN, Simulating, Simulator
 

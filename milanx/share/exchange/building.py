@@ -23,16 +23,8 @@ from milanx.files import atomic_path, fingerprint, write_table
 from milanx.files.digests import FILES
 from milanx.files.replacing import RUN, check_place
 from milanx.progress import Reporter, Silent
-from milanx.runs import (
-    FIGURES,
-    TABLE,
-    UNITS,
-    UNITS_VERSION,
-    open_run,
-    tell_table,
-    units_schema,
-    write_settings,
-)
+from milanx.rows import FIGURES, TABLE, UNITS, UNITS_VERSION, units_schema
+from milanx.runs import open_run, tell_table, write_settings
 from milanx.share.exchange.bundle import Bundle, Text, UnitKey, Units
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ class Text:
     Attributes:
         description: empty where nothing is.
         candidates: every text that is known, best first, with ``rank`` where it has one.
-        row: other columns of the table (`milanx.runs.units_schema`) that are known.
+        row: other columns of the table (`milanx.rows.units_schema`) that are known.
     """
 
     description: str

@@ -1,6 +1,6 @@
 """Plain tables: csv for people and spreadsheets, jsonl for programs; a row a unit.
 
-Both have the columns of ``units.parquet`` (`milanx.runs.units_schema`), csv flattened: of the
+Both have the columns of ``units.parquet`` (`milanx.rows.units_schema`), csv flattened: of the
 candidates the texts alone, as a json list, and the exemplars as numbers with spaces between.
 Numbers are written so that the same float32 is read again.
 """
@@ -19,7 +19,7 @@ import numpy as np
 from milanx.errors import InputError
 from milanx.files import reading, write_text
 from milanx.files.digests import regular
-from milanx.runs import FIGURES, SIGNS, STATUSES
+from milanx.rows import FIGURES, SIGNS, STATUSES
 from milanx.share.exchange.bundle import Bundle, Text, UnitKey, Units, gathered, whole
 from milanx.share.exchange.cells import (
     MOST_BYTES,
