@@ -30,6 +30,7 @@ FLOORS = (
     ("scoring",),
     ("rows",),
     ("runs",),
+    ("extraction",),
     ("pipeline",),
     ("recipes",),
     ("train", "evaluate", "act"),
@@ -149,7 +150,16 @@ def test_a_folder_names_the_files_that_others_import() -> None:
 
 def test_nothing_else_stands_at_the_top() -> None:
     files = {p.stem for p in ROOT.glob("*.py")} - {"__init__", "__main__"}
-    assert files == {"pipeline", "rows", "runs", "errors", "progress", "workers", "environment"}
+    assert files == {
+        "extraction",
+        "pipeline",
+        "rows",
+        "runs",
+        "errors",
+        "progress",
+        "workers",
+        "environment",
+    }
 
 
 def test_every_folder_is_in_the_wheel() -> None:
