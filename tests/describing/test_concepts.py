@@ -148,7 +148,7 @@ def test_planted_colours_are_named(store: ExemplarStore, way: str, tmp_path: Pat
     import pyarrow.parquet as pq
 
     table = pq.read_table(tmp_path / "units.parquet")
-    assert table.schema.names == units_schema().names
+    assert table.schema.names == units_schema(senses=False).names
     assert table.column("log_p_prior").null_count == len(found)
     assert table.column("description").to_pylist()[:3] == list(COLOURS)
 
