@@ -36,7 +36,12 @@ from milanx.train.units.ground import below, ground_meanings
 from milanx.train.units.hypernyms import hypernym_meanings, many_of
 from milanx.train.units.meanings import FURTHER, Meaning
 from milanx.train.units.parts import part_meanings
-from milanx.train.units.phrases import held_out_names, mentions, whole_words
+from milanx.train.units.phrases import (
+    held_out_names,
+    mentions,
+    says_colour_of_people,
+    whole_words,
+)
 from tests.train.test_draws import encoder, png, units_of
 
 SIDE = 4
@@ -130,6 +135,16 @@ def test_no_colour_is_said_of_people_and_of_what_boxes_cut_out(name: str, owner:
     photos = features([replace(EMPTY, regions=(one[i % 2], hat[i % 2])) for i in range(24)])
     found = texts_of(coloured_meanings(photos, everything(photos)))
     assert found.keys() == {"black hats", "black hat", "gray hats", "gray hat"}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("a black man", True), ("Skin of white people", True), ("dark-skinned woman", True),
+     ("two white elderly ladies", True), ("a man in a black shirt", False), ("white dogs", False),
+     ("black manhole covers", False), ("brown skin", True), ("a white childhood", False)],
+)  # fmt: skip
+def test_nobody_learns_to_call_people_by_a_colour(text: str, says: bool) -> None:
+    assert says_colour_of_people(text) == says
 
 
 def test_a_region_is_of_the_colour_inside_its_mask(tmp_path: Path) -> None:

@@ -40,7 +40,13 @@ from milanx.train.units.meanings import (
     trained_photos,
 )
 from milanx.train.units.parts import part_meanings
-from milanx.train.units.phrases import clean_name, held_out_names, mentions, whole_words
+from milanx.train.units.phrases import (
+    clean_name,
+    held_out_names,
+    mentions,
+    says_colour_of_people,
+    whole_words,
+)
 from milanx.train.units.pixels import pixel_meanings, place_meanings
 from milanx.train.units.pretraining import human_descriptions, pretraining_texts
 from milanx.train.units.recognised import recognised_meanings
@@ -143,7 +149,7 @@ class PlantedUnits:
         held = whole_words(self.held)
 
         def allowed(text: str) -> bool:
-            return not mentions(text, held)
+            return not mentions(text, held) and not says_colour_of_people(text)
 
         def all_allowed(meanings: list[Meaning]) -> list[Meaning]:
             return [m for m in meanings if all(map(allowed, m.texts))]

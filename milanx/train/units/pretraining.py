@@ -13,7 +13,7 @@ import numpy as np
 from milanx.images.splits import held_out
 from milanx.language.gpt2 import normalise_text
 from milanx.train.data.photos import PhotoFeatures
-from milanx.train.units.phrases import mentions, whole_words
+from milanx.train.units.phrases import mentions, says_colour_of_people, whole_words
 
 MAX_JACCARD = 0.8  # a sentence that shares this much of its words with a held-out one is left out
 HELD_OUT_UNITS = 0.1
@@ -85,7 +85,7 @@ def pretraining_texts(
     texts = [
         text
         for text, left_out in zip(captions, near, strict=True)
-        if text and not left_out and len(text.split()) <= MAX_WORDS and not mentions(text, words)
+        if not left_out and _is_of_use(text, words)
     ]
     return texts + REPEAT_DESCRIPTIONS * people
 
@@ -99,6 +99,12 @@ def human_descriptions(path: Path, names: Sequence[str], *, held: bool = False) 
             unit = f"{row['model']} {row['layer']} {row['unit']}"
             if row["kind"] == "human" and held_out(unit, HELD_OUT_UNITS) == held:
                 text = clean(row["description"])
-                if text and len(text.split()) <= MAX_WORDS and not mentions(text, words):
+                if _is_of_use(text, words):
                     found.append(text)
     return found
+
+
+def _is_of_use(text: str, held: re.Pattern[str]) -> bool:
+    """Whether a text may be learned: not too long, of nothing held out, no people by a colour."""
+    short = 0 < len(text.split()) <= MAX_WORDS
+    return short and not mentions(text, held) and not says_colour_of_people(text)
