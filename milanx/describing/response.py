@@ -19,8 +19,10 @@ import torch
 from torch.nn import functional as F
 
 from milanx.describing.settings import ResponseSettings
+from milanx.features.classes import class_head, classes_named
 from milanx.features.pixels import shown_texts
 from milanx.language.connectives import CONNECTIVES
+from milanx.language.gpt2 import normalise_text
 
 if TYPE_CHECKING:
     from milanx.exemplars.store import ExemplarStore
@@ -59,12 +61,15 @@ class Views:
             group. A thousand cuts of twenty photographs tell no more than twenty.
         shown: what pixels tell -> [n], how much of each view shows it; the joint space is not
             asked for these texts.
+        classes: [n, classes], the square roots of the probabilities that the encoder's own
+            classifier gives them; None where it has none.
     """
 
     joint: torch.Tensor
     sources: Sequence[str]
     photographs: int
     shown: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    classes: torch.Tensor | None = None
 
 
 @torch.inference_mode()
@@ -94,7 +99,9 @@ def see(
     rows = [table[int(i)] for i in store.view_indices()]
     sources = [str(row.get("source") or "") for row in rows]
     groups = {row.get("group") or row["index"] for row in rows}
-    return Views(encoder.joint(whole.to(encoder.device)), sources, len(groups), shown)
+    head = class_head(encoder)
+    classes = head.shares(whole).sqrt().cpu() if head else None
+    return Views(encoder.joint(whole.to(encoder.device)), sources, len(groups), shown, classes)
 
 
 def layer_responses(
@@ -198,6 +205,9 @@ class Responses:
         self._known = {text: column for column, text in enumerate(shown)}
         self._exact = how.exact
         self._shown = torch.zeros(activations.shape[1], len(self._known))
+        evident = views.classes if how.evident else None
+        named = evident if evident is not None else seen.new_zeros(len(seen), 0)
+        self._named = torch.zeros(activations.shape[1], named.shape[1])
         self._parts: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._sources: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         self._total = total
@@ -210,6 +220,8 @@ class Responses:
                 values = values - _taken_off(others, beside.near, how.near_share)
             values = values.to(seen.device)
             share = _standardised(shares[inside].float()).to(values)
+            evidence = _standardised(named[inside].float()).to(values)
+            self._named += how.evident * (values.T @ evidence / total).cpu()
             self._shown += self._exact * (values.T @ share / total).cpu()
             self._parts.append((values.T @ joint / total, joint.T @ joint / len(inside)))
             self._sources.append((joint, values, share))
@@ -227,7 +239,8 @@ class Responses:
         Returns:
             [len(units), t], Pearson correlations within each source, less those of the others'
             means, shrunk by ``no_opinion`` photographs: few say little. Those of texts that
-            pixels tell are weighted by ``exact``.
+            pixels tell are weighted by ``exact``. Of a class's name, that of the classifier,
+            weighted by ``evident``, where it is larger.
         """
         found = vectors.new_zeros(len(units), len(texts))
         for towards, covariance in self._parts:
@@ -237,6 +250,12 @@ class Responses:
         if columns:
             places = [self._known[texts[i]] for i in columns]
             found[:, columns] = self._shown[units][:, places].to(found)
+        if self._named.shape[1]:
+            known = classes_named()
+            named = [(i, j) for i, text in enumerate(texts)
+                     for j in known.get(normalise_text(text), ())]  # fmt: skip
+            for i, j in named:
+                torch.maximum(found[:, i], self._named[units, j].to(found), out=found[:, i])
         return found
 
     def shown(self, texts: Sequence[str], vectors: torch.Tensor) -> Shown:

@@ -25,15 +25,16 @@ class RankSettings:
     describer, in brackets, were chosen on development layers.
 
     Attributes:
-        lam: lambda of log p(d|E) - lambda log p(d); 0.2 as of MILAN (Hernandez et al. 2022).
+        lam: lambda of log p(d|E) - lambda log p(d); 0.2 as of MILAN (Hernandez et al. 2022)
+            [0.6].
         candidates: how many are kept beside the description.
         method: ``pmi``, all terms of the ranking; or ``argmax`` for log p(d|E) alone.
         agreement: weight of the agreement of text and exemplars (`milanx.describing.critic`)
-            [1.5].
+            [none].
         response: weight of the correlation of text and activations
-            (`milanx.describing.response`) [300].
+            (`milanx.describing.response`) [450].
         joined: nats taken from a text that joins two things, which fits by chance more easily
-            than one [2].
+            than one [1].
         without: nats taken from a text that says what is missing ("A without B"): contrast views
             seldom bear it out [3].
         absent: nats taken from a text that joins two things of which the exemplars do not show one
@@ -54,7 +55,7 @@ class RankSettings:
             ``response`` has a weight; 0 is none [4].
         classes: names of classes that are ranked beside the others: those of which the encoder's
             own classifier finds most evidence under the masks, where it has one
-            (`milanx.features.classes`); 0 is none.
+            (`milanx.features.classes`); 0 is none [4].
         others: units of a layer, at most, beside which one of them is described; bounds the time
             in layers of thousands of units.
         pseudo: sets without opinion that are counted among these units, so that few of them say
@@ -109,6 +110,10 @@ class ResponseSettings:
             say little.
         exact: share that a correlation read off pixels counts beside one of the joint space, which
             sees what a text names but dimly, so that its correlations are smaller.
+        evident: share that a correlation read off the encoder's own classifier counts, where a text
+            is the name of one of its classes and it has one (`milanx.features.classes`); the joint
+            space's counts where it is larger. 0 asks the
+            joint space alone [0.8].
         near: units whose exemplars look most alike, beyond which a unit's response is told.
         near_share: of what is taken off, their part; the rest is the layer's mean unit.
 
@@ -118,6 +123,7 @@ class ResponseSettings:
 
     no_opinion: int = 200
     exact: float = 0.4
+    evident: float = 0.0
     near: int = 8
     near_share: float = 0.25
 

@@ -7,6 +7,7 @@ for discriminative localization", Zhou et al. 2016, section 2).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 
 from milanx.features.encoder import Encoder
 from milanx.features.evidence import Evidence
+from milanx.language.words import number_forms
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,19 @@ class ClassHead:
         valid = sets.valid.to(shares)[..., None]
         return (shares * valid).sum(1) / valid.sum(1).clamp_min(1)
 
+    @torch.inference_mode()
+    def shares(self, means: torch.Tensor) -> torch.Tensor:
+        """Return the probability of each class for means of the last feature map.
+
+        Args:
+            means: [n, c or more], of which the last feature map's channels come first.
+
+        Returns:
+            [n, classes].
+        """
+        read = means[:, : self.weight.shape[1]].to(self.weight)
+        return (read @ self.weight.T + self.bias).softmax(-1)
+
     def most(self, sets: Evidence, count: int) -> list[list[str]]:
         """Return the names of the classes with most evidence of each set, the most first."""
         ranked = self.evidence(sets).topk(min(count, len(self.names))).indices.tolist()
@@ -54,6 +69,24 @@ def class_head(encoder: Encoder) -> ClassHead | None:
         return None
     device = encoder.device
     return ClassHead(head.weight.to(device), head.bias.to(device), head.names)
+
+
+@lru_cache(maxsize=1)
+def classes_named() -> Mapping[str, tuple[int, ...]]:
+    """Return the classes of ImageNet that each of their names means, one or many of them.
+
+    Some names mean two ("crane", "maillot"). Texts in lower case.
+    """
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo()
+    found: dict[str, dict[int, None]] = {}
+    for i in range(info.num_classes()):
+        for name in info.index_to_description(i).split(","):
+            head, space, last = name.strip().lower().rpartition(" ")
+            for form in number_forms(last):
+                found.setdefault(f"{head}{space}{form}", {})[i] = None
+    return {text: tuple(classes) for text, classes in found.items()}
 
 
 def class_vectors(encoder: Encoder) -> torch.Tensor:

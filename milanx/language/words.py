@@ -123,6 +123,28 @@ def either_number(word: str) -> str:
     return many if is_plural and many not in _ONE_FORM else one
 
 
+def number_forms(word: str) -> frozenset[str]:
+    """Return a noun and whatever may be its plural by the regular endings, without a dictionary.
+
+    For looking a name up in either number: some of the forms are no words.
+
+    Args:
+        word: a singular in lower case.
+    """
+    if word in _ONE_FORM:
+        return frozenset({word})
+    if word in _MANY:
+        return frozenset({word, *_MANY[word]})
+    forms = {word, f"{word}s", f"{word}es"}
+    if word.endswith("y"):
+        forms.add(f"{word[:-1]}ies")
+    if word.endswith(("f", "fe")):
+        forms.add(f"{word.rstrip('e')[:-1]}ves")
+    if word.endswith("man"):
+        forms.add(f"{word[:-3]}men")
+    return frozenset(forms)
+
+
 @lru_cache(maxsize=1)
 def _inflect() -> engine:
     """Return inflect's rules; loading them takes about a second, and describing needs none."""

@@ -61,17 +61,17 @@ excite the unit most.
 - p(d|E): {_base(recipe["base"])} with LoRA of rank {recipe["decoder"]["rank"]}, behind a
   permutation-invariant set encoder that also retrieves phrases of a vocabulary
 - critic: a score of exemplar sets and texts, trained to estimate their PMI; it retrieves the
-  phrases and takes part in the ranking
+  phrases{" and takes part in the ranking" if search["agreement"] else ""}
 - p(d): the same GPT-2 with a LoRA of its own, fitted to the same descriptions without condition
   and to what people wrote of units
 - search: beam {search["beam"]}, {search["retrieved"]} phrases that the critic retrieves, as many
   that foretell the unit's activations best and {search["composed"]} pairs a connective of these
-  that foretell them better than each does, ranked by weighted PMI with lambda {search["lam"]} plus
-  {search["agreement"]} times the critic's agreement plus {search["response"]} times what the
-  correlation of text and activations counts over all views that the run keeps, beyond the layer's
-  mean unit and the units whose exemplars look most alike, the less the surer p(d|E) is and the
-  fewer photographs they show, less
-  {search["joined"]} for two things joined and {search["without"]} for what is said to be missing
+  that foretell them better than each does{_named(search)},
+  ranked by weighted PMI with lambda {search["lam"]} plus {_agreement(search)}{search["response"]:g}
+  times what the correlation of text and activations counts over all views that the run keeps,
+  beyond the layer's mean unit and the units whose exemplars look most alike, the less the surer
+  p(d|E) is and the fewer photographs they show, less {search["joined"]:g} for two things joined and
+  {search["without"]:g} for what is said to be missing
 
 ## Data and its terms
 
@@ -98,6 +98,20 @@ training and {held_loss} on checked units, p(d) {facts["prior"]["loss"]}.
   not a probability of being right.
 - Several senses of one unit are joined by "or" at best.{_bundled(content)}
 """
+
+
+def _agreement(search: dict[str, Any]) -> str:
+    weight = search["agreement"]
+    return f"{weight:g} times the critic's agreement plus " if weight else ""
+
+
+def _named(search: dict[str, Any]) -> str:
+    """What the encoder's own classifier takes part in."""
+    if not search.get("classes"):
+        return ""
+    return f""", and {search["classes"]} names of classes that the
+  encoder's own classifier finds most evidence of; what a class's name foretells is read off that
+  classifier where this tells more than the joint space ({search["evident"]} of it)"""
 
 
 def _name(model: str) -> str:
@@ -189,8 +203,9 @@ def _is_bundled(content: dict[str, Any]) -> bool:
 
 
 def _words(content: dict[str, Any]) -> str:
-    known = """: everyday photos of people, dogs and streets, some 280
-  object classes, ten textures, a few colours"""
+    known = """: everyday photos of people, dogs and streets, parts of
+  things, materials, scenes, textures, colours; and the names of ImageNet's classes, which its
+  encoder was trained to tell"""
     return known if _is_bundled(content) else ""
 
 

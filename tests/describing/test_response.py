@@ -9,6 +9,7 @@ import torch
 from milanx.describing import response
 from milanx.describing.response import Others, Responses, Views, most_alike
 from milanx.describing.settings import ResponseSettings
+from milanx.features.classes import classes_named
 
 NAMES = list("abcdef")
 HOW = ResponseSettings(no_opinion=150, exact=0.3, near=2, near_share=0.25)
@@ -53,6 +54,22 @@ def test_what_pixels_show_is_not_asked_of_the_joint_space() -> None:
     found = told.correlations([0], ["dogs", "red areas"], torch.rand(2, 2))
     assert float(found[0, 1]) == pytest.approx(EXACT * 40 / (40 + NO_OPINION), abs=1e-5)
     assert float(found[0, 0]) < 0.1
+
+
+def test_the_name_of_a_class_is_read_off_the_classifier_where_that_tells_more() -> None:
+    names = classes_named()
+    place = names["dragonfly"][0]
+    classes = torch.rand(40, 1000)
+    activations = torch.stack([classes[:, place] * 2 + 1, torch.rand(40)], 1)
+    joint, texts = torch.rand(40, 2), ["dragonflies", "Dragonfly", "cars"]
+    views, vectors = Views(joint, ["a"] * 40, 40, classes=classes), torch.rand(3, 2)
+    plain = Responses(views, activations, HOW).correlations([0, 1], texts, vectors)
+    how = replace(HOW, evident=0.7)
+    told = Responses(views, activations, how).correlations([0, 1], texts, vectors)
+    assert told[0, :2].tolist() == pytest.approx([0.7 * 40 / (40 + NO_OPINION)] * 2, abs=1e-5)
+    assert torch.equal(told[:, 2], plain[:, 2])
+    assert bool((told >= plain).all())
+    assert "skies" not in names and "crane" in names and len(names["cranes"]) == 2
 
 
 def test_sources_apart_and_constant_units_tell_nothing() -> None:

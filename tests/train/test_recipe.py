@@ -14,7 +14,7 @@ BUNDLED = sorted(Path(milanx.recipes.__path__[0]).rglob("*.yaml"))
 
 def test_there_are_recipes() -> None:
     assert {path.stem for path in BUNDLED} == {
-        "clip-gpt2", "clip-gpt2-planted", "milan", "mini", "mini-2", "simulator", "smoke",
+        "clip-gpt2", "clip-gpt2-planted", "milan", "mini", "simulator", "smoke",
     }  # fmt: skip
 
 
