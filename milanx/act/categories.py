@@ -17,7 +17,7 @@ import numpy as np
 from milanx.files import cache_dir, fingerprint
 from milanx.files.arrays import keep_arrays, kept_arrays
 from milanx.language.compare import Embed, Sentences, lemma
-from milanx.language.gpt2 import normalise_text
+from milanx.language.words import normalise_text
 
 KINDS = ("colour", "texture", "pattern", "shape", "part", "object", "scene", "material", "text",
          "people", "animal", "action", "place")  # fmt: skip

@@ -18,7 +18,7 @@ import torch
 
 from milanx.errors import InputError, did_you_mean
 from milanx.images.splits import held_out
-from milanx.language.gpt2 import normalise_text
+from milanx.language.words import normalise_text
 
 if TYPE_CHECKING:
     from milanx.images.probe import ImageRecord, ProbeImages

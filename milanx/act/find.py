@@ -16,7 +16,7 @@ from milanx.act.audit.match import Hit, Matcher
 from milanx.act.audit.rules import Rule
 from milanx.errors import InputError, did_you_mean
 from milanx.language.compare import Embed, contains, nouns
-from milanx.language.gpt2 import normalise_text
+from milanx.language.words import normalise_text
 from milanx.targets.units import Address, parse_address
 
 if TYPE_CHECKING:

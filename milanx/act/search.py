@@ -15,8 +15,8 @@ import numpy as np
 from milanx.act.find import WITHIN, phrase
 from milanx.errors import InputError
 from milanx.language.compare import Embed, Sentences
-from milanx.language.gpt2 import normalise_text
 from milanx.language.meanings import ALIKE, parts, query_vectors, vocabulary
+from milanx.language.words import normalise_text
 
 if TYPE_CHECKING:
     from milanx.runs import Run

@@ -18,7 +18,7 @@ from milanx.act.audit.rules import Rule
 from milanx.act.find import LIKE, WITHIN, Finder
 from milanx.errors import InputError
 from milanx.language.compare import Embed, Sentences, contains, nouns
-from milanx.language.gpt2 import normalise_text
+from milanx.language.words import normalise_text
 from milanx.targets.units import layer_folder, parse_address
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from milanx.errors import FormatError
 from milanx.files import fingerprint, read_json, write_json
 from milanx.files.digests import AGAIN, MOST_TEXT, regular
 from milanx.language.connectives import joins, named, says_missing
-from milanx.language.gpt2 import normalise_text
+from milanx.language.words import normalise_text
 
 FILE = "confidence.json"
 FORMAT, VERSION = "milanx confidence", 1

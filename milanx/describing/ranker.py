@@ -15,7 +15,7 @@ import numpy as np
 from milanx.describing.candidates import Candidate, Term
 from milanx.describing.settings import RankSettings
 from milanx.language.connectives import joins, named, says_missing
-from milanx.language.gpt2 import normalise_text
+from milanx.language.words import normalise_text
 
 
 @dataclass(frozen=True)

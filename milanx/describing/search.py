@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from milanx.describing.ranker import Hypothesis
 from milanx.language.connectives import named
-from milanx.language.gpt2 import normalise_text
 from milanx.language.hypotheses import Found, hypotheses
 from milanx.language.score import score_texts
 from milanx.language.settings import HypothesisSettings
+from milanx.language.words import normalise_text
 from milanx.workers import ALONE, Workers
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ import torch
 
 from milanx.describing.critic import beside_others
 from milanx.language.connectives import best_pairs, joins, possible_pairs
-from milanx.language.gpt2 import normalise_text
-from milanx.language.words import plural
+from milanx.language.words import normalise_text, plural
 from milanx.workers import ALONE, Workers
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from milanx.language.gpt2 import normalise_text
-from milanx.language.words import either_number, singular
+from milanx.language.words import either_number, normalise_text, singular
 
 DOUBLED = frozenset("bdgmnprt")  # letters that "-ing" doubles
 BATCH = 128  # texts a step of the sentence embeddings

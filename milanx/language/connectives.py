@@ -10,8 +10,7 @@ from collections.abc import Callable, Container, Sequence
 
 import torch
 
-from milanx.language.gpt2 import normalise_text
-from milanx.language.words import stem
+from milanx.language.words import normalise_text, stem
 
 CONNECTIVES = ("or", "and", "without")
 BETWEEN = frozenset({*CONNECTIVES, "of", "with", "on", "in", "a", "an", "the"})  # name nothing

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -229,10 +226,3 @@ def log_probabilities(
         out[rows] = (chosen * where).sum(1).cpu()
         start += len(rows)
     return out
-
-
-@lru_cache(maxsize=65536)
-def normalise_text(text: str) -> str:
-    """Fold a text for comparison: NFKC, lower case, punctuation off, spaces folded."""
-    folded = unicodedata.normalize("NFKC", text).lower()
-    return re.sub(r"[\W_]+", " ", folded).strip()

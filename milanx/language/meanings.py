@@ -18,8 +18,7 @@ import numpy as np
 
 from milanx.language.compare import Embed
 from milanx.language.connectives import split
-from milanx.language.gpt2 import normalise_text
-from milanx.language.words import either_number, singular
+from milanx.language.words import either_number, normalise_text, singular
 
 MOST = 127  # of int8, symmetric
 WORDS, VECTORS = "words.txt", "vectors.safetensors"

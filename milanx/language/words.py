@@ -9,6 +9,8 @@ ways. They are for texts that are written or compared, where "pin" and "pine" mu
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -58,6 +60,13 @@ _ONE = {many: one for one, forms in _MANY.items() for many in forms}
 _PLURAL_WITHOUT_S = ("men", "people", "children", "feet", "teeth", "mice", "geese", "oxen")
 _SINGULAR_ENDINGS = ("ss", "us", "is")  # "grass", "circus", "iris"
 SHORTEST = 4  # letters of a plural in "s": "gas", "bus", "its" are none
+
+
+@lru_cache(maxsize=65536)
+def normalise_text(text: str) -> str:
+    """Fold a text for comparison: NFKC, lower case, punctuation off, spaces folded."""
+    folded = unicodedata.normalize("NFKC", text).lower()
+    return re.sub(r"[\W_]+", " ", folded).strip()
 
 
 def stem(word: str) -> str:

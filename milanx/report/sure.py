@@ -125,11 +125,12 @@ def _low(row: Mapping[str, Any]) -> float:
 
 def _places(values: np.ndarray) -> np.ndarray:
     """Return the share of the others that lie below each value, equals by half; NaN stays NaN."""
-    from scipy.stats import rankdata
-
     known = ~np.isnan(values)
     found = np.full(len(values), np.nan)
-    count = int(known.sum())
-    if count:
-        found[known] = (rankdata(values[known]) - 1) / (count - 1) if count > 1 else 0.5
+    given = values[known]
+    if len(given):
+        ordered = np.sort(given)
+        below = ordered.searchsorted(given)
+        half_of_equals = (ordered.searchsorted(given, "right") - below - 1) / 2
+        found[known] = (below + half_of_equals) / (len(given) - 1) if len(given) > 1 else 0.5
     return found

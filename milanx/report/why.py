@@ -71,7 +71,7 @@ def others(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
     # Loads transformers: what prints tables of layers alone does without.
     from milanx.language.connectives import named
-    from milanx.language.gpt2 import normalise_text
+    from milanx.language.words import normalise_text
 
     found: list[dict[str, Any]] = []
     said: set[str] = set()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from milanx.language.connectives import split
-from milanx.language.gpt2 import normalise_text
+from milanx.language.words import normalise_text
 from milanx.scoring import correlate as co
 from milanx.scoring.column import Images, Opened, UnitKey, photo_counts
 

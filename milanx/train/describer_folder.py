@@ -16,7 +16,7 @@ from milanx.describing.settings import SearchSettings
 from milanx.describing.trained import write_trained
 from milanx.files import atomic_path, write_json, write_text
 from milanx.files.replacing import DESCRIBER
-from milanx.language.gpt2 import normalise_text
+from milanx.language.words import normalise_text
 from milanx.train.card import card
 from milanx.train.stages.desk import Course
 from milanx.train.stages.projection import WEIGHTS

@@ -21,7 +21,7 @@ from milanx.describing.ranker import (
 )
 from milanx.describing.settings import RankSettings, SearchSettings
 from milanx.errors import InputError
-from milanx.language.gpt2 import normalise_text
+from milanx.language.words import normalise_text
 
 
 @dataclass

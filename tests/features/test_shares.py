@@ -16,10 +16,11 @@ import torch
 import milanx
 from milanx.exemplars.request import ExtractSettings
 from milanx.features.shares import Shares
-from tests.features.together import encode
+from tests.features.together import BATCH, VIEWS, encode
 from tests.helpers import noise, sparse, write_parquet
 
 ROOT = Path(__file__).parents[2]
+PHOTOS = 28  # three batches, the last not full
 
 
 def launch(port: int, *command: str) -> None:
@@ -66,7 +67,9 @@ def test_every_batch_is_somebodys_and_comes_in_order(items: int, batch: int, ran
 def test_two_processes_encode_shares_of_what_one_encodes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    photos = write_parquet(tmp_path / "p.parquet", noise(90))
+    monkeypatch.setattr("milanx.scoring.features.BATCH", BATCH)  # and so it is given back
+    monkeypatch.setattr("milanx.train.data.photos.BATCH", BATCH)
+    photos = write_parquet(tmp_path / "p.parquet", noise(PHOTOS))
     milanx.extract(sparse(), layers="conv", images=photos, out=tmp_path / "run",
                    settings=ExtractSettings(k=5))  # fmt: skip
     launch(29583, "tests.features.together", str(tmp_path / "run"), str(photos),
@@ -83,9 +86,9 @@ def test_two_processes_encode_shares_of_what_one_encodes(
         for two in (first, second):
             assert np.array_equal(one[name], two[name]), name  # to the bit: batches are the same
     views = len(one["indices"])
-    assert one["done"].tolist() == [views, 90, 90]
-    assert -(-views // 8) == 3  # batches, and as many of the others: the last is made twice
-    assert first["done"].tolist() == [8 + views - 16, 32 + 90 - 64, 32 + 90 - 64]
+    assert one["done"].tolist() == [views, PHOTOS, PHOTOS]
+    assert -(-views // VIEWS) == 3  # batches, and as many of the others: the last is made twice
+    assert first["done"].tolist() == [views - VIEWS, PHOTOS - BATCH, PHOTOS - BATCH]
     assert second["done"].tolist() == first["done"].tolist()
 
 

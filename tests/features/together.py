@@ -14,10 +14,13 @@ from milanx.exemplars.store import ExemplarStore
 from milanx.features.encoder import encode_views
 from milanx.features.smallclip import SmallClipEncoder
 from milanx.images.probe import open_images
-from milanx.scoring.features import image_features
+from milanx.scoring import features as scoring
 from milanx.scoring.simulator import Simulator, Where
-from milanx.train.data.photos import PhotoSource, photo_features
+from milanx.train.data import photos as training
 from tests.helpers import PREPROCESS
+
+VIEWS = 5  # of a run that are encoded at once
+BATCH = 10  # images and photos: fewer than they would be, and so few are enough for three batches
 
 
 def counted(encoder: Any) -> list[int]:
@@ -34,20 +37,21 @@ def counted(encoder: Any) -> list[int]:
 
 def encode(run: Path, photos: Path, out: Path) -> None:
     """Encode the views of a run, its images for the simulator, and training photos."""
+    scoring.BATCH = training.BATCH = BATCH
     process = join_processes(cpu=True)
     store, encoder, simulator = ExemplarStore.open(run), SmallClipEncoder(), Simulator.load()
     seen = counted(encoder)
-    views = encode_views(encoder, store, batch_size=8, process=process)
+    views = encode_views(encoder, store, batch_size=VIEWS, process=process)
     done = [sum(seen)]
     images = open_images([photos])
     scored = counted(simulator.encoder)  # type: ignore[attr-defined]
     with simulator.at(Where(process=process)):
         wanted = [record.fingerprint for record in images.records]
         places = list(range(len(images)))
-        features = image_features(simulator, PREPROCESS, wanted, lambda: (images, places))
+        features = scoring.image_features(simulator, PREPROCESS, wanted, lambda: (images, places))
     done.append(sum(scored))
     seen.clear()
-    trained = photo_features(encoder, [PhotoSource(photos)], process=process)
+    trained = training.photo_features(encoder, [training.PhotoSource(photos)], process=process)
     done.append(sum(seen))
     np.savez(
         out.with_name(f"{out.name}-{process.process_index}.npz"), done=np.array(done),

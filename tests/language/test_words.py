@@ -7,8 +7,7 @@ from importlib import resources
 
 import pytest
 
-from milanx.language.gpt2 import normalise_text
-from milanx.language.words import _MANY, _ONE_FORM, plural, singular, stem
+from milanx.language.words import _MANY, _ONE_FORM, normalise_text, plural, singular, stem
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -177,3 +179,16 @@ def test_a_stage_of_unknown_length_has_no_count() -> None:
     column = _Count()
     assert "8" in column.render(known).plain
     assert column.render(unknown).plain == ""
+
+
+def test_a_run_is_shown_without_language_models(two: Run) -> None:
+    """Their library takes seconds to load, and a shown run asks it nothing."""
+    code = ("import sys\nfrom milanx.cli import app\n"
+            "app(sys.argv[1:], standalone_mode=False)\n"
+            "heavy = {'transformers', 'peft', 'scipy'}\n"
+            "sys.exit(', '.join(heavy & set(sys.modules)) or 0)")  # fmt: skip
+    for more in ([], ["--unit", "features.10.conv.2.norm:7"]):
+        done = subprocess.run([sys.executable, "-c", code, "show", str(two.root), *more],
+                              capture_output=True, text=True)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "a striped thing" in " ".join(done.stdout.split())

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import torch
 
-from milanx.language.gpt2 import normalise_text
+from milanx.language.words import normalise_text
 
 END, BEGIN, UNKNOWN = 0, 1, 2
 SPECIAL = 3  # numbers that no word has

@@ -10,7 +10,7 @@ import numpy as np
 
 from milanx.errors import InputError
 from milanx.evaluate.common.names import ClassNamer, accepted_names, wnid_of
-from milanx.language.gpt2 import normalise_text
+from milanx.language.words import normalise_text
 from milanx.runs import Run
 
 

@@ -11,7 +11,7 @@ from milanx.evaluate.p2.facts import fact_phrases, part_phrases
 from milanx.evaluate.p2.photos import kinds_above
 from milanx.exemplars.planted import Meaning
 from milanx.language.compare import find_all, find_phrase, lemmas
-from milanx.language.gpt2 import normalise_text
+from milanx.language.words import normalise_text
 
 NEGATIONS = frozenset({"without", "no", "not", "but"})
 Table = dict[str, list[list[str]]]  # atom -> phrases that name it, in lemmas

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from milanx.evaluate.stability.vary import Said, Unit
-from milanx.language.gpt2 import normalise_text
+from milanx.language.words import normalise_text
 from milanx.measures.intervals import bootstrap, paired, wilson
 from milanx.runs import Run
 

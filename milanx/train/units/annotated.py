@@ -32,7 +32,7 @@ from milanx.features.encoder import (
 )
 from milanx.files import write_json
 from milanx.images.splits import held_out
-from milanx.language.gpt2 import normalise_text
+from milanx.language.words import normalise_text
 from milanx.train.data.milannotations import AnnotatedUnit, Milannotations
 from milanx.train.data.sources import fingerprint_source
 from milanx.train.recipe import Data

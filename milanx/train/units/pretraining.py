@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from milanx.images.splits import held_out
-from milanx.language.gpt2 import normalise_text
+from milanx.language.words import normalise_text
 from milanx.train.data.photos import PhotoFeatures
 from milanx.train.units.phrases import mentions, says_colour_of_people, whole_words
 

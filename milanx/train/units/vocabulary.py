@@ -13,8 +13,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from milanx.language.gpt2 import normalise_text
-from milanx.language.words import plural
+from milanx.language.words import normalise_text, plural
 from milanx.train.data.photos import PhotoFeatures
 
 CAPTIONS_A_PHOTO = 3  # of which phrases are taken
