@@ -22,7 +22,7 @@ from milanx.describing.settings import ResponseSettings
 from milanx.features.classes import class_head, classes_named
 from milanx.features.pixels import shown_texts
 from milanx.language.connectives import CONNECTIVES
-from milanx.language.gpt2 import normalise_text
+from milanx.language.words import normalise_text
 
 if TYPE_CHECKING:
     from milanx.exemplars.store import ExemplarStore
