@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,9 +47,21 @@ def planted(describer: milanx.Describer, tmp_path_factory: pytest.TempPathFactor
     from milanx.exemplars.planted import PixelUnits
     from milanx.report.page import write_page
 
-    made = milanx.describe(
-        PixelUnits(), layers=["units"], images="builtin:probe", limit=240,
-        out=tmp_path_factory.mktemp("runs") / "planted", describer=describer,
-    )  # fmt: skip
-    write_page(made)
+    root = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MILANX_CACHE", str(root / "cache"))
+        made = milanx.describe(
+            PixelUnits(), layers=["units"], images="builtin:probe", limit=240,
+            out=root / "planted", describer=describer,
+        )  # fmt: skip
+        write_page(made)
     return made
+
+
+@pytest.fixture
+def views_encoded(planted: milanx.Run, own_cache: Path) -> None:
+    """Let a test that is not about encoding find planted's views encoded, as describing left them.
+
+    Encoding them takes eight seconds, and each test has a cache of its own.
+    """
+    shutil.copytree(planted.root.parent / "cache" / "views", own_cache / "views")

@@ -60,6 +60,7 @@ def test_table_is_read_without_milanx(run: milanx.Run) -> None:
         assert len(row["images"]) == len(row["activations"]) == 15
 
 
+@pytest.mark.usefixtures("views_encoded")
 def test_a_unit_alone_has_the_text_that_it_has_in_the_layer(
     run: milanx.Run, describer: milanx.Describer
 ) -> None:
@@ -106,6 +107,7 @@ def test_another_lambda_repeats_the_search_alone(
         assert a.rank == pytest.approx(b.rank, abs=1e-4)
 
 
+@pytest.mark.usefixtures("views_encoded")
 def test_units_of_any_parts_and_threads_have_the_texts_that_they_have_alone(
     run: milanx.Run, describer: milanx.Describer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +133,7 @@ def test_units_of_any_parts_and_threads_have_the_texts_that_they_have_alone(
         assert part.rank == pytest.approx(alone.rank, abs=1e-3)
 
 
+@pytest.mark.usefixtures("views_encoded")
 def test_nearest_words_need_no_language_model(
     run: milanx.Run, describer: milanx.Describer, tmp_path: Path
 ) -> None:
@@ -216,6 +219,7 @@ def test_a_described_unit_must_be_in_the_store(run: milanx.Run, tmp_path: Path) 
         write_units(tmp_path, [stranger], run.store)
 
 
+@pytest.mark.usefixtures("views_encoded")
 def test_search_settings_change_the_ranking_alone(
     run: milanx.Run, describer: milanx.Describer
 ) -> None:

@@ -44,6 +44,7 @@ def write_older(folder: Path, describer: Describer) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("views_encoded")
 def test_a_describer_of_version_2_has_the_defaults(
     run: milanx.Run, describer: milanx.Describer, tmp_path: Path
 ) -> None:
@@ -91,6 +92,7 @@ def test_every_number_of_the_ranking_is_written_and_changes_the_fingerprint(
         milanx.Describer.load(tmp_path / "other")
 
 
+@pytest.mark.usefixtures("views_encoded")
 def test_a_describer_is_made_of_parts_without_a_folder(
     run: milanx.Run, describer: milanx.Describer
 ) -> None:

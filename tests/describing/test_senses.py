@@ -70,6 +70,7 @@ def test_terminal_and_page_show_senses(planted: milanx.Run, tmp_path: Path) -> N
     assert '"se":' not in (planted.root / "page" / "index.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("views_encoded")
 def test_proposals_share_out_the_exemplars(
     planted: milanx.Run, describer: milanx.Describer
 ) -> None:

@@ -29,7 +29,6 @@ from milanx.evaluate.weights.lists import (
     for_development,
 )
 from milanx.evaluate.weights.pools import Pool, PoolSet
-from milanx.features.encoder import encode_views
 from tests.helpers import write_parquet
 
 BELIEVE = (Path(milanx.__file__).parents[1] / "docs" / "believe.md").read_text("utf-8")
@@ -91,14 +90,14 @@ def test_files_that_are_not_for_development_are_refused(name: str) -> None:
         WeightsAsked((Path("parts.parquet"),), Path("out"), count=5)
 
 
+@pytest.mark.usefixtures("views_encoded")
 def test_stored_terms_rank_as_the_describer_does(
     planted: milanx.Run, describer: milanx.Describer
 ) -> None:
     """Describing anew under other weights gives the texts that the pools give without a model."""
     units = {"units": [(u, "+") for u in (0, 3, 5, 9, 12)]}
     wide = keeping_all(describer.settings)
-    features = encode_views(describer.encoder, planted.store)
-    found = describer.describe(planted.store, units=units, settings=wide, features=features)
+    found = describer.describe(planted.store, units=units, settings=wide)
     pools = [Pool.of(d.candidates, dict.fromkeys((c.text for c in d.candidates), 0.0), [])
              for d in found]  # fmt: skip
     assert all(len(d.candidates) > 30 for d in found)
@@ -108,7 +107,7 @@ def test_stored_terms_rank_as_the_describer_does(
                     {"absent": 9.0}, {"joined": -8.0, "without": -8.0, "length_penalty": -1.0},
                     {"dim": 0.3, "unsure": 8.0, "least": 0.0}):  # fmt: skip
         how = replace(describer.settings, **changes)
-        again = describer.describe(planted.store, units=units, settings=how, features=features)
+        again = describer.describe(planted.store, units=units, settings=how)
         assert [p.text(how) for p in pools] == [d.text for d in again]
         changed += sum(a.text != d.text for a, d in zip(again, found, strict=True))
     assert changed > 2

@@ -32,6 +32,7 @@ def licensed(little: Path, tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.usefixtures("views_encoded")
 def test_the_pulled_describer_is_the_pushed_one(
     hub: Hub, planted: milanx.Run, describer: Describer
 ) -> None:
