@@ -1,7 +1,7 @@
 """Planted units with images kept aside: what confidence is calibrated and reported on.
 
 They are P2's, with meanings of one side alone; beside them stand sets of photos drawn at random,
-which mean nothing, so that every text for them is wrong.
+which mean nothing, so that every text for them is wrong. Every source of photos is a run.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from milanx.evaluate.confidence.lists import Side
-from milanx.evaluate.confidence.units import Judged
+from milanx.errors import InputError
+from milanx.evaluate.confidence.lists import HALVED, Side
+from milanx.evaluate.confidence.units import RANDOM, Judged
 from milanx.evaluate.p2.photos import PlantedPhoto, read_photos
 from milanx.evaluate.p2.planted import BACKGROUND, K, PlantedUnit, generate
 from milanx.evaluate.p2.protocol import plant_units
@@ -31,12 +32,14 @@ if TYPE_CHECKING:
 
 RIGHT = 0.66  # attribute F1 from which a text counts as right: at most one atom too many or too few
 ASIDE = 0.2  # share of the photos that are kept aside, as of any run
+OF_SOURCE = 0.35  # share of one source's: few photos, of which a score needs 50
 FEW = 0.2  # share of the units that show few photos
 FEW_PHOTOS = (3, 7)  # how many
 NOTHING = Meaning(("nothing",))  # what a set drawn at random means
-PER_FILE = 800  # photos that are read of a file
+LEAST_PHOTOS = 75  # of a source that units are planted in
+LEAST_ATOMS = 8  # that these photos show
+PER_FILE = 300  # photos of a file that units are planted in
 BATCH = 32
-RANDOM = "sets of photos at random"
 
 
 @dataclass(frozen=True)
@@ -76,10 +79,26 @@ def planted_units(
         InputError: photos that cannot be used, or a describer that does not tell its training.
     """
     side, images = where
-    photos = read_photos(
-        images, describer.trained, per_file=PER_FILE, reported=False, seed=plot.seed
-    )
-    searched, aside = apart([meant_atoms(p, side) for p in photos], plot.seed)
+    photos = of_side(read_photos(images, describer.trained, seed=plot.seed), side, plot.seed)
+    sources = enough([meant_atoms(p, side) for p in photos])
+    found: list[Judged] = []
+    for number, some in enumerate(sources):
+        count, random = (-(-asked // len(sources)) for asked in (plot.count, plot.random))
+        own = Plot(count, random, plot.seed)
+        found += _of_source(describer, simulator, some, own, out / f"source-{number}", progress)
+    return found
+
+
+def _of_source(
+    describer: Describer,
+    simulator: Simulator,
+    photos: Sequence[PlantedPhoto],
+    plot: Plot,
+    out: Path,
+    progress: Reporter,
+) -> list[Judged]:
+    """Plant units in the photos of one source, describe, score and judge them."""
+    searched, aside = apart(photos, plot.seed, OF_SOURCE)
     units = generate(searched, plot.count, plot.seed)
     rng = np.random.default_rng([plot.seed, 2])
     units = [_fewer(unit, rng) if rng.random() < FEW else unit for unit in units]
@@ -87,8 +106,8 @@ def planted_units(
     units = [answering(unit, searched, aside, rng) for unit in units]
     every = [*searched, *aside]
     store = plant_units(out, units, every, plot.seed, aside=len(aside))
-    found = describer.describe(store, progress=progress)
-    texts = {(d.layer, d.unit, d.sign): d.text for d in found}
+    described = describer.describe(store, progress=progress)
+    texts = {(d.layer, d.unit, d.sign): d.text for d in described}
 
     def look(indices: np.ndarray) -> np.ndarray:
         parts = []
@@ -100,14 +119,53 @@ def planted_units(
 
     with progress.stage("score", None):
         scores = score_stored(texts, store, simulator, look, plot.seed)
-    write_units(out, found, store, scores.units)
+    write_units(out, described, store, scores.units)
     write_settings(out, {"target": {"name": "planted units"}})
     table = phrase_table({a for u in units for c in u.choices for a in c.atoms}
                          | committed_phrases().keys())  # fmt: skip
     right = [float(u.meaning != NOTHING and attribute_f1(d.text, u.meaning, table) >= RIGHT)
-             for u, d in zip(units, found, strict=True)]  # fmt: skip
-    kinds = [RANDOM if u.meaning == NOTHING else "planted units" for u in units]
+             for u, d in zip(units, described, strict=True)]  # fmt: skip
+    planted = f"planted units, {photos[0].source}"
+    kinds = [RANDOM if u.meaning == NOTHING else planted for u in units]
     return Judged.of_rows(open_run(out).rows, right, kinds, store)
+
+
+def enough(photos: Sequence[PlantedPhoto]) -> list[list[PlantedPhoto]]:
+    """Divide photos into sources, those with enough photographs and meanings to plant units.
+
+    Each is described by itself, as a target is shown one collection: beside another source's units
+    a text that says what the whole source shows would win, and tell units from nothing as little.
+
+    Raises:
+        InputError: no source has enough.
+    """
+    names = sorted({photo.source for photo in photos})
+    every = [[p for p in photos if p.source == name] for name in names]
+    found = [some for some in every if len({p.group for p in some}) >= LEAST_PHOTOS
+             and len({a for p in some for a in p.atoms}) >= LEAST_ATOMS]  # fmt: skip
+    if not found:
+        raise InputError("too few photos to plant units",
+                         f"no source has {LEAST_PHOTOS} unseen ones of this side",
+                         "give more photos")  # fmt: skip
+    return found
+
+
+def of_side(photos: Sequence[PlantedPhoto], side: Side, seed: int) -> list[PlantedPhoto]:
+    """Return the photos of one side: of a class of its own, or a photograph of its own.
+
+    Of each file at most `PER_FILE` photographs are kept, drawn by ``seed``.
+    """
+    files: dict[str, list[str]] = {}
+    for photo in photos:
+        file = photo.source.split(":")[0]
+        own = (side.meant(next(iter(photo.atoms))) if photo.kind == "class"
+               else file not in HALVED or side.owns(photo.group))  # fmt: skip
+        if own and photo.group not in files.setdefault(file, []):
+            files[file].append(photo.group)
+    rng = np.random.default_rng([seed, 4])
+    kept = {(file, groups[i]) for file, groups in files.items()
+            for i in rng.permutation(len(groups))[:PER_FILE]}  # fmt: skip
+    return [p for p in photos if (p.source.split(":")[0], p.group) in kept]
 
 
 def meant_atoms(photo: PlantedPhoto, side: Side) -> PlantedPhoto:
@@ -121,12 +179,12 @@ def meant_atoms(photo: PlantedPhoto, side: Side) -> PlantedPhoto:
 
 
 def apart(
-    photos: Sequence[PlantedPhoto], seed: int
+    photos: Sequence[PlantedPhoto], seed: int, share: float = ASIDE
 ) -> tuple[list[PlantedPhoto], list[PlantedPhoto]]:
     """Keep a share of the photographs aside, with lettering or without."""
     groups = sorted({photo.group for photo in photos})
     drawn = np.random.default_rng([seed, 3]).permutation(len(groups))
-    kept = {groups[i] for i in drawn[: round(ASIDE * len(groups))]}
+    kept = {groups[i] for i in drawn[: round(share * len(groups))]}
     return ([p for p in photos if p.group not in kept], [p for p in photos if p.group in kept])
 
 

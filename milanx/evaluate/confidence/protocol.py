@@ -15,12 +15,12 @@ import numpy as np
 
 from milanx.describing.confidence import INPUTS, Calibration
 from milanx.errors import InputError
-from milanx.evaluate.confidence.controls import CONTROLS, Controlled, make_controls
+from milanx.evaluate.confidence.controls import EMPTY, Controlled, make_controls
 from milanx.evaluate.confidence.fit import calibrate, inputs_of, with_threshold
-from milanx.evaluate.confidence.lists import CALIBRATION, REPORT, Side
-from milanx.evaluate.confidence.named import Shown, named_units
-from milanx.evaluate.confidence.planted import RANDOM, Plot, planted_units
-from milanx.evaluate.confidence.units import Judged
+from milanx.evaluate.confidence.lists import CALIBRATION, REPORT, SAMPLE, Side
+from milanx.evaluate.confidence.named import PHOTOS, Shown, named_units, write_photos
+from milanx.evaluate.confidence.planted import Plot, planted_units
+from milanx.evaluate.confidence.units import RANDOM, Judged
 from milanx.files import write_json
 from milanx.measures.calibration import figures, reliability
 from milanx.measures.crossing import Crossing
@@ -88,7 +88,7 @@ def fit_confidence(
     controls = [unit for unit in judged if unit.kind == RANDOM]
     if asked.controls:
         made = make_controls(describer, _controlled(CALIBRATION, asked), progress)
-        controls += [unit for name in CONTROLS for unit in made[name]]
+        controls += [unit for name in EMPTY for unit in made[name]]
     found = with_threshold(found, controls)
     facts = {**found.facts, "kinds": _kinds(judged), "controls": len(controls),
              "calibrated on": asdict(CALIBRATION.used),
@@ -198,12 +198,15 @@ def _judged_units(
 def _controlled(side: Side, asked: Asked) -> Controlled:
     """Return which layer of the side's target controls are made of, and on which photos."""
     (target, (_, layer)), *_ = side.used.layers.items()
-    shown = tuple(str(p) for p in asked.images if p.stem in side.controls)
-    if not shown:
+    files = tuple(p for p in asked.images if p.stem == SAMPLE)
+    if not files:
         raise InputError(f"no photos for the controls of {target}",
-                         f"they are shown {' and '.join(side.controls)}",
+                         f"they are shown those of {SAMPLE}",
                          "give these too, or --controls 0")  # fmt: skip
-    return Controlled(target, layer, shown, asked.out / "controls", asked.controls, asked.limit,
+    out = asked.out / "controls"
+    out.mkdir(parents=True, exist_ok=True)
+    write_photos(Shown(files, asked.limit, asked.limit), side, out / PHOTOS)
+    return Controlled(target, layer, (str(out / PHOTOS),), out, asked.controls, asked.limit,
                       asked.weights, asked.seed)  # fmt: skip
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from milanx.exemplars.store import ExemplarStore
 
+RANDOM = "sets of photos at random"  # the kind of units without a meaning
+
 
 @dataclass(frozen=True)
 class Judged:
