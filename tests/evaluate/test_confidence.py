@@ -33,7 +33,7 @@ from milanx.evaluate.confidence.lists import (
     calibrates,
 )
 from milanx.evaluate.confidence.planted import (
-    LEAST_ATOMS,
+    LEAST_MEANINGS,
     LEAST_PHOTOS,
     PER_FILE,
     answering,
@@ -113,15 +113,17 @@ def test_of_a_file_so_many_photographs_are_kept() -> None:
 
 def test_sources_with_enough_photographs_stand_by_themselves() -> None:
     empty = np.zeros((8, 8, 3), np.uint8)
-    atoms = {f"a{i}": HALF for i in range(LEAST_ATOMS)}
-    some = {"b": LEAST_PHOTOS, "a": LEAST_PHOTOS + 3, "few": LEAST_PHOTOS - 1}
-    shown = [PlantedPhoto(empty, atoms, source, group=f"{source}{i}")
-             for source, count in some.items() for i in range(count)]  # fmt: skip
-    found = enough(shown)
+    some = {"b": LEAST_PHOTOS, "a": LEAST_PHOTOS + 3, "few": LEAST_PHOTOS - 1, "poor": LEAST_PHOTOS}
+    shown = []
+    for source, count in some.items():
+        kinds = LEAST_MEANINGS - (source == "poor")  # each photo shows one of so many things
+        shown += [PlantedPhoto(empty, {f"a{i % kinds}": HALF}, source, group=f"{source}{i}")
+                  for i in range(count)]  # fmt: skip
+    found = enough(shown, 0)
     assert [(part[0].source, len(part)) for part in found] == [("a", some["a"]), ("b", some["b"])]
     assert all(len({p.source for p in part}) == 1 for part in found)
     with pytest.raises(InputError, match="no source"):
-        enough(shown[-some["few"] :])
+        enough([p for p in shown if p.source in ("few", "poor")], 0)
 
 
 # ------------------------------------------------------------------ planted units

@@ -18,7 +18,7 @@ from milanx.errors import InputError
 from milanx.evaluate.confidence.lists import HALVED, Side
 from milanx.evaluate.confidence.units import RANDOM, Judged
 from milanx.evaluate.p2.photos import PlantedPhoto, read_photos
-from milanx.evaluate.p2.planted import BACKGROUND, K, PlantedUnit, generate
+from milanx.evaluate.p2.planted import BACKGROUND, K, PlantedUnit, SourcePool, generate
 from milanx.evaluate.p2.protocol import plant_units
 from milanx.evaluate.p2.texts import attribute_f1, committed_phrases, has_phrases, phrase_table
 from milanx.exemplars.planted import MAP, Meaning, combine
@@ -37,7 +37,7 @@ FEW = 0.2  # share of the units that show few photos
 FEW_PHOTOS = (3, 7)  # how many
 NOTHING = Meaning(("nothing",))  # what a set drawn at random means
 LEAST_PHOTOS = 75  # of a source that units are planted in
-LEAST_ATOMS = 8  # that these photos show
+LEAST_MEANINGS = 5  # single ones that its searched photos show often enough, as P2 asks
 PER_FILE = 300  # photos of a file that units are planted in
 BATCH = 32
 
@@ -80,7 +80,7 @@ def planted_units(
     """
     side, images = where
     photos = of_side(read_photos(images, describer.trained, seed=plot.seed), side, plot.seed)
-    sources = enough([meant_atoms(p, side) for p in photos])
+    sources = enough([meant_atoms(p, side) for p in photos], plot.seed)
     found: list[Judged] = []
     for number, some in enumerate(sources):
         count, random = (-(-asked // len(sources)) for asked in (plot.count, plot.random))
@@ -130,7 +130,7 @@ def _of_source(
     return Judged.of_rows(open_run(out).rows, right, kinds, store)
 
 
-def enough(photos: Sequence[PlantedPhoto]) -> list[list[PlantedPhoto]]:
+def enough(photos: Sequence[PlantedPhoto], seed: int) -> list[list[PlantedPhoto]]:
     """Divide photos into sources, those with enough photographs and meanings to plant units.
 
     Each is described by itself, as a target is shown one collection: beside another source's units
@@ -142,12 +142,18 @@ def enough(photos: Sequence[PlantedPhoto]) -> list[list[PlantedPhoto]]:
     names = sorted({photo.source for photo in photos})
     every = [[p for p in photos if p.source == name] for name in names]
     found = [some for some in every if len({p.group for p in some}) >= LEAST_PHOTOS
-             and len({a for p in some for a in p.atoms}) >= LEAST_ATOMS]  # fmt: skip
+             and _meanings(some, seed) >= LEAST_MEANINGS]  # fmt: skip
     if not found:
         raise InputError("too few photos to plant units",
                          f"no source has {LEAST_PHOTOS} unseen ones of this side",
                          "give more photos")  # fmt: skip
     return found
+
+
+def _meanings(photos: Sequence[PlantedPhoto], seed: int) -> int:
+    """Count the single meanings that the searched photos of one source can show."""
+    searched, _ = apart(photos, seed, OF_SOURCE)
+    return len(SourcePool(searched, photos[0].source, seed).meanings["single"])
 
 
 def of_side(photos: Sequence[PlantedPhoto], side: Side, seed: int) -> list[PlantedPhoto]:
