@@ -21,8 +21,8 @@ from milanx.measures.folds import folds
 
 LEAST = 40  # right ones, and wrong ones, that are needed
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0)  # of sklearn's C
-USED = ("log_p", "response", "margin", "photos", "score", "scored")  # of `INPUTS`; others weigh 0
-RISING = ("log_p", "response", "margin", "photos", "score")  # more of it is never surer to be wrong
+# Which way each input may weigh: a longer text says more that can be wrong.
+SIGNS = {"likeliest": 1, "response": 1, "behind": 1, "kin": 1, "words": -1}
 LEAST_KINDS = 3  # of units, from which each is left out in turn; else folds are drawn
 NEVER = -1  # the fold of units that no fit leaves out
 UNCLEAR = 0.92  # share of the controls that the threshold leaves out: the aim, and some to spare
@@ -37,7 +37,7 @@ class Table:
         inputs: float [n, f].
         right: 0 or 1, [n].
         weights: [n].
-        fold: int [n]: copies of a unit are in one fold, units without a meaning in `NEVER`.
+        fold: int [n]: units without a meaning are in `NEVER`.
     """
 
     inputs: np.ndarray
@@ -47,9 +47,7 @@ class Table:
 
     @classmethod
     def of(cls, judged: Sequence[Judged], seed: int) -> Table:
-        """Read units; each that has a score stands there without it too, both by half.
-
-        So a score is of use where there is one, and that there is one tells nothing by itself.
+        """Read units, all of one weight.
 
         Raises:
             InputError: a unit that lacks what confidence depends on, or too few of them.
@@ -61,12 +59,7 @@ class Table:
             raise InputError(counts, f"{LEAST} of each are needed to calibrate",
                              "ask for more units")  # fmt: skip
         fold = _folds([unit.kind for unit in judged], seed)
-        scored = inputs[:, INPUTS.index("scored")] > 0
-        blind = inputs[scored].copy()
-        blind[:, [INPUTS.index("score"), INPUTS.index("scored")]] = 0
-        return cls(np.concatenate([inputs, blind]), np.concatenate([right, right[scored]]),
-                   np.concatenate([np.where(scored, 0.5, 1.0), np.full(len(blind), 0.5)]),
-                   np.concatenate([fold, fold[scored]]))  # fmt: skip
+        return cls(inputs, right, np.ones(len(right)), fold)
 
     def part(self, inside: np.ndarray) -> Table:
         """Return some rows, bool [n]."""
@@ -80,11 +73,11 @@ def inputs_of(judged: Sequence[Judged]) -> np.ndarray:
     Raises:
         InputError: one of them lacks some.
     """
-    found = [read_inputs(unit.row, unit.photos) for unit in judged]
+    found = [read_inputs(unit.row) for unit in judged]
     if any(values is None for values in found):
         raise InputError("a unit lacks what confidence depends on",
-                         "agreement or response has no weight in the describer's settings",
-                         "calibrate a describer that ranks by both")  # fmt: skip
+                         "response has no weight in the describer's settings",
+                         "calibrate a describer that ranks by it")  # fmt: skip
     return np.array(found, float).reshape(len(found), len(INPUTS))
 
 
@@ -123,13 +116,13 @@ def _fit(table: Table, penalty: float) -> Fitted:
     centre = np.average(table.inputs, axis=0, weights=table.weights)
     scale = np.sqrt(np.average((table.inputs - centre) ** 2, axis=0, weights=table.weights))
     scale = np.where(scale > SPREAD, scale, 1.0)
-    weights, kept = np.zeros(len(INPUTS)), [INPUTS.index(name) for name in USED]
+    weights, kept = np.zeros(len(INPUTS)), [*range(len(INPUTS))]
     model = LogisticRegression(C=penalty, max_iter=1000)
     scaled = (table.inputs - centre) / scale
     while True:
         model.fit(scaled[:, kept], table.right, sample_weight=table.weights)
         wrong = {i for i, weight in zip(kept, model.coef_[0], strict=True)
-                 if weight < 0 and INPUTS[i] in RISING}  # fmt: skip
+                 if weight * SIGNS[INPUTS[i]] < 0}  # fmt: skip
         if not wrong:
             break
         kept = [i for i in kept if i not in wrong]

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from milanx.errors import InputError
 from milanx.evaluate.confidence.lists import HALVED, Side
@@ -24,11 +23,9 @@ from milanx.evaluate.p2.texts import attribute_f1, committed_phrases, has_phrase
 from milanx.exemplars.planted import MAP, Meaning, combine
 from milanx.progress import Reporter
 from milanx.runs import open_run, write_settings, write_units
-from milanx.scoring.column import score_stored
 
 if TYPE_CHECKING:
     from milanx.describing.describer import Describer
-    from milanx.scoring.simulator import Simulator
 
 RIGHT = 0.66  # attribute F1 from which a text counts as right: at most one atom too many or too few
 ASIDE = 0.2  # share of the photos that are kept aside, as of any run
@@ -39,7 +36,6 @@ NOTHING = Meaning(("nothing",))  # what a set drawn at random means
 LEAST_PHOTOS = 75  # of a source that units are planted in
 LEAST_MEANINGS = 5  # single ones that its searched photos show often enough, as P2 asks
 PER_FILE = 300  # photos of a file that units are planted in
-BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -59,17 +55,15 @@ class Plot:
 
 def planted_units(
     describer: Describer,
-    simulator: Simulator,
     where: tuple[Side, Sequence[Path]],
     plot: Plot,
     out: Path,
     progress: Reporter,
 ) -> list[Judged]:
-    """Plant units of one side's meanings, describe and score them, and say which texts are right.
+    """Plant units of one side's meanings, describe them, and say which texts are right.
 
     Args:
         describer: whose confidence it is.
-        simulator: which scores.
         where: the side, and its files.
         plot: how many.
         out: new folder for the run.
@@ -85,19 +79,18 @@ def planted_units(
     for number, some in enumerate(sources):
         count, random = (-(-asked // len(sources)) for asked in (plot.count, plot.random))
         own = Plot(count, random, plot.seed)
-        found += _of_source(describer, simulator, some, own, out / f"source-{number}", progress)
+        found += _of_source(describer, some, own, out / f"source-{number}", progress)
     return found
 
 
 def _of_source(
     describer: Describer,
-    simulator: Simulator,
     photos: Sequence[PlantedPhoto],
     plot: Plot,
     out: Path,
     progress: Reporter,
 ) -> list[Judged]:
-    """Plant units in the photos of one source, describe, score and judge them."""
+    """Plant units in the photos of one source, describe and judge them."""
     searched, aside = apart(photos, plot.seed, OF_SOURCE)
     units = generate(searched, plot.count, plot.seed)
     rng = np.random.default_rng([plot.seed, 2])
@@ -107,19 +100,7 @@ def _of_source(
     every = [*searched, *aside]
     store = plant_units(out, units, every, plot.seed, aside=len(aside))
     described = describer.describe(store, progress=progress)
-    texts = {(d.layer, d.unit, d.sign): d.text for d in described}
-
-    def look(indices: np.ndarray) -> np.ndarray:
-        parts = []
-        for start in range(0, len(indices), BATCH):
-            views = np.stack([every[i].view for i in indices[start : start + BATCH]])
-            pixels = torch.from_numpy(views).permute(0, 3, 1, 2)
-            parts.append(simulator.encode(pixels).numpy().astype(np.float16))
-        return np.concatenate(parts)
-
-    with progress.stage("score", None):
-        scores = score_stored(texts, store, simulator, look, plot.seed)
-    write_units(out, described, store, scores.units)
+    write_units(out, described, store)
     write_settings(out, {"target": {"name": "planted units"}})
     table = phrase_table({a for u in units for c in u.choices for a in c.atoms}
                          | committed_phrases().keys())  # fmt: skip
