@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from milanx.describing.candidates import Candidate, Description
     from milanx.describing.confidence import Judge
-    from milanx.exemplars.store import ExemplarStore
     from milanx.scoring.column import Score
     from milanx.scoring.senses import Sense
 
@@ -70,7 +69,7 @@ def write_rows(
     root: Path,
     rows: list[dict[str, Any]],
     scores: Mapping[UnitKey, Score] | None,
-    judged: tuple[Judge | None, ExemplarStore],
+    judge: Judge | None,
 ) -> None:
     """Write ``units.parquet`` of rows.
 
@@ -78,7 +77,7 @@ def write_rows(
         root: the run folder.
         rows: as `row_of` makes them; scores and confidences are filled in.
         scores: of each unit; those that rows have stay when None.
-        judged: what says how sure each is, if anything does, and the exemplars.
+        judge: says how sure each is, if anything does.
     """
     import pyarrow as pa
 
@@ -87,9 +86,8 @@ def write_rows(
         score = scores[row["layer"], row["unit"], row["sign"]]
         row |= {"score": score.value, "score_reason": score.reason or None,
                 "score_interval": list(score.interval) if score.interval else None}  # fmt: skip
-    judge, store = judged
     if judge is not None:
-        judge.judge(rows, store.photos)
+        judge.judge(rows)
     schema = units_schema(senses=any(row.get(SENSES) for row in rows))
     table = pa.Table.from_pylist(rows, schema=schema)
     write_table(root / TABLE, table, UNITS, UNITS_VERSION)

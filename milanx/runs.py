@@ -105,14 +105,14 @@ def write_units(
                 rows[-1][SENSES] = senses_of((senses or {}).get((layer, unit, sign), ()), kept)
     if by_unit:
         raise ValueError(f"described but not extracted: {sorted(by_unit)[:3]}")
-    write_rows(root, rows, scores, (judge, store))
+    write_rows(root, rows, scores, judge)
     if told and (root / "run.json").is_file():
         write_settings(root, {**open_run(root).settings, FILES: tell_table(root)})
 
 
 def write_judged(run: Run, scores: Mapping[UnitKey, Score] | None, judge: Judge) -> None:
     """Write a run's table again, with confidences, and scores where there are new ones."""
-    write_rows(run.root, run.rows, scores, (judge, run.store))
+    write_rows(run.root, run.rows, scores, judge)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
 """How sure a description is: the probability that it is right, of what a run knows of it.
 
-A logistic regression on the terms of the ranking, signs of the exemplars, the score and the form of
-the text, calibrated on units whose meaning is known (`milanx bench confidence fit`). Its numbers
-stand in ``confidence.json`` of a describer's folder; here they are only evaluated. Weighted PMI is
-no such probability, nor is the rank.
+A logistic regression on how a text and its candidates stand, calibrated on units whose meaning is
+known (`milanx bench confidence fit`). Its numbers stand in ``confidence.json`` of a describer's
+folder; here they are only evaluated. Weighted PMI is no such probability, nor is the rank.
 """
 
 from __future__ import annotations
@@ -19,51 +18,47 @@ import numpy as np
 from milanx.errors import FormatError
 from milanx.files import fingerprint, read_json, write_json
 from milanx.files.digests import AGAIN, MOST_TEXT, regular
-from milanx.language.connectives import joins, named, says_missing
+from milanx.language.connectives import named
 from milanx.language.words import normalise_text
 
 FILE = "confidence.json"
 FORMAT, VERSION = "milanx confidence", 1
-MOST_MARGIN = 10.0  # nats; also where every other candidate shares a word with the text
-TERMS = ("log_p_given_exemplars", "agreement", "response")
-NEEDED = (*TERMS, "log_p_prior", "rank", "alike", "shown")  # without them nothing is said
+NEEDED = ("log_p_given_exemplars", "response", "rank")  # without them nothing is said
+NATS = 4.0  # of the rank, by which a candidate counts e times less; ranks differ by tens
 # What is read of each description, in this order.
-INPUTS = ("log_p", "prior", "agreement", "response", "margin", "first", "alike", "shown", "photos",
-          "score", "scored", "joined", "without", "words")  # fmt: skip
+INPUTS = ("likeliest", "response", "behind", "kin", "words")
 
 
-def read_inputs(row: Mapping[str, Any], photos: Sequence[int]) -> list[float] | None:
+def read_inputs(row: Mapping[str, Any]) -> list[float] | None:
     """Read what confidence depends on; None where the row lacks it.
+
+    ``likeliest`` is the most that log p(d|E) is of any candidate: how well the exemplars can be
+    told at all. ``response`` is the text's, ``behind`` how far it is from the most that a candidate
+    has. ``kin`` is the share of the candidates, by their ranks, that name what the text names.
 
     Args:
         row: of a run's table.
-        photos: the photo of each exemplar, as a number.
     """
     if not row["description"] or any(row.get(name) is None for name in NEEDED):
         return None
     text = normalise_text(row["description"])
-    score = row.get("score")
-    return [
-        row["log_p_given_exemplars"], row["log_p_prior"], row["agreement"], row["response"],
-        _margin(row), _first(row), row["alike"], row["shown"], math.log2(1 + len({*photos})),
-        score or 0.0, float(score is not None), float(joins(text)), float(says_missing(text)),
-        float(len(text.split())),
-    ]  # fmt: skip
+    likeliest, response = (
+        max(c[name] for c in (row, *row["candidates"]) if c[name] is not None)
+        for name in ("log_p_given_exemplars", "response")
+    )
+    return [likeliest, row["response"], row["response"] - response, _kin(row, text),
+            float(len(text.split()))]  # fmt: skip
 
 
-def _margin(row: Mapping[str, Any]) -> float:
-    """Nats to the next candidate that names nothing of what the text names, at most ten."""
-    said = {*named(normalise_text(row["description"]))}
-    for candidate in row["candidates"][1:]:
-        if candidate["rank"] is not None and not said & {*named(normalise_text(candidate["text"]))}:
-            return min(MOST_MARGIN, max(0.0, float(row["rank"] - candidate["rank"])))
-    return MOST_MARGIN
-
-
-def _first(row: Mapping[str, Any]) -> float:
-    """Share of the terms by which the text alone would be the first of its candidates."""
-    best = [max(c[term] for c in row["candidates"] if c[term] is not None) for term in TERMS]
-    return sum(row[term] >= most for term, most in zip(TERMS, best, strict=True)) / len(TERMS)
+def _kin(row: Mapping[str, Any], text: str) -> float:
+    """Share of the ranked candidates that name something that the text names, 0 to 1."""
+    said = {*named(text)}
+    ranked = [c for c in row["candidates"] if c["rank"] is not None]
+    if not ranked:
+        return 1.0
+    shares = np.exp((np.array([c["rank"] for c in ranked]) - row["rank"]) / NATS)
+    alike = [bool(said & {*named(normalise_text(c["text"]))}) for c in ranked]
+    return float(shares[alike].sum() / shares.sum())
 
 
 @dataclass(frozen=True)
@@ -169,22 +164,21 @@ class Judge:
         return {"fingerprint": self.calibration.fingerprint,
                 "threshold": self.calibration.threshold}  # fmt: skip
 
-    def judge(self, rows: Sequence[dict[str, Any]], photos: np.ndarray) -> None:
+    def judge(self, rows: Sequence[dict[str, Any]]) -> None:
         """Fill in confidence, or the reason for none, and the status of described units.
 
         Args:
-            rows: of a table; scores are in.
-            photos: the number of each probe image's photo, int [images].
+            rows: of a table.
         """
         for row in rows:
             row |= {"confidence": None, "confidence_reason": self.reason or None}
             if not row["description"]:
                 row["confidence_reason"] = "it has no description"
             elif self.calibration is not None:
-                self._judge(self.calibration, row, photos[list(row["images"])].tolist())
+                self._judge(self.calibration, row)
 
-    def _judge(self, calibration: Calibration, row: dict[str, Any], photos: list[int]) -> None:
-        inputs = read_inputs(row, photos)
+    def _judge(self, calibration: Calibration, row: dict[str, Any]) -> None:
+        inputs = read_inputs(row)
         if inputs is None:
             row["confidence_reason"] = "an earlier milanx described it, or other terms ranked it"
             return

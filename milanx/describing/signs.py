@@ -1,9 +1,9 @@
-"""What exemplars say of a description when it is chosen: signs of whether it is right.
+"""What exemplars say of a description when it is chosen.
 
 They take no part in the choice of a text. ``alike`` needs no text: do a unit's exemplars share
 anything beyond what all of the layer share? ``shown`` asks for the text: does it tell the exemplars
-from those of the layer's other units? `milanx.describing.confidence` weighs them beside what ranked
-the text.
+from those of the layer's other units? Nor does confidence ask them: where the terms of the ranking
+are known they tell right from wrong no better.
 """
 
 from __future__ import annotations

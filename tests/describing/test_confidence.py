@@ -18,7 +18,8 @@ import milanx
 from milanx.describing.confidence import (
     FILE,
     INPUTS,
-    MOST_MARGIN,
+    NATS,
+    NEEDED,
     Calibration,
     Judge,
     read_calibration,
@@ -55,25 +56,24 @@ def calibration(**changes: Any) -> Calibration:
 
 
 def test_inputs_are_read_of_a_row() -> None:
-    found = dict(zip(INPUTS, read_inputs(row(), [7, 7, 8, 9]) or (), strict=True))
+    found = dict(zip(INPUTS, read_inputs(row()) or (), strict=True))
+    kin = 1 + np.exp(-1 / NATS)  # "black dogs" shares a word, "grass" does not
     assert found == pytest.approx({
-        "log_p": -3.0, "prior": -9.0, "agreement": 2.0, "response": 0.2,
-        "margin": 2.5,  # "black dogs" shares a word: "grass" is the next that is another thing
-        "first": 1 / 3,  # by the response alone
-        "alike": 0.4, "shown": 0.9, "photos": 2.0, "score": 0.3, "scored": 1.0,
-        "joined": 1.0, "without": 0.0, "words": 3.0,
+        "likeliest": -2.0, "response": 0.2, "behind": 0.0,
+        "kin": kin / (kin + np.exp(-2.5 / NATS)), "words": 3.0,
     })  # fmt: skip
-    one = dict(zip(INPUTS, read_inputs(row(candidates=row()["candidates"][:2]), [0]) or (),
+    second = row()["candidates"][1]
+    low = dict(zip(INPUTS, read_inputs(row(**second, description="black dogs")) or (),
                    strict=True))  # fmt: skip
-    assert one["margin"] == MOST_MARGIN
-    blind = dict(zip(INPUTS, read_inputs(row(score=None), [0]) or (), strict=True))
-    assert (blind["score"], blind["scored"]) == (0, 0)
+    assert (low["behind"], low["words"]) == (pytest.approx(-0.1), 2)
+    alone = row(candidates=[row()["candidates"][0] | {"rank": None}])
+    assert (read_inputs(alone) or [])[INPUTS.index("kin")] == 1
 
 
-@pytest.mark.parametrize("lacking", ["alike", "shown", "agreement", "response", "rank"])
+@pytest.mark.parametrize("lacking", NEEDED)
 def test_without_what_it_depends_on_nothing_is_read(lacking: str) -> None:
-    assert read_inputs(row(**{lacking: None}), [0]) is None
-    assert read_inputs(row(description=""), [0]) is None
+    assert read_inputs(row(**{lacking: None})) is None
+    assert read_inputs(row(description="")) is None
 
 
 def test_the_model_is_that_of_scikit_learn() -> None:
@@ -116,17 +116,17 @@ def test_damage_is_told(tmp_path: Path, damage: dict[str, Any]) -> None:
 
 
 def test_below_the_threshold_a_unit_is_unclear_and_keeps_its_best_guess() -> None:
-    rows = [row(), row(unit=2, alike=-30.0), row(unit=3, status="dead", description=""),
-            row(unit=4, alike=None)]  # fmt: skip
-    Judge(calibration()).judge(rows, np.arange(4))
+    rows = [row(), row(unit=2, response=-30.0), row(unit=3, status="dead", description=""),
+            row(unit=4, response=None)]  # fmt: skip
+    Judge(calibration()).judge(rows)
     assert [r["status"] for r in rows] == ["described", "unclear", "dead", "described"]
     assert rows[1]["description"] == "Dogs or cats" and rows[1]["confidence"] < 0.5
     assert rows[0]["confidence"] >= 0.5 and rows[0]["confidence_reason"] is None
     assert rows[2]["confidence"] is None and rows[2]["confidence_reason"]
     assert rows[3]["confidence"] is None and "earlier milanx" in rows[3]["confidence_reason"]
-    Judge(calibration(threshold=0.0)).judge(rows, np.arange(4))  # another calibration
+    Judge(calibration(threshold=0.0)).judge(rows)  # another calibration
     assert rows[1]["status"] == "described"
-    Judge(reason="nobody calibrated").judge(rows, np.arange(4))
+    Judge(reason="nobody calibrated").judge(rows)
     assert {r["confidence_reason"] for r in rows if r["description"]} == {"nobody calibrated"}
     assert all(r["confidence"] is None for r in rows)
 
@@ -183,7 +183,7 @@ def test_another_calibration_judges_a_run_again_without_describing(
 
     monkeypatch.setattr(type(describer), "describe", forbidden)
     weights = [0.0] * len(INPUTS)
-    weights[INPUTS.index("alike")] = 10.0
+    weights[INPUTS.index("response")] = 10.0
     for threshold in (0.7, 0.0):
         made = calibration(weights=tuple(weights), threshold=threshold)
         monkeypatch.setattr(type(describer), "judge", lambda self, made=made: Judge(made))
@@ -193,7 +193,7 @@ def test_another_calibration_judges_a_run_again_without_describing(
         for unit in run:
             if unit.status != "dead":
                 assert unit.confidence == pytest.approx(
-                    1 / (1 + np.exp(-10 * unit.row["alike"])), abs=1e-4
+                    1 / (1 + np.exp(-10 * unit.row["response"])), abs=1e-4
                 )
                 assert (unit.status == "unclear") == (unit.confidence < threshold)
                 assert unit.sureness == unit.confidence

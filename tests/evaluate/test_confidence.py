@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,38 @@ from milanx.describing.confidence import INPUTS, read_inputs
 from milanx.errors import InputError
 from milanx.evaluate.common.names import accepted_names
 from milanx.evaluate.confidence.controls import DISPLACED, _other_images, _other_masks
-from milanx.evaluate.confidence.fit import Table, calibrate, inputs_of, with_threshold
+from milanx.evaluate.confidence.fit import (
+    NEVER,
+    SIGNS,
+    Table,
+    calibrate,
+    inputs_of,
+    with_threshold,
+)
 from milanx.evaluate.confidence.lists import (
     CALIBRATED,
     CALIBRATION,
     DIVIDED,
+    HALVED,
+    LOGITS,
     REPORT,
     REPORTED,
     calibrates,
 )
-from milanx.evaluate.confidence.planted import answering, apart, at_random, meant_atoms
+from milanx.evaluate.confidence.planted import (
+    LEAST_MEANINGS,
+    LEAST_PHOTOS,
+    PER_FILE,
+    answering,
+    apart,
+    at_random,
+    enough,
+    meant_atoms,
+    of_side,
+)
 from milanx.evaluate.confidence.protocol import measured
-from milanx.evaluate.confidence.units import Judged
-from milanx.evaluate.p2.atoms import COLOURS, KIND_OF
+from milanx.evaluate.confidence.units import RANDOM, Judged
+from milanx.evaluate.p2.atoms import COLOURS, KIND_OF, Lettering
 from milanx.evaluate.p2.photos import PlantedPhoto, kinds_above
 from milanx.evaluate.p2.planted import BACKGROUND, SourcePool, build
 from milanx.exemplars.planted import LAYER, MAP, Meaning, plant
@@ -39,8 +59,10 @@ HALF[: MAP // 2] = 1
 def test_nothing_is_both_calibrated_and_reported() -> None:
     assert not CALIBRATED.layers.keys() & REPORTED.layers.keys()
     assert not set(CALIBRATED.seeds) & set(REPORTED.seeds)
-    assert not {*CALIBRATED.photos, *CALIBRATION.controls} & {*REPORTED.photos, *REPORT.controls}
+    assert not {*CALIBRATED.photos} & {*REPORTED.photos}
     assert not {*DIVIDED} & {*CALIBRATED.photos, *REPORTED.photos}
+    for group in map(str, range(100)):
+        assert CALIBRATION.owns(group) != REPORT.owns(group)
     for atom in (*KIND_OF, *kinds_above(), *(names[0] for names in accepted_names().values())):
         assert CALIBRATION.meant(atom) != REPORT.meant(atom)
 
@@ -55,11 +77,52 @@ def test_each_side_has_colours_and_classes_and_a_class_goes_with_its_kinds() -> 
 
 
 def test_files_of_the_other_side_are_refused() -> None:
-    paths = (Path("a/parts.parquet"), Path("tiny_imagenet_val.parquet"))
+    paths = (Path("a/tiny_imagenet_ten.parquet"), Path(f"{LOGITS}.parquet"))
     assert CALIBRATION.sort(paths) == (paths[:1], paths[1:])
-    assert REPORT.sort((Path("imagenet_sample.parquet"),)) == ((), ())
+    both = tuple(Path(f"{name}.parquet") for name in HALVED)
+    assert REPORT.sort(both) == CALIBRATION.sort(both) == (both, ())
     with pytest.raises(InputError, match="reported"):
         REPORT.sort(paths)
+
+
+def test_photos_of_divided_files_are_on_one_side() -> None:
+    empty = np.zeros((8, 8, 3), np.uint8)
+    shown = [PlantedPhoto(empty, {"dress": HALF}, "parts: clothes", group=f"g{i}")
+             for i in range(50)]  # fmt: skip
+    names = [names[0].lower() for names in accepted_names().values()][:50]
+    shown += [PlantedPhoto(empty, {name: HALF, "red": HALF}, "imagenet_sample", "class", group=name)
+              for name in names]  # fmt: skip
+    shown.append(replace(shown[0], text=Lettering("SALE", 30, 0, 0, (0, 0, 0))))
+    sides = [{(p.source, p.group) for p in of_side(shown, side, 0)}
+             for side in (CALIBRATION, REPORT)]  # fmt: skip
+    assert not sides[0] & sides[1]
+    assert sides[0] | sides[1] == {(p.source, p.group) for p in shown}
+    assert min(map(len, sides)) > 20
+    copies = [p for side in (CALIBRATION, REPORT) for p in of_side(shown, side, 0)]
+    assert len(copies) == len(shown)
+
+
+def test_of_a_file_so_many_photographs_are_kept() -> None:
+    empty = np.zeros((8, 8, 3), np.uint8)
+    shown = [PlantedPhoto(empty, {"dress": HALF}, "regions", group=f"g{i // 2}")
+             for i in range(2 * PER_FILE + 40)]  # fmt: skip
+    kept = of_side(shown, REPORT, 0)
+    assert len({p.group for p in kept}) == PER_FILE and len(kept) == 2 * PER_FILE
+
+
+def test_sources_with_enough_photographs_stand_by_themselves() -> None:
+    empty = np.zeros((8, 8, 3), np.uint8)
+    some = {"b": LEAST_PHOTOS, "a": LEAST_PHOTOS + 3, "few": LEAST_PHOTOS - 1, "poor": LEAST_PHOTOS}
+    shown = []
+    for source, count in some.items():
+        kinds = LEAST_MEANINGS - (source == "poor")  # each photo shows one of so many things
+        shown += [PlantedPhoto(empty, {f"a{i % kinds}": HALF}, source, group=f"{source}{i}")
+                  for i in range(count)]  # fmt: skip
+    found = enough(shown, 0)
+    assert [(part[0].source, len(part)) for part in found] == [("a", some["a"]), ("b", some["b"])]
+    assert all(len({p.source for p in part}) == 1 for part in found)
+    with pytest.raises(InputError, match="no source"):
+        enough([p for p in shown if p.source in ("few", "poor")], 0)
 
 
 # ------------------------------------------------------------------ planted units
@@ -115,49 +178,54 @@ def test_a_set_at_random_shows_photos_at_random_and_answers_to_nothing() -> None
 # ------------------------------------------------------------------ the fit
 
 
-def judged(n: int, seed: int, *, kind: str = "planted units", known: float = 0.8) -> list[Judged]:
-    """Units that are right the more often, the more their exemplars are alike."""
+def judged(n: int, seed: int, *, kind: str = "planted units") -> list[Judged]:
+    """Units that are right the more often, the higher the response of their texts."""
     rng = np.random.default_rng(seed)
     made = []
     for i in range(n):
-        alike, other = rng.normal(size=2)
-        right = float(rng.random() < 1 / (1 + np.exp(-2 * alike)))
+        told, other = rng.normal(size=2)
+        right = float(rng.random() < 1 / (1 + np.exp(-2 * told)))
         row: dict[str, Any] = {
             "description": "dogs", "rank": other, "log_p_given_exemplars": other,
-            "log_p_prior": -9.0, "agreement": other, "response": 0.1, "alike": alike,
-            "shown": 0.5, "score": 0.2 if rng.random() < known else None,
+            "response": told,
         }  # fmt: skip
         row["candidates"] = [row | {"text": "dogs"}]
-        made.append(Judged(row, (0, 1), right, kind, (f"{seed}-{i}",)))
+        made.append(Judged(row, right, kind, (f"{seed}-{i}",)))
     return made
 
 
 def test_what_tells_right_from_wrong_is_found_and_calibrated() -> None:
-    found = calibrate(judged(400, 0), "d", seed=0)
+    found = calibrate(judged(4000, 0), "d", seed=0)
     weights = dict(zip(INPUTS, found.weights, strict=True))
-    assert weights["alike"] > 5 * max(abs(w) for n, w in weights.items() if n != "alike")
-    assert weights["margin"] == 0  # it never varies
+    assert weights["response"] > 5 * max(abs(w) for n, w in weights.items() if n != "response")
+    assert all(weight * SIGNS[name] >= 0 for name, weight in weights.items())
+    assert weights["words"] == weights["behind"] == 0  # they never vary
     fresh = judged(2000, 1)
     report = measured(found, fresh, {})["rows"]["all"]
     assert report["AUROC"]["estimate"] > 0.85
-    assert report["ECE"]["estimate"] < 0.06
+    assert report["ECE"]["estimate"] < 0.04
     assert report["error at 50 % / full"]["estimate"] < 0.5
 
 
-def test_a_unit_with_a_score_stands_there_without_it_too() -> None:
-    units = judged(200, 0)
+def test_what_weighs_against_its_meaning_is_left_out() -> None:
+    units = judged(400, 0)
+    found = calibrate([replace(u, right=1 - u.right) for u in units], "d", seed=0)
+    assert found.weights[INPUTS.index("response")] == 0
+
+
+def test_a_kind_is_a_fold_and_units_without_a_meaning_are_in_none() -> None:
+    kinds = ("a", "b", "c", RANDOM)
+    units = [unit for i, kind in enumerate(kinds) for unit in judged(60, i, kind=kind)]
     table = Table.of(units, 0)
-    scored = INPUTS.index("scored")
-    assert table.weights.sum() == 200
-    for side in (0, 1):  # that there is a score tells nothing of right and wrong
-        inside = (table.inputs[:, scored] == side) & (table.weights == 0.5)
-        assert table.right[inside].sum() == sum(u.right for u in units if u.row["score"])
-    copies = {tuple(row) for row in table.inputs[:, :4].round(9)}
-    assert len(copies) == 200
-    fold = {tuple(row): set() for row in table.inputs[:, :4].round(9)}
-    for row, number in zip(table.inputs[:, :4].round(9), table.fold, strict=True):
-        fold[tuple(row)].add(int(number))
-    assert all(len(numbers) == 1 for numbers in fold.values())
+    assert table.fold[:240].tolist() == [0] * 60 + [1] * 60 + [2] * 60 + [NEVER] * 60
+
+
+def test_how_many_units_mean_nothing_does_not_lower_the_confidence_of_others() -> None:
+    meant = [unit for i, kind in enumerate("abc") for unit in judged(300, i, kind=kind)]
+    nothing = [replace(u, right=0.0) for u in judged(400, 7, kind=RANDOM)]
+    found = calibrate([*meant, *nothing], "d", seed=0)
+    sure = found(inputs_of(meant))
+    assert sure.mean() == pytest.approx(np.mean([u.right for u in meant]), abs=0.03)
 
 
 def test_the_threshold_leaves_controls_out() -> None:
@@ -174,7 +242,7 @@ def test_too_few_units_and_units_of_other_rankings_are_refused() -> None:
         calibrate(judged(50, 0), "d")
     units = judged(200, 0)
     units[7].row["agreement"] = None
-    assert read_inputs(units[7].row, (0,)) is None
+    assert read_inputs(units[7].row) is None
     with pytest.raises(InputError, match="lacks what"):
         calibrate(units, "d")
 

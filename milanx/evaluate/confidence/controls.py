@@ -31,7 +31,9 @@ WEIGHTS = "random weights"
 DIRECTIONS = "random directions"
 SETS = "random exemplar sets"
 MASKS = "displaced masks"
-CONTROLS = (WEIGHTS, DIRECTIONS, SETS, MASKS)
+# Of these a threshold is chosen. Directions of a layer mean something as often as its units do, and
+# under a mask that was moved lie the same photos, of which the text still holds.
+EMPTY = (WEIGHTS, SETS)
 DISPLACED = (MAP // 3, 2 * MAP // 3)  # cells that a mask is moved by, around the edge, each way
 
 

@@ -1,4 +1,10 @@
-"""Calibration: a logistic regression, Platt's scaling on units that it did not see, a threshold."""
+"""Calibration: a logistic regression, Platt's scaling on units that it did not see, a threshold.
+
+Few inputs take part, and none against what it means: what else a kind of units happens to go with
+does not hold for the next. The scaling is that of kinds of units which a fit left out, so that
+confidence is no surer than it is on what it has not met. Units without a meaning teach the weights
+what nothing looks like, but take no part in the scaling: how many of them there are is our choice.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +16,15 @@ import numpy as np
 
 from milanx.describing.confidence import INPUTS, Calibration, read_inputs
 from milanx.errors import InputError
-from milanx.evaluate.confidence.units import Judged
+from milanx.evaluate.confidence.units import RANDOM, Judged
 from milanx.measures.folds import folds
 
 LEAST = 40  # right ones, and wrong ones, that are needed
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0)  # of sklearn's C
+# Which way each input may weigh: a longer text says more that can be wrong.
+SIGNS = {"likeliest": 1, "response": 1, "behind": 1, "kin": 1, "words": -1}
+LEAST_KINDS = 3  # of units, from which each is left out in turn; else folds are drawn
+NEVER = -1  # the fold of units that no fit leaves out
 UNCLEAR = 0.92  # share of the controls that the threshold leaves out: the aim, and some to spare
 SPREAD = 1e-6  # of an input that never varies
 
@@ -27,7 +37,7 @@ class Table:
         inputs: float [n, f].
         right: 0 or 1, [n].
         weights: [n].
-        fold: int [n]: copies of a unit are in one fold.
+        fold: int [n]: units without a meaning are in `NEVER`.
     """
 
     inputs: np.ndarray
@@ -37,9 +47,7 @@ class Table:
 
     @classmethod
     def of(cls, judged: Sequence[Judged], seed: int) -> Table:
-        """Read units; each that has a score stands there without it too, both by half.
-
-        So a score is of use where there is one, and that there is one tells nothing by itself.
+        """Read units, all of one weight.
 
         Raises:
             InputError: a unit that lacks what confidence depends on, or too few of them.
@@ -50,13 +58,8 @@ class Table:
             counts = f"{int(right.sum())} right and {int((1 - right).sum())} wrong texts"
             raise InputError(counts, f"{LEAST} of each are needed to calibrate",
                              "ask for more units")  # fmt: skip
-        fold = folds(len(right), seed)
-        scored = inputs[:, INPUTS.index("scored")] > 0
-        blind = inputs[scored].copy()
-        blind[:, [INPUTS.index("score"), INPUTS.index("scored")]] = 0
-        return cls(np.concatenate([inputs, blind]), np.concatenate([right, right[scored]]),
-                   np.concatenate([np.where(scored, 0.5, 1.0), np.full(len(blind), 0.5)]),
-                   np.concatenate([fold, fold[scored]]))  # fmt: skip
+        fold = _folds([unit.kind for unit in judged], seed)
+        return cls(inputs, right, np.ones(len(right)), fold)
 
     def part(self, inside: np.ndarray) -> Table:
         """Return some rows, bool [n]."""
@@ -70,11 +73,11 @@ def inputs_of(judged: Sequence[Judged]) -> np.ndarray:
     Raises:
         InputError: one of them lacks some.
     """
-    found = [read_inputs(unit.row, unit.photos) for unit in judged]
+    found = [read_inputs(unit.row) for unit in judged]
     if any(values is None for values in found):
         raise InputError("a unit lacks what confidence depends on",
-                         "agreement or response has no weight in the describer's settings",
-                         "calibrate a describer that ranks by both")  # fmt: skip
+                         "response has no weight in the describer's settings",
+                         "calibrate a describer that ranks by it")  # fmt: skip
     return np.array(found, float).reshape(len(found), len(INPUTS))
 
 
@@ -90,9 +93,11 @@ def calibrate(judged: Sequence[Judged], describer: str, seed: int = 0) -> Calibr
         InputError: too few units.
     """
     table = Table.of(judged, seed)
-    penalty = min(PENALTIES, key=lambda c: _loss(table, _out_of_fold(table, c)))
+    meant = table.fold != NEVER
+    told, unseen = table.part(meant), {c: _out_of_fold(table, c)[meant] for c in PENALTIES}
+    penalty = min(PENALTIES, key=lambda c: _loss(told, unseen[c]))
     fitted = _fit(table, penalty)
-    slope, shift = _platt(_out_of_fold(table, penalty), table)
+    slope, shift = _platt(unseen[penalty], told)
     facts: dict[str, Any] = {"penalty": penalty, "seed": seed, "units": len(judged),
                              "right": float(np.mean([u.right for u in judged]))}  # fmt: skip
     return Calibration(*fitted, slope, shift, 0.0, describer, facts)
@@ -102,24 +107,49 @@ Fitted = tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...], float]
 
 
 def _fit(table: Table, penalty: float) -> Fitted:
-    """Fit the regression: centre, scale and weight of each input, and the offset."""
+    """Fit the regression: centre, scale and weight of each input, and the offset.
+
+    An input that would weigh against its meaning is left out, and the others are fitted again.
+    """
     from sklearn.linear_model import LogisticRegression
 
     centre = np.average(table.inputs, axis=0, weights=table.weights)
     scale = np.sqrt(np.average((table.inputs - centre) ** 2, axis=0, weights=table.weights))
     scale = np.where(scale > SPREAD, scale, 1.0)
+    weights, kept = np.zeros(len(INPUTS)), [*range(len(INPUTS))]
     model = LogisticRegression(C=penalty, max_iter=1000)
-    model.fit((table.inputs - centre) / scale, table.right, sample_weight=table.weights)
-    columns = (tuple(map(float, values)) for values in (centre, scale, model.coef_[0]))
+    scaled = (table.inputs - centre) / scale
+    while True:
+        model.fit(scaled[:, kept], table.right, sample_weight=table.weights)
+        wrong = {i for i, weight in zip(kept, model.coef_[0], strict=True)
+                 if weight * SIGNS[INPUTS[i]] < 0}  # fmt: skip
+        if not wrong:
+            break
+        kept = [i for i in kept if i not in wrong]
+    weights[kept] = model.coef_[0]
+    columns = (tuple(map(float, values)) for values in (centre, scale, weights))
     return (*columns, float(model.intercept_[0]))  # type: ignore[return-value]
+
+
+def _folds(kinds: Sequence[str], seed: int) -> np.ndarray:
+    """Assign units to folds, int [n]: a kind is one, where there are enough kinds."""
+    meant = [kind for kind in dict.fromkeys(kinds) if kind != RANDOM]
+    if len(meant) >= LEAST_KINDS:
+        return np.array([NEVER if kind == RANDOM else meant.index(kind) for kind in kinds])
+    drawn = folds(len(kinds), seed)
+    return np.where([kind == RANDOM for kind in kinds], NEVER, drawn)
 
 
 def _out_of_fold(table: Table, penalty: float) -> np.ndarray:
     """Return what regressions fitted on the other folds say of each row, in nats [n]."""
-    found = np.zeros(len(table.right))
-    for number in np.unique(table.fold):
+    found, meant = np.zeros(len(table.right)), table.fold != NEVER
+    for number in np.unique(table.fold[table.fold != NEVER]):
         inside = table.fold == number
-        centre, scale, weights, offset = _fit(table.part(~inside), penalty)
+        others = table.part(~inside)
+        left = table.weights[~inside & meant].sum() / table.weights[meant].sum()
+        # As large a part of those without a meaning, or every fit but the last would say less.
+        others = replace(others, weights=np.where(others.fold == NEVER, left, 1) * others.weights)
+        centre, scale, weights, offset = _fit(others, penalty)
         found[inside] = (table.inputs[inside] - centre) / scale @ weights + offset
     return found
 

@@ -1,7 +1,7 @@
 """What confidence is calibrated on and what it is reported on: no target, meaning or seed is both.
 
 Meanings are halved by a rule that looks at no result. A class and the kinds above it are on one
-side, so are the photos of a class; files of planted units differ.
+side, so are the photos of a class; files that both sides plant units in are halved by photograph.
 """
 
 from __future__ import annotations
@@ -18,20 +18,22 @@ from milanx.evaluate.p2.atoms import KIND_OF
 from milanx.evaluate.p2.photos import kinds_above
 from milanx.evaluate.weights.lists import Used
 
-# Files of classes (a column ``wnid``) are divided by class; of the others each has its side.
-DIVIDED = ("tiny_imagenet_val",)
-SHOWN = (
-    "imagenet_sample",
-)  # one photo a class: units are not planted in it, controls are shown it
+LOGITS = "tiny_imagenet_val"  # shown to targets whose logits are described, divided by class
+SAMPLE = "imagenet_sample"  # a photo a class: planted in and shown to controls, divided by class
+HALVED = ("parts", "attributes")  # divided by photograph
+DIVIDED = (LOGITS, SAMPLE, *HALVED)  # what both sides read a part of
 CALIBRATED = Used(
-    {"tf_efficientnet_lite0": ("classifier", "blocks.5.2.bn1")},
+    {
+        "tf_efficientnet_lite0": ("classifier", "blocks.5.2.bn1"),
+        "tf_efficientnet_lite2": ("classifier", "blocks.5.2.bn1"),
+    },
     (103,),
-    ("parts", "attributes", "tiny_imagenet_ten"),
+    ("tiny_imagenet_ten",),
 )
 REPORTED = Used(
     {"vit_tiny_patch16_224": ("head", "blocks.10.mlp.fc1")},
     (0,),
-    ("regions", "textures", "imagenet_sample"),
+    ("regions", "textures"),
 )
 
 
@@ -43,16 +45,16 @@ class Side:
         name: ``calibrated`` or ``reported``.
         used: its targets, seeds and photos.
         meant: whether a meaning's atom, or a class by its name, belongs to it.
-        controls: files, by name, that targets of controls are shown.
+        owns: whether a photograph of the halved files belongs to it, by its group.
     """
 
     name: str
     used: Used
     meant: Callable[[str], bool]
-    controls: tuple[str, ...]
+    owns: Callable[[str], bool]
 
     def sort(self, paths: tuple[Path, ...]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-        """Divide files into those that units are planted in and those of classes.
+        """Divide files into those that units are planted in and those that logits are shown.
 
         Raises:
             InputError: one of them is neither.
@@ -64,8 +66,8 @@ class Side:
                     f"that is {', '.join((*self.used.photos, *DIVIDED))}",
                     "milanx/evaluate/confidence/lists.py says so",
                 )
-        mixed = [p for p in paths if p.stem not in (*DIVIDED, *SHOWN)]
-        return tuple(mixed), tuple(p for p in paths if p.stem in DIVIDED)
+        return (tuple(p for p in paths if p.stem != LOGITS),
+                tuple(p for p in paths if p.stem == LOGITS))  # fmt: skip
 
 
 def calibrates(atom: str) -> bool:
@@ -77,8 +79,16 @@ def calibrates(atom: str) -> bool:
     if atom in KIND_OF:
         kin = [other for other in KIND_OF if KIND_OF[other] == KIND_OF[atom]]
         return kin.index(atom) % 2 == 0
-    family = _families().get(atom, atom)
-    return hashlib.blake2b(family.encode(), digest_size=1).digest()[0] % 2 == 0
+    return _first_half(_families().get(atom, atom))
+
+
+def owns(group: str) -> bool:
+    """Whether a photograph of the halved files is calibrated on; else it is reported on."""
+    return _first_half(f"photograph {group}")
+
+
+def _first_half(name: str) -> bool:
+    return hashlib.blake2b(name.encode(), digest_size=1).digest()[0] % 2 == 0
 
 
 @lru_cache(maxsize=1)
@@ -92,5 +102,7 @@ def _families() -> dict[str, str]:
     return families | {kind: found[wnids[0]] for kind, wnids in kinds_above().items()}
 
 
-CALIBRATION = Side("calibrated", CALIBRATED, calibrates, ("attributes",))
-REPORT = Side("reported", REPORTED, lambda atom: not calibrates(atom), ("imagenet_sample",))
+CALIBRATION = Side("calibrated", CALIBRATED, calibrates, owns)
+REPORT = Side(
+    "reported", REPORTED, lambda atom: not calibrates(atom), lambda group: not owns(group)
+)

@@ -59,7 +59,7 @@ def named_units(
         InputError: files without classes of this side.
     """
     out.mkdir(parents=True, exist_ok=True)
-    wnids = _some_photos(shown, side, out / PHOTOS)
+    wnids = write_photos(shown, side, out / PHOTOS)
     order = {wnid: i for i, wnid in enumerate(accepted_names())}
     units = ",".join(str(order[wnid]) for wnid in sorted(wnids, key=order.__getitem__))
     found = []
@@ -74,7 +74,7 @@ def named_units(
     return found
 
 
-def _some_photos(shown: Shown, side: Side, out: Path) -> set[str]:
+def write_photos(shown: Shown, side: Side, out: Path) -> set[str]:
     """Write photos of the side's classes into one file, and return these classes.
 
     Raises:

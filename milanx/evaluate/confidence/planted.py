@@ -1,7 +1,7 @@
 """Planted units with images kept aside: what confidence is calibrated and reported on.
 
 They are P2's, with meanings of one side alone; beside them stand sets of photos drawn at random,
-which mean nothing, so that every text for them is wrong.
+which mean nothing, so that every text for them is wrong. Every source of photos is a run.
 """
 
 from __future__ import annotations
@@ -12,31 +12,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from milanx.evaluate.confidence.lists import Side
-from milanx.evaluate.confidence.units import Judged
+from milanx.errors import InputError
+from milanx.evaluate.confidence.lists import HALVED, Side
+from milanx.evaluate.confidence.units import RANDOM, Judged
 from milanx.evaluate.p2.photos import PlantedPhoto, read_photos
-from milanx.evaluate.p2.planted import BACKGROUND, K, PlantedUnit, generate
+from milanx.evaluate.p2.planted import BACKGROUND, K, PlantedUnit, SourcePool, generate
 from milanx.evaluate.p2.protocol import plant_units
 from milanx.evaluate.p2.texts import attribute_f1, committed_phrases, has_phrases, phrase_table
 from milanx.exemplars.planted import MAP, Meaning, combine
 from milanx.progress import Reporter
 from milanx.runs import open_run, write_settings, write_units
-from milanx.scoring.column import score_stored
 
 if TYPE_CHECKING:
     from milanx.describing.describer import Describer
-    from milanx.scoring.simulator import Simulator
 
 RIGHT = 0.66  # attribute F1 from which a text counts as right: at most one atom too many or too few
 ASIDE = 0.2  # share of the photos that are kept aside, as of any run
+OF_SOURCE = 0.35  # share of one source's: few photos, of which a score needs 50
 FEW = 0.2  # share of the units that show few photos
 FEW_PHOTOS = (3, 7)  # how many
 NOTHING = Meaning(("nothing",))  # what a set drawn at random means
-PER_FILE = 800  # photos that are read of a file
-BATCH = 32
-RANDOM = "sets of photos at random"
+LEAST_PHOTOS = 75  # of a source that units are planted in
+LEAST_MEANINGS = 5  # single ones that its searched photos show often enough, as P2 asks
+PER_FILE = 300  # photos of a file that units are planted in
 
 
 @dataclass(frozen=True)
@@ -56,17 +55,15 @@ class Plot:
 
 def planted_units(
     describer: Describer,
-    simulator: Simulator,
     where: tuple[Side, Sequence[Path]],
     plot: Plot,
     out: Path,
     progress: Reporter,
 ) -> list[Judged]:
-    """Plant units of one side's meanings, describe and score them, and say which texts are right.
+    """Plant units of one side's meanings, describe them, and say which texts are right.
 
     Args:
         describer: whose confidence it is.
-        simulator: which scores.
         where: the side, and its files.
         plot: how many.
         out: new folder for the run.
@@ -76,10 +73,25 @@ def planted_units(
         InputError: photos that cannot be used, or a describer that does not tell its training.
     """
     side, images = where
-    photos = read_photos(
-        images, describer.trained, per_file=PER_FILE, reported=False, seed=plot.seed
-    )
-    searched, aside = apart([meant_atoms(p, side) for p in photos], plot.seed)
+    photos = of_side(read_photos(images, describer.trained, seed=plot.seed), side, plot.seed)
+    sources = enough([meant_atoms(p, side) for p in photos], plot.seed)
+    found: list[Judged] = []
+    for number, some in enumerate(sources):
+        count, random = (-(-asked // len(sources)) for asked in (plot.count, plot.random))
+        own = Plot(count, random, plot.seed)
+        found += _of_source(describer, some, own, out / f"source-{number}", progress)
+    return found
+
+
+def _of_source(
+    describer: Describer,
+    photos: Sequence[PlantedPhoto],
+    plot: Plot,
+    out: Path,
+    progress: Reporter,
+) -> list[Judged]:
+    """Plant units in the photos of one source, describe and judge them."""
+    searched, aside = apart(photos, plot.seed, OF_SOURCE)
     units = generate(searched, plot.count, plot.seed)
     rng = np.random.default_rng([plot.seed, 2])
     units = [_fewer(unit, rng) if rng.random() < FEW else unit for unit in units]
@@ -87,27 +99,60 @@ def planted_units(
     units = [answering(unit, searched, aside, rng) for unit in units]
     every = [*searched, *aside]
     store = plant_units(out, units, every, plot.seed, aside=len(aside))
-    found = describer.describe(store, progress=progress)
-    texts = {(d.layer, d.unit, d.sign): d.text for d in found}
-
-    def look(indices: np.ndarray) -> np.ndarray:
-        parts = []
-        for start in range(0, len(indices), BATCH):
-            views = np.stack([every[i].view for i in indices[start : start + BATCH]])
-            pixels = torch.from_numpy(views).permute(0, 3, 1, 2)
-            parts.append(simulator.encode(pixels).numpy().astype(np.float16))
-        return np.concatenate(parts)
-
-    with progress.stage("score", None):
-        scores = score_stored(texts, store, simulator, look, plot.seed)
-    write_units(out, found, store, scores.units)
+    described = describer.describe(store, progress=progress)
+    write_units(out, described, store)
     write_settings(out, {"target": {"name": "planted units"}})
     table = phrase_table({a for u in units for c in u.choices for a in c.atoms}
                          | committed_phrases().keys())  # fmt: skip
     right = [float(u.meaning != NOTHING and attribute_f1(d.text, u.meaning, table) >= RIGHT)
-             for u, d in zip(units, found, strict=True)]  # fmt: skip
-    kinds = [RANDOM if u.meaning == NOTHING else "planted units" for u in units]
+             for u, d in zip(units, described, strict=True)]  # fmt: skip
+    planted = f"planted units, {photos[0].source}"
+    kinds = [RANDOM if u.meaning == NOTHING else planted for u in units]
     return Judged.of_rows(open_run(out).rows, right, kinds, store)
+
+
+def enough(photos: Sequence[PlantedPhoto], seed: int) -> list[list[PlantedPhoto]]:
+    """Divide photos into sources, those with enough photographs and meanings to plant units.
+
+    Each is described by itself, as a target is shown one collection: beside another source's units
+    a text that says what the whole source shows would win, and tell units from nothing as little.
+
+    Raises:
+        InputError: no source has enough.
+    """
+    names = sorted({photo.source for photo in photos})
+    every = [[p for p in photos if p.source == name] for name in names]
+    found = [some for some in every if len({p.group for p in some}) >= LEAST_PHOTOS
+             and _meanings(some, seed) >= LEAST_MEANINGS]  # fmt: skip
+    if not found:
+        raise InputError("too few photos to plant units",
+                         f"no source has {LEAST_PHOTOS} unseen ones of this side",
+                         "give more photos")  # fmt: skip
+    return found
+
+
+def _meanings(photos: Sequence[PlantedPhoto], seed: int) -> int:
+    """Count the single meanings that the searched photos of one source can show."""
+    searched, _ = apart(photos, seed, OF_SOURCE)
+    return len(SourcePool(searched, photos[0].source, seed).meanings["single"])
+
+
+def of_side(photos: Sequence[PlantedPhoto], side: Side, seed: int) -> list[PlantedPhoto]:
+    """Return the photos of one side: of a class of its own, or a photograph of its own.
+
+    Of each file at most `PER_FILE` photographs are kept, drawn by ``seed``.
+    """
+    files: dict[str, list[str]] = {}
+    for photo in photos:
+        file = photo.source.split(":")[0]
+        own = (side.meant(next(iter(photo.atoms))) if photo.kind == "class"
+               else file not in HALVED or side.owns(photo.group))  # fmt: skip
+        if own and photo.group not in files.setdefault(file, []):
+            files[file].append(photo.group)
+    rng = np.random.default_rng([seed, 4])
+    kept = {(file, groups[i]) for file, groups in files.items()
+            for i in rng.permutation(len(groups))[:PER_FILE]}  # fmt: skip
+    return [p for p in photos if (p.source.split(":")[0], p.group) in kept]
 
 
 def meant_atoms(photo: PlantedPhoto, side: Side) -> PlantedPhoto:
@@ -121,12 +166,12 @@ def meant_atoms(photo: PlantedPhoto, side: Side) -> PlantedPhoto:
 
 
 def apart(
-    photos: Sequence[PlantedPhoto], seed: int
+    photos: Sequence[PlantedPhoto], seed: int, share: float = ASIDE
 ) -> tuple[list[PlantedPhoto], list[PlantedPhoto]]:
     """Keep a share of the photographs aside, with lettering or without."""
     groups = sorted({photo.group for photo in photos})
     drawn = np.random.default_rng([seed, 3]).permutation(len(groups))
-    kept = {groups[i] for i in drawn[: round(ASIDE * len(groups))]}
+    kept = {groups[i] for i in drawn[: round(share * len(groups))]}
     return ([p for p in photos if p.group not in kept], [p for p in photos if p.group in kept])
 
 

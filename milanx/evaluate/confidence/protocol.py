@@ -15,18 +15,17 @@ import numpy as np
 
 from milanx.describing.confidence import INPUTS, Calibration
 from milanx.errors import InputError
-from milanx.evaluate.confidence.controls import CONTROLS, Controlled, make_controls
+from milanx.evaluate.confidence.controls import EMPTY, Controlled, make_controls
 from milanx.evaluate.confidence.fit import calibrate, inputs_of, with_threshold
-from milanx.evaluate.confidence.lists import CALIBRATION, REPORT, Side
-from milanx.evaluate.confidence.named import Shown, named_units
-from milanx.evaluate.confidence.planted import RANDOM, Plot, planted_units
-from milanx.evaluate.confidence.units import Judged
+from milanx.evaluate.confidence.lists import CALIBRATION, DIVIDED, REPORT, SAMPLE, Side
+from milanx.evaluate.confidence.named import PHOTOS, Shown, named_units, write_photos
+from milanx.evaluate.confidence.planted import Plot, planted_units
+from milanx.evaluate.confidence.units import RANDOM, Judged
 from milanx.files import write_json
 from milanx.measures.calibration import figures, reliability
 from milanx.measures.crossing import Crossing
 from milanx.measures.intervals import wilson
 from milanx.progress import Reporter, Silent
-from milanx.scoring.simulator import BUILTIN, Simulator
 
 if TYPE_CHECKING:
     from milanx.describing.describer import Describer
@@ -88,10 +87,10 @@ def fit_confidence(
     controls = [unit for unit in judged if unit.kind == RANDOM]
     if asked.controls:
         made = make_controls(describer, _controlled(CALIBRATION, asked), progress)
-        controls += [unit for name in CONTROLS for unit in made[name]]
+        controls += [unit for name in EMPTY for unit in made[name]]
     found = with_threshold(found, controls)
     facts = {**found.facts, "kinds": _kinds(judged), "controls": len(controls),
-             "calibrated on": asdict(CALIBRATION.used),
+             "calibrated on": _used(CALIBRATION),
              "seconds": round(time.monotonic() - started, 1)}  # fmt: skip
     found = replace(found, facts=facts)
     found.write(asked.out)
@@ -118,7 +117,7 @@ def report_confidence(
         controls = make_controls(describer, _controlled(REPORT, asked), progress)
     report = {**measured(calibration, judged, controls, asked.seed),
               "describer": describer.name, "fingerprint": describer.fingerprint,
-              "reported on": asdict(REPORT.used),
+              "reported on": _used(REPORT),
               "seconds": round(time.monotonic() - started, 1)}  # fmt: skip
     write_json(asked.out / "confidence-report.json", FORMAT, VERSION, report)
     return report
@@ -184,10 +183,9 @@ def _judged_units(
     mixed, classes = side.sort(asked.images)
     found: list[Judged] = []
     if mixed:
-        simulator = Simulator.load(BUILTIN)
         for seed in side.used.seeds:
             plot = Plot(asked.count, max(1, asked.count // 4), seed)
-            found += planted_units(describer, simulator, (side, mixed), plot,
+            found += planted_units(describer, (side, mixed), plot,
                                    asked.out / f"planted-{seed}", progress)  # fmt: skip
     if classes:
         shown = Shown(classes, asked.per_class, asked.classes, asked.weights)
@@ -198,13 +196,21 @@ def _judged_units(
 def _controlled(side: Side, asked: Asked) -> Controlled:
     """Return which layer of the side's target controls are made of, and on which photos."""
     (target, (_, layer)), *_ = side.used.layers.items()
-    shown = tuple(str(p) for p in asked.images if p.stem in side.controls)
-    if not shown:
+    files = tuple(p for p in asked.images if p.stem == SAMPLE)
+    if not files:
         raise InputError(f"no photos for the controls of {target}",
-                         f"they are shown {' and '.join(side.controls)}",
+                         f"they are shown those of {SAMPLE}",
                          "give these too, or --controls 0")  # fmt: skip
-    return Controlled(target, layer, shown, asked.out / "controls", asked.controls, asked.limit,
+    out = asked.out / "controls"
+    out.mkdir(parents=True, exist_ok=True)
+    write_photos(Shown(files, asked.limit, asked.limit), side, out / PHOTOS)
+    return Controlled(target, layer, (str(out / PHOTOS),), out, asked.controls, asked.limit,
                       asked.weights, asked.seed)  # fmt: skip
+
+
+def _used(side: Side) -> dict[str, Any]:
+    """Return what a side uses, and the files of which the other side reads the other part."""
+    return {**asdict(side.used), "photos divided with the other side": DIVIDED}
 
 
 def _kinds(judged: list[Judged]) -> dict[str, int]:

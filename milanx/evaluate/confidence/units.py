@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from milanx.exemplars.store import ExemplarStore
 
+RANDOM = "sets of photos at random"  # the kind of units without a meaning
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -16,14 +18,12 @@ class Judged:
 
     Attributes:
         row: of the table.
-        photos: the photo of each exemplar, as a number of its run.
         right: 1 or 0.
         kind: what it is.
         shown: what stands for the photographs of its exemplars.
     """
 
     row: dict[str, Any]
-    photos: tuple[int, ...]
     right: float
     kind: str
     shown: tuple[str, ...]
@@ -40,7 +40,6 @@ class Judged:
         table = store.image_table()
         groups = [str(r.get("group") or f"image {r['index']}") for r in table]
         return [
-            cls(row, tuple(int(store.photos[i]) for i in row["images"]), float(value), kind,
-                tuple(groups[i] for i in row["images"]))
+            cls(row, float(value), kind, tuple(groups[i] for i in row["images"]))
             for row, value, kind in zip(rows, right, kinds, strict=True) if row["description"]
         ]  # fmt: skip
