@@ -5,6 +5,6 @@ In come runs and what was done with them; out go text, png and html. ``terminal`
 write pages, ``why`` says why a text won, ``sure`` how sure it is and who comes first,
 ``neighbours`` who is alike, ``meaning`` makes the vectors by which a page is searched;
 ``robustness``, ``shortcut``, ``planted``, ``metrics``, ``stability`` and ``senses`` show what was
-measured, ``sharing`` what is pushed, ``check`` reads folders whole. All of them write to a
-``screen``.
+measured, ``sharing`` what is pushed, ``check`` reads folders whole, ``cells`` writes what tables
+hold. All of them write to a ``screen``.
 """

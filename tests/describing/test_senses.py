@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 from pathlib import Path
 
@@ -68,6 +69,23 @@ def test_terminal_and_page_show_senses(planted: milanx.Run, tmp_path: Path) -> N
     assert '"se":[["red things",0.6,0.31,[0,2,3]],["shiny cars",0.4,0.2,[1,4]]]' in page
     assert page.count('"se":') == 1
     assert '"se":' not in (planted.root / "page" / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_csv_file_has_a_column_of_senses(planted: milanx.Run, tmp_path: Path) -> None:
+    run = with_senses(planted, tmp_path / "run")
+    for made, name in ((run, "two"), (planted, "one")):
+        done = CliRunner().invoke(app, ["export", str(made.root), "csv", "-o",
+                                        str(tmp_path / f"{name}.csv")])  # fmt: skip
+        assert done.exit_code == 0, done.output
+    with (tmp_path / "two.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["senses"] for row in rows] == ["", "60% red things; 40% shiny cars"]
+    assert [row["description"] for row in rows] == ["red", "red"]
+    with (tmp_path / "one.csv").open(newline="") as file:
+        assert "senses" not in next(csv.reader(file))  # as in the table
+    back = CliRunner().invoke(app, ["import", "csv", str(tmp_path / "two.csv"), "-o",
+                                    str(tmp_path / "back")])  # fmt: skip
+    assert back.exit_code == 0 and "the columns senses" in back.output
 
 
 @pytest.mark.usefixtures("views_encoded")

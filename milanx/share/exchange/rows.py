@@ -1,7 +1,9 @@
 """Plain tables: csv for people and spreadsheets, jsonl for programs; a row a unit.
 
 Both have the columns of ``units.parquet`` (`milanx.rows.units_schema`), csv flattened: of the
-candidates the texts alone, as a json list, and the exemplars as numbers with spaces between.
+candidates the texts alone, as a json list, and the exemplars as numbers with spaces between. Where
+some unit has several senses, they stand in a last column as the terminal shows them, for people: it
+is not read.
 Numbers are written so that the same float32 is read again.
 """
 
@@ -19,7 +21,8 @@ import numpy as np
 from milanx.errors import InputError
 from milanx.files import reading, write_text
 from milanx.files.digests import regular
-from milanx.rows import FIGURES, SIGNS, STATUSES
+from milanx.report.cells import sense_line
+from milanx.rows import FIGURES, SENSES, SIGNS, STATUSES
 from milanx.share.exchange.bundle import Bundle, Text, UnitKey, Units, gathered, whole
 from milanx.share.exchange.cells import (
     MOST_BYTES,
@@ -50,6 +53,8 @@ NO_FIGURES = "the figures of the candidates: their texts stand in a cell"
 def write_rows_csv(run: Run, path: Path) -> tuple[int, tuple[str, ...]]:
     """Write a csv file; returns how many units it holds and what is left out."""
     rows = []
+    several = any(row[SENSES] for row in run.rows)
+    columns = (*COLUMNS, SENSES) if several else COLUMNS
     for row in run.rows:
         low, high = row["score_interval"] or (None, None)
         cells = {
@@ -60,9 +65,10 @@ def write_rows_csv(run: Run, path: Path) -> tuple[int, tuple[str, ...]]:
             "images": " ".join(map(str, row["images"])),
             "activations": guarded(" ".join(map(number, row["activations"])))
             if len(row["activations"]) > 1 else " ".join(map(number, row["activations"])),
+            SENSES: guarded("; ".join(map(sense_line, row[SENSES] or ()))),
         }  # fmt: skip
-        rows.append([cells[name] for name in COLUMNS])
-    write_csv(path, COLUMNS, rows)
+        rows.append([cells[name] for name in columns])
+    write_csv(path, columns, rows)
     return len(rows), (NO_PICTURES, NO_FIGURES)
 
 
