@@ -26,7 +26,7 @@ class RankSettings:
 
     Attributes:
         lam: lambda of log p(d|E) - lambda log p(d); 0.2 as of MILAN (Hernandez et al. 2022)
-            [0.6].
+            [0.4].
         candidates: how many are kept beside the description.
         method: ``pmi``, all terms of the ranking; or ``argmax`` for log p(d|E) alone.
         agreement: weight of the agreement of text and exemplars (`milanx.describing.critic`)
@@ -34,15 +34,14 @@ class RankSettings:
         response: weight of the correlation of text and activations
             (`milanx.describing.response`) [450].
         joined: nats taken from a text that joins two things, which fits by chance more easily
-            than one [1].
+            than one [16].
         without: nats taken from a text that says what is missing ("A without B"): contrast views
             seldom bear it out [3].
         absent: nats taken from a text that joins two things of which the exemplars do not show one
             (`milanx.describing.halves`), by how far they do not.
         length_penalty: nats taken for each token (below 0: given) [0].
         dim: a correlation far below this may come about by chance: it counts by its cube. On some
-            hundred views chance alone gives correlations of about 0.1; 0.12 was chosen on
-            development layers.
+            hundred views chance alone gives correlations of about 0.1; [0.06]
         unsure: nats that the likeliest text costs where p(d|E) by itself is no guide any more, and
             responses count in full; of development layers.
         least: what responses count at least, however sure p(d|E) is: many units are surely of

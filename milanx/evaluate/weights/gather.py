@@ -18,7 +18,7 @@ from milanx.evaluate.p2.texts import attribute_f1, committed_phrases, phrase_tab
 from milanx.evaluate.p3.aside import read_probe
 from milanx.evaluate.p3.protocol import layer_scores
 from milanx.evaluate.weights.lists import DEVELOPMENT, WeightsAsked, for_development
-from milanx.evaluate.weights.pools import EVERY, Pool, PoolSet
+from milanx.evaluate.weights.pools import EVERY, FORETELLING, Pool, PoolSet
 from milanx.pipeline import describe
 from milanx.progress import Reporter
 
@@ -135,5 +135,5 @@ def _foretelling(run: Run, target: str, seed: int, progress: Reporter) -> list[P
         for row, candidates, scores in zip(rows, found, table.tolist(), strict=True):
             worth = {c.text: scores[column[c.text]] for c in candidates}
             pools.append(Pool.of(candidates, worth, [groups[i] for i in row["images"]]))
-        sets.append(PoolSet(f"{target} {layer}", "correlation on images kept aside", tuple(pools)))
+        sets.append(PoolSet(f"{target} {layer}", FORETELLING, tuple(pools)))
     return sets

@@ -16,6 +16,7 @@ from milanx.describing.candidates import Candidate
 from milanx.describing.ranker import TERMS, Hypothesis, Texts
 from milanx.describing.settings import RankSettings
 
+FORETELLING = "correlation on images kept aside"  # the measure of hidden units' texts
 EVERY = 10**6  # candidates that a describer is told to keep: all
 
 
