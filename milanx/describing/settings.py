@@ -41,7 +41,7 @@ class RankSettings:
             (`milanx.describing.halves`), by how far they do not.
         length_penalty: nats taken for each token (below 0: given) [0].
         dim: a correlation far below this may come about by chance: it counts by its cube. On some
-            hundred views chance alone gives correlations of about 0.1; [0.06]
+            hundred views chance alone gives correlations of about 0.1 [0.06].
         unsure: nats that the likeliest text costs where p(d|E) by itself is no guide any more, and
             responses count in full; of development layers.
         least: what responses count at least, however sure p(d|E) is: many units are surely of

@@ -25,5 +25,8 @@ def print_weights(report: dict[str, Any]) -> None:
     low, high = gain["interval"]
     console.print(f"share of the best texts' worth: {share['has']:.3f} as it is, "
                   f"{share['chosen']:.3f} chosen on these very units")  # fmt: skip
+    joined = report["joined"]
+    console.print(f"hidden units whose text joins two things: {joined['has']:.0%} as it is, "
+                  f"{joined['chosen']:.0%} chosen")  # fmt: skip
     console.print(f"what choosing gains on units that did not choose: {gain['estimate']:+.3f} "
                   f"[{low:+.3f}, {high:+.3f}]")  # fmt: skip

@@ -19,7 +19,14 @@ from milanx.describing.settings import RankSettings
 from milanx.describing.trained import FILE as TRAINED
 from milanx.errors import InputError
 from milanx.evaluate.p2.photos import PlantedPhoto
-from milanx.evaluate.weights.choose import GRID, choose_weights, climb, gained, share
+from milanx.evaluate.weights.choose import (
+    GRID,
+    choose_weights,
+    climb,
+    gained,
+    joined_share,
+    share,
+)
 from milanx.evaluate.weights.gather import class_units, keeping_all
 from milanx.evaluate.weights.lists import (
     DEVELOPMENT,
@@ -28,7 +35,7 @@ from milanx.evaluate.weights.lists import (
     check_files,
     for_development,
 )
-from milanx.evaluate.weights.pools import Pool, PoolSet
+from milanx.evaluate.weights.pools import FORETELLING, Pool, PoolSet
 from tests.helpers import write_parquet
 
 BELIEVE = (Path(milanx.__file__).parents[1] / "docs" / "believe.md").read_text("utf-8")
@@ -143,6 +150,21 @@ def test_the_search_finds_the_weights_that_worth_was_made_of(lam: float) -> None
     gain = gained(sets, start, SMALL)
     assert gain["estimate"] == pytest.approx(1 - share(sets, start), abs=0.01)
     assert gain["interval"][0] > 0
+
+
+def test_hidden_units_texts_that_join_two_things_are_kept_rare() -> None:
+    """The joined text foretells each unit a little better; only one weight keeps it rare."""
+    candidates = [Candidate(text, 0.0, -1.0, -1.0, 0.0, response, 0.0, (Term("length", 2.0, 0.0),))
+                  for text, response in (("dogs", 0.30), ("dogs or cats", 0.33))]  # fmt: skip
+    pool = Pool.of(candidates, {"dogs": 0.30, "dogs or cats": 0.33}, ["a"])
+    hidden = [PoolSet("hidden", FORETELLING, (pool,) * 20)]
+    start = RankSettings(response=300.0, joined=1.0)
+    grid = {"joined": (0.0, 1.0, 8.0)}
+    assert joined_share(hidden, start) == 1 and share(hidden, start) == pytest.approx(1)
+    found = climb(hidden, start, grid)
+    assert found.joined == 8 and joined_share(hidden, found) == 0
+    planted = [PoolSet("planted", "attribute F1", hidden[0].pools)]  # where "or" is meant
+    assert climb(planted, start, grid) == start
 
 
 def test_every_measure_counts_the_same_however_many_sets_it_has() -> None:
