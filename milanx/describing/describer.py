@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from milanx.describing.candidates import Candidate, Description, Signs
+from milanx.describing.classes import class_names
 from milanx.describing.folder import BUILTIN, describer_root, read_parts
 from milanx.describing.halves import Sets
 from milanx.describing.parts import About, Lexicon, Parts, fingerprint_weights
@@ -22,7 +23,7 @@ from milanx.describing.settings import SearchSettings
 from milanx.describing.signs import Crowd, masked, read_signs
 from milanx.describing.tasks import Gathered, Task, one_ahead
 from milanx.describing.texts import TextSpace
-from milanx.describing.units import LayerEvidence, UnitsEvidence, class_names
+from milanx.describing.units import LayerEvidence, UnitsEvidence
 from milanx.errors import InputError
 from milanx.files import fingerprint
 from milanx.hub.address import read_address

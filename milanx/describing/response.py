@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from milanx.describing.classes import classes_named
 from milanx.describing.settings import ResponseSettings
-from milanx.features.classes import class_head, classes_named
+from milanx.features.classes import class_head
 from milanx.features.pixels import shown_texts
 from milanx.language.connectives import CONNECTIVES
 from milanx.language.words import normalise_text

@@ -12,7 +12,7 @@ import torch
 
 from milanx.describing.critic import beside_others
 from milanx.language.connectives import best_pairs, joins, possible_pairs
-from milanx.language.words import normalise_text, plural
+from milanx.language.words import normalise_text
 from milanx.workers import ALONE, Workers
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from milanx.describing.settings import RankSettings
     from milanx.describing.signs import Crowd
     from milanx.describing.texts import TextSpace
-    from milanx.features.encoder import Encoder
-    from milanx.features.evidence import Evidence
 
 TEXTS_AT_ONCE = 1024  # that units are compared with together
 
@@ -189,18 +187,6 @@ class UnitsEvidence:
                                                self.how.composed)]  # fmt: skip
 
         return list(workers.map(composed, range(len(phrases))))
-
-
-def class_names(encoder: Encoder, evidence: Evidence, count: int) -> list[list[str]]:
-    """Return what an encoder's own classifier names of units, in the plural.
-
-    Nothing where it has none, or ``count`` is 0.
-    """
-    from milanx.features.classes import class_head
-
-    head = class_head(encoder) if count else None
-    named = head.most(evidence, count) if head else []
-    return [[plural(name) for name in row] for row in named]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ for discriminative localization", Zhou et al. 2016, section 2).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,7 +15,6 @@ from torch.nn import functional as F
 
 from milanx.features.encoder import Encoder
 from milanx.features.evidence import Evidence
-from milanx.language.words import number_forms
 
 
 @dataclass(frozen=True)
@@ -69,24 +67,6 @@ def class_head(encoder: Encoder) -> ClassHead | None:
         return None
     device = encoder.device
     return ClassHead(head.weight.to(device), head.bias.to(device), head.names)
-
-
-@lru_cache(maxsize=1)
-def classes_named() -> Mapping[str, tuple[int, ...]]:
-    """Return the classes of ImageNet that each of their names means, one or many of them.
-
-    Some names mean two ("crane", "maillot"). Texts in lower case.
-    """
-    from timm.data import ImageNetInfo
-
-    info = ImageNetInfo()
-    found: dict[str, dict[int, None]] = {}
-    for i in range(info.num_classes()):
-        for name in info.index_to_description(i).split(","):
-            head, space, last = name.strip().lower().rpartition(" ")
-            for form in number_forms(last):
-                found.setdefault(f"{head}{space}{form}", {})[i] = None
-    return {text: tuple(classes) for text, classes in found.items()}
 
 
 def class_vectors(encoder: Encoder) -> torch.Tensor:

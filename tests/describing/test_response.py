@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from milanx.describing import response
+from milanx.describing.classes import classes_named
 from milanx.describing.response import Others, Responses, Views, most_alike
 from milanx.describing.settings import ResponseSettings
-from milanx.features.classes import classes_named
 
 NAMES = list("abcdef")
 HOW = ResponseSettings(no_opinion=150, exact=0.3, near=2, near_share=0.25)

@@ -41,7 +41,7 @@ def test_a_unit_says_why_its_text_ranks_first(run: milanx.Run) -> None:
     first, second = run.rows[3]["candidates"][0], rival(run.rows[3])
     assert second is not None
     table = said.output.split("why it ranks first")[1]
-    for text in (first["text"], second["text"], "weighted PMI", "agreement", "response"):
+    for text in (first["text"], second["text"], "weighted PMI", "response"):
         assert text in table
     assert f"“{first['text']}” ranks before “{second['text']}”" in said.output
     assert "candidates stand in its order" in said.output

@@ -110,7 +110,7 @@ def test_overrides_reach_deep_and_leave_the_rest() -> None:
 def test_what_yaml_reads_otherwise() -> None:
     made = load_recipe(recipe_path("mini"), ["precision=no", "decoder.learning_rate=3e-4"])
     assert made.precision == "no" and made.decoder.learning_rate == 3e-4
-    assert made.data.photos[0].views == 4 and isinstance(made.data.photos, tuple)
+    assert made.data.photos[0].views == 2 and isinstance(made.data.photos, tuple)
 
 
 def test_unknown_recipe_suggests() -> None:

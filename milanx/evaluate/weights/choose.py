@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 FORMAT, VERSION = "milanx weights", 1
 # Each has the value that the bundled describer ships, and the neighbours that were thought of.
 GRID: Mapping[str, tuple[float, ...]] = {
-    "lam": (0.0, 0.1, 0.2, 0.3, 0.45, 0.6),
+    "lam": (0.0, 0.1, 0.2, 0.3, 0.4, 0.6),
     "agreement": (0.0, 0.5, 1.0, 1.5, 2.0, 3.0),
     "response": (0.0, 100.0, 200.0, 300.0, 450.0, 700.0),
     "joined": (0.0, 1.0, 2.0, 4.0, 8.0, 12.0, 16.0, 24.0),

@@ -81,7 +81,10 @@ def keeping_all(settings: SearchSettings) -> SearchSettings:
 
     One that costs nothing yet is given a weight too small to change a ranking.
     """
-    return replace(settings, candidates=EVERY, absent=settings.absent or MEASURED)
+    dear = {
+        name: getattr(settings, name) or MEASURED for name in ("agreement", "response", "absent")
+    }
+    return replace(settings, candidates=EVERY, **dear)
 
 
 def _described(
