@@ -241,7 +241,7 @@ def test_too_few_units_and_units_of_other_rankings_are_refused() -> None:
     with pytest.raises(InputError, match="needed to calibrate"):
         calibrate(judged(50, 0), "d")
     units = judged(200, 0)
-    units[7].row["agreement"] = None
+    units[7].row["response"] = None
     assert read_inputs(units[7].row) is None
     with pytest.raises(InputError, match="lacks what"):
         calibrate(units, "d")
