@@ -139,7 +139,7 @@ def test_settings_are_described_beside_the_usual_ones(
     base = rows[0]
     assert base["within"] == pytest.approx(1)
     assert base["same"]["estimate"] == 1
-    assert report["usual"] == {"k": 15, "lam": 0.2, "beam": 50}
+    assert report["usual"] == {"k": 15, "lam": describer.settings.lam, "beam": 50}
     run, fewer = (milanx.open_run(out / "runs" / name) for name in ("base", "k-4"))
     assert run.store.images("bn1").shape == (5, 15)
     assert fewer.store.images("bn1").shape == (5, 4)
