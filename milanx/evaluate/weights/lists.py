@@ -39,6 +39,7 @@ REPORTED = Used(
     {
         "tf_efficientnet_lite0": ("classifier", "blocks.4.2.bn1", "blocks.5.3.bn1"),
         "vit_tiny_patch16_224": ("head", "blocks.6.mlp.fc1", "blocks.10.mlp.fc1"),
+        "mobilenetv2_100": ("classifier",),
     },
     (0,),
     ("regions", "textures", "tiny_imagenet_val", "imagenet_sample", "captions", "caltech101"),
