@@ -25,16 +25,15 @@ class RankSettings:
     describer, in brackets, were chosen on development layers.
 
     Attributes:
-        lam: lambda of log p(d|E) - lambda log p(d); 0.2 as of MILAN (Hernandez et al. 2022)
-            [0.4].
+        lam: lambda of log p(d|E) - lambda log p(d); 0.2 as of MILAN (Hernandez et al. 2022).
         candidates: how many are kept beside the description.
         method: ``pmi``, all terms of the ranking; or ``argmax`` for log p(d|E) alone.
         agreement: weight of the agreement of text and exemplars (`milanx.describing.critic`)
-            [none].
+            [1.5].
         response: weight of the correlation of text and activations
-            (`milanx.describing.response`) [450].
+            (`milanx.describing.response`) [300].
         joined: nats taken from a text that joins two things, which fits by chance more easily
-            than one [16].
+            than one [8].
         without: nats taken from a text that says what is missing ("A without B"): contrast views
             seldom bear it out [3].
         absent: nats taken from a text that joins two things of which the exemplars do not show one
@@ -45,7 +44,7 @@ class RankSettings:
         unsure: nats that the likeliest text costs where p(d|E) by itself is no guide any more, and
             responses count in full; of development layers.
         least: what responses count at least, however sure p(d|E) is: many units are surely of
-            dogs, and only responses tell of which; of development layers.
+            dogs, and only responses tell of which; of development layers [0.6].
         retrieved: phrases that the critic finds to agree most, and as many that foretell the
             activations best where ``response`` has a weight, that are ranked beside what the
             search finds; 0 is none [12].
