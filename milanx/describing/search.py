@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import GPT2LMHeadModel
 
-    from milanx.language.prior import Prior
+    from milanx.language.people import says_colour_of_people
+from milanx.language.prior import Prior
 
 # Bytes of the logits of all beams of a step, which say how many units are searched together: they
 # fit in the cache of a CPU, or fill a GPU.
@@ -90,8 +91,12 @@ class Finder:
         return [s for s in scored if is_sound(normalise_text(s.text), self.words)] or scored
 
     def _ids(self, retrieved: Sequence[Sequence[str]], prefix: int) -> dict[str, list[int]]:
-        """Return the tokens of retrieved texts; what the model has no positions for is left out."""
-        flat = list(dict.fromkeys(text for texts in retrieved for text in texts))
+        """Return the tokens of retrieved texts.
+
+        What the model has no positions for is left out, and what calls people by a colour.
+        """
+        every = dict.fromkeys(text for texts in retrieved for text in texts)
+        flat = [text for text in every if not says_colour_of_people(text)]
         encoded = self.prior.tokenizer(flat, add_special_tokens=False)["input_ids"] if flat else []
         room = self.decoder.config.n_positions - prefix - 1  # behind prefix and beginning token
         return {t: ids for t, ids in zip(flat, encoded, strict=True) if len(ids) <= room}
@@ -135,7 +140,9 @@ def is_sound(text: str, words: frozenset[str]) -> bool:
     """Whether a folded text holds known words (any where ``words`` is empty), and none twice.
 
     "dogs or dog" and "dogs on a dog" say no more than "dogs". Words that name nothing may come
-    twice.
+    twice. Nobody is called by a colour.
     """
+    if says_colour_of_people(text):
+        return False
     told, stems = set(text.split()), named(text)
     return bool(told) and len(stems) == len(set(stems)) and (not words or told <= words)

@@ -79,6 +79,14 @@ def test_what_says_a_thing_twice_is_not_sound() -> None:
     assert not is_sound("", words) and not is_sound("", frozenset())
 
 
+def test_nobody_is_called_by_a_colour_by_what_is_found_or_retrieved() -> None:
+    assert not is_sound("black person", frozenset()) and is_sound("black hats", frozenset())
+    made, asked = finder(), [["black person", "red dogs", "cats or white women"]]
+    found = made.find(torch.randn(1, 2, 16), SearchSettings(beam=2, max_tokens=3), asked)[0]
+    texts = {h.text for h in found}
+    assert "red dogs" in texts and not texts & {"black person", "cats or white women"}
+
+
 def test_shared_out_over_threads_units_have_the_texts_that_they_have_alone() -> None:
     """Whatever units are found together, by however many threads, and in whatever order."""
     how = SearchSettings(beam=6, max_tokens=5)

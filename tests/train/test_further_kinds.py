@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from milanx.errors import InputError
 from milanx.features.classes import ClassHead
+from milanx.language.people import says_colour_of_people
 from milanx.train.data.kinds import Kind, read_kinds, read_words
 from milanx.train.data.photos import Photo, PhotoFeatures, Region
 from milanx.train.data.stacked import Stacked
@@ -39,7 +40,6 @@ from milanx.train.units.parts import part_meanings
 from milanx.train.units.phrases import (
     held_out_names,
     mentions,
-    says_colour_of_people,
     whole_words,
 )
 from tests.train.test_draws import encoder, png, units_of

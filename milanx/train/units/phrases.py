@@ -32,12 +32,6 @@ RENAMED = {
     "crystalline": "crystals", "cracked": "cracks", "crosshatched": "crosshatched lines",
 }  # fmt: skip
 
-_COLOURED_PEOPLE = re.compile(
-    r"\b((black|white|brown|tan|dark|yellow|red)[- ](skinned[- ])?"
-    r"((young|old|elderly|little|smiling) )?"
-    r"(m[ae]n|wom[ae]n|persons?|people|boys?|girls?|child|children|kids?|guys?|lady|ladies|males?"
-    r"|females?|bab(y|ies)|humans?|skin)|\w+[- ]skinned)\b"
-)
 # Everyday names of classes beside their own.
 ALSO_CALLED: dict[str, tuple[str, ...]] = {"alp": ("mountain",), "lakeside": ("lake",)}
 
@@ -135,11 +129,6 @@ def _of_one_concept(own: set[str], kinds: Sequence[Kind]) -> set[str]:
 def mentions(text: str, words: re.Pattern[str]) -> bool:
     """Whether a text holds one of the words of a pattern made by `whole_words`."""
     return words.search(text.lower()) is not None
-
-
-def says_colour_of_people(text: str) -> bool:
-    """Whether a text calls people by a colour: no describer learns to."""
-    return _COLOURED_PEOPLE.search(text.lower()) is not None
 
 
 def whole_words(names: Sequence[str]) -> re.Pattern[str]:

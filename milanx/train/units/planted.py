@@ -12,6 +12,7 @@ from milanx.describing.trained import TrainedPhoto
 from milanx.features.encoder import Encoder
 from milanx.files import fingerprint_file
 from milanx.files.room import forget_unused
+from milanx.language.people import says_colour_of_people
 from milanx.train.data.kinds import read_words
 from milanx.train.data.photos import PhotoFeatures, PhotoSource, photo_features
 from milanx.train.data.sources import fingerprint_source
@@ -44,7 +45,6 @@ from milanx.train.units.phrases import (
     clean_name,
     held_out_names,
     mentions,
-    says_colour_of_people,
     whole_words,
 )
 from milanx.train.units.pixels import pixel_meanings, place_meanings

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from milanx.images.splits import held_out
+from milanx.language.people import says_colour_of_people
 from milanx.language.words import normalise_text
 from milanx.train.data.photos import PhotoFeatures
-from milanx.train.units.phrases import mentions, says_colour_of_people, whole_words
+from milanx.train.units.phrases import mentions, whole_words
 
 MAX_JACCARD = 0.8  # a sentence that shares this much of its words with a held-out one is left out
 HELD_OUT_UNITS = 0.1
