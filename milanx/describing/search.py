@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from milanx.describing.ranker import Hypothesis
 from milanx.language.connectives import named
 from milanx.language.hypotheses import Found, hypotheses
+from milanx.language.people import says_colour_of_people
 from milanx.language.score import score_texts
 from milanx.language.settings import HypothesisSettings
 from milanx.language.words import normalise_text
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import GPT2LMHeadModel
 
-    from milanx.language.people import says_colour_of_people
-from milanx.language.prior import Prior
+    from milanx.language.prior import Prior
 
 # Bytes of the logits of all beams of a step, which say how many units are searched together: they
 # fit in the cache of a CPU, or fill a GPU.
