@@ -73,6 +73,7 @@ def mute(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mute]:
     point_at(monkeypatch, made.url)
     yield made
     made.close()
+    close_session()  # or its connections wait on whichever server has the port next
 
 
 def point_at(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
