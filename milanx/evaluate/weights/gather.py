@@ -81,10 +81,9 @@ def keeping_all(settings: SearchSettings) -> SearchSettings:
 
     One that costs nothing yet is given a weight too small to change a ranking.
     """
-    dear = {
-        name: getattr(settings, name) or MEASURED for name in ("agreement", "response", "absent")
-    }
-    return replace(settings, candidates=EVERY, **dear)
+    return replace(settings, candidates=EVERY, agreement=settings.agreement or MEASURED,
+                   response=settings.response or MEASURED,
+                   absent=settings.absent or MEASURED)  # fmt: skip
 
 
 def _described(
