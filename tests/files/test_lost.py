@@ -379,7 +379,7 @@ def test_names_are_shown_as_text(tmp_path: Path, photos: Path) -> None:
     for row, text in zip(rows, ("[bold]a[/bold]", "\x1b[31mred\x07", ":cat: [link=x]y"),
                          strict=False):  # fmt: skip
         row["description"] = text
-    milanx.rows.write_rows(out, rows, None, (None, open_run(out).store))
+    milanx.rows.write_rows(out, rows, None, None)
     milanx.runs.write_settings(out, open_run(out).settings | {FILES: milanx.runs.tell_table(out)})
     shown = CliRunner().invoke(app, ["show", str(out)]).stdout
     assert "[bold]a[/bold]" in shown and r"\x1b[31mred\x07" in shown and ":cat: [link=x]y" in shown
