@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from milanx.describing.kept import keep_vectors, kept_vectors
-from milanx.language.connectives import join_features, split
+from milanx.language.connectives import join_features, split, whole_of
 from milanx.language.remembered import Remembered
 from milanx.workers import ALONE, Workers
 
@@ -54,7 +54,7 @@ class TextSpace:
         return split(text, self._place)
 
     def prepare(self, texts: Sequence[str], workers: Workers = ALONE) -> None:
-        """Embed texts, and what they join, all of them together.
+        """Embed texts, and what they join or are parts of, all of them together.
 
         Args:
             texts: that units will be compared with.
@@ -62,6 +62,7 @@ class TextSpace:
         """
         divided = [found for found in map(self.split, texts) if found]
         parts = {part for found in divided for part in (found[0], found[2])}
+        parts.update(filter(None, map(whole_of, texts)))
         missing = {found[2] for found in divided if found[1] == "without"}
         self.embedded(sorted({*texts, *parts.difference(self._place), *missing}), workers)
 

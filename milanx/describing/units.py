@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from milanx.describing.critic import beside_others
-from milanx.language.connectives import best_pairs, joins, possible_pairs
+from milanx.language.connectives import best_pairs, joins, possible_pairs, whole_of
 from milanx.language.words import normalise_text
 from milanx.workers import ALONE, Workers
 
@@ -106,11 +106,22 @@ class UnitsEvidence:
         return beside_others(scores, critic.agreement(self.layer.others, told), self.how.pseudo)
 
     def _response(self, texts: Sequence[str]) -> torch.Tensor:
-        """Return how far texts foretell activations [u, t]; joined ones by what they join."""
+        """Return how far texts foretell activations [u, t]; joined ones by what they join.
+
+        Whole views do not tell where a unit looks: they show a cat wherever they show its head. So
+        a part foretells no less than the thing that it is of; p(d|E) and the critic, which see
+        masks, tell the two apart.
+        """
         responses = self.layer.responses
         if responses is None:
             return self.vectors.new_zeros(len(self.places), len(texts))
         found = responses.correlations(self.places, texts, self.texts.centred(texts))
+        wholes = {i: whole for i, whole in enumerate(map(whole_of, texts)) if whole}
+        if wholes:
+            things = sorted({*wholes.values()})
+            of_things = responses.correlations(self.places, things, self.texts.centred(things))
+            own = of_things[:, [things.index(whole) for whole in wholes.values()]]
+            found[:, list(wholes)] = torch.maximum(found[:, list(wholes)], own)
         divided = {i: parts for i, parts in enumerate(map(self.texts.split, texts)) if parts}
         if divided:
             parts = sorted({part for first, _, second in divided.values()

@@ -45,6 +45,17 @@ def says_missing(text: str) -> bool:
     return " without " in text
 
 
+def whole_of(text: str) -> str | None:
+    """Return the thing that a text names a part of: "cats" of "heads of cats".
+
+    None where it names no part so, or joins things.
+    """
+    part, found, whole = text.partition(" of ")
+    if not (part and found and whole) or joins(text):
+        return None
+    return whole.removeprefix("the ").removeprefix("an ").removeprefix("a ")
+
+
 def named(text: str) -> list[str]:
     """Return the stems of the words of a folded text that name something, in their order."""
     return [stem(word) for word in text.split() if word not in BETWEEN]

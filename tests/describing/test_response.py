@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+import milanx
 from milanx.describing import response
 from milanx.describing.classes import classes_named
 from milanx.describing.response import Others, Responses, Views, most_alike
-from milanx.describing.settings import ResponseSettings
+from milanx.describing.settings import RankSettings, ResponseSettings
+from milanx.describing.texts import TextSpace
+from milanx.describing.units import LayerEvidence, UnitsEvidence
 
 NAMES = list("abcdef")
 HOW = ResponseSettings(no_opinion=150, exact=0.3, near=2, near_share=0.25)
@@ -179,3 +182,16 @@ def test_joined_texts_equal_the_plain_version_for_many_units_and_pairs(
     assert np.abs(found.numpy() - expected / (62 + NO_OPINION)).max() < 1e-5
     some = told.joined([2, 0], shown.rows([4, 1]), [(0, "without", 1)])
     torch.testing.assert_close(some[:, 0], found[:, pairs.index((4, "without", 1))])
+
+
+def test_a_part_foretells_no_less_than_the_thing_it_is_of(describer: milanx.Describer) -> None:
+    """Views show a cat wherever they show its head, and what masks show is others' to tell."""
+    space = TextSpace(describer.encoder, describer.set_encoder, describer.vocabulary)
+    cats, others = space.centred(["cats"]), torch.randn(60, describer.encoder.spec.joint)
+    strength = torch.rand(60, 1)
+    layer = LayerEvidence(None, responses(strength * cats + 0.01 * others, ["a"] * 60, strength))
+    how = RankSettings(response=1.0)
+    unit = UnitsEvidence(space, layer, torch.zeros(1, 1), [0], how)
+    texts = ["heads of cats", "cats", "heads", "heads of cats or dogs"]
+    said = unit.said_of([texts])[0].response(texts)
+    assert said[0] == pytest.approx(said[1]) and said[1] > max(said[2:]) > 0

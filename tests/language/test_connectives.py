@@ -12,6 +12,7 @@ from milanx.language.connectives import (
     possible_pairs,
     says_missing,
     split,
+    whole_of,
 )
 
 
@@ -68,3 +69,10 @@ def test_only_what_says_more_than_its_parts_is_joined() -> None:
     assert found == ["trees or dogs", "trees or red dogs", "dogs without trees"]
     assert best_pairs(PARTS, pairs, [0.1, 0.2, 0.25], together, 1)[0] == "trees or dogs"
     assert best_pairs(PARTS, pairs, [1.0] * 3, together, 4) == []
+
+
+def test_the_thing_that_a_part_is_of() -> None:
+    assert whole_of("heads of cats") == "cats" and whole_of("wheel of a car") == "car"
+    assert whole_of("the top of the box") == "box" and whole_of("ear of an elephant") == "elephant"
+    assert whole_of("cats") is None and whole_of("of people") is None and whole_of("roof of") is None
+    assert whole_of("cats or heads of dogs") is None and whole_of("offices") is None

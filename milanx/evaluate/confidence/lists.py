@@ -15,6 +15,7 @@ from pathlib import Path
 from milanx.errors import InputError
 from milanx.evaluate.common.names import accepted_names
 from milanx.evaluate.p2.atoms import KIND_OF
+from milanx.evaluate.p2.facts import for_choosing
 from milanx.evaluate.p2.photos import kinds_above
 from milanx.evaluate.weights.lists import Used
 
@@ -84,7 +85,7 @@ def calibrates(atom: str) -> bool:
 
 def owns(group: str) -> bool:
     """Whether a photograph of the halved files is calibrated on; else it is reported on."""
-    return _first_half(f"photograph {group}")
+    return for_choosing(group)
 
 
 def _first_half(name: str) -> bool:

@@ -24,7 +24,7 @@ from milanx.describing.trained import Trained, group_of
 from milanx.errors import InputError
 from milanx.evaluate.common.names import accepted_names
 from milanx.evaluate.p2.atoms import KIND_OF, TEXT, Lettering, lettering, pixel_atoms
-from milanx.evaluate.p2.facts import fact_of, is_reported, with_parts
+from milanx.evaluate.p2.facts import fact_of, is_for, with_parts
 from milanx.exemplars.planted import MAP
 from milanx.images.near import clusters, picture_hash, united
 from milanx.images.preprocess import Preprocess
@@ -95,7 +95,7 @@ def read_photos(
         per_file: photos that are read of a file, spread evenly over it.
         apart: whether a group is for other uses.
         reported: of files with groups of their own read the photos for reports
-            (`milanx.evaluate.p2.facts.is_reported`), or those for other uses; all when None.
+            (`milanx.evaluate.p2.facts.is_for`), or those for choosing; all when None.
         seed: of the lettering.
 
     Raises:
@@ -170,7 +170,7 @@ def _rows(path: Path, count: int, reported: bool | None) -> list[dict[str, Any]]
     if own and reported is not None:
         told = table.select(["group"]).to_pylist()
         paths = table["image"].combine_chunks().field("path").to_pylist()
-        kept = [is_reported({"image": {"path": inside}, **row}) == reported
+        kept = [is_for({"image": {"path": inside}, **row}, reports=reported)
                 for inside, row in zip(paths, told, strict=True)]  # fmt: skip
         table = table.filter(kept)
     chosen = np.unique(np.linspace(0, len(table) - 1, min(count, len(table))).astype(int))

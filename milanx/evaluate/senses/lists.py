@@ -13,8 +13,8 @@ from milanx.evaluate.confidence.lists import CALIBRATION, REPORT, Side
 class Photos:
     """Meanings, photos and seeds.
 
-    Of files that stand in both lists (those with groups of their own) the fifth of the groups that
-    is for reports is reported on, and no other (`milanx.evaluate.p2.facts.is_reported`).
+    Of files that stand in both lists (those with groups of their own) photographs are halved
+    (`milanx.evaluate.p2.facts.is_for`).
 
     Attributes:
         side: whose meanings are planted.

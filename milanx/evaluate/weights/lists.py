@@ -20,7 +20,8 @@ class Used:
     Attributes:
         layers: target -> names of layers.
         seeds: of planted units.
-        photos: files, by name.
+        photos: files, by name. Of files with groups of their own reports take other photographs
+            (`milanx.evaluate.p2.facts.is_for`).
     """
 
     layers: Mapping[str, tuple[str, ...]]
