@@ -23,7 +23,7 @@ def analyze(
     classes: Annotated[
         Path | None, typer.Option(help="The target's classes, one a line, unless ImageNet's.")
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="The target's checkpoint.")] = None,
+    weights: c.Weights = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the report [RUN/analysis].")
     ] = None,

@@ -15,22 +15,18 @@ def audit(
     versus: Annotated[
         Path | None, typer.Option(help="Another run: compare the shares of units a rule.")
     ] = None,
-    rules: Annotated[
-        Path | None, typer.Option(help="yaml that extends the shipped rules (docs/audit.md).")
-    ] = None,
+    rules: c.RulesFile = None,
     fail_on: Annotated[
         str | None, typer.Option(help="Exit 1 on a finding of this severity: note, warning, error.")
     ] = None,
     images: Annotated[
         list[str] | None, typer.Option("--images", help="Where the probe images lie now.")
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="The target's checkpoint.")] = None,
+    weights: c.Weights = None,
     ablate: Annotated[
         int, typer.Option(min=0, help="Found units that are ablated, worst first; 0: none.")
     ] = 40,
-    min_confidence: Annotated[
-        float | None, typer.Option(help="Least confidence of a unit, 0 to 1.")
-    ] = None,
+    min_confidence: c.MinConfidence = None,
     random_units: Annotated[
         int, typer.Option(min=1, help="Random units of each layer, ablated beside them.")
     ] = 20,

@@ -144,9 +144,7 @@ def models(
     keep: Annotated[
         Path | None, typer.Option(help="File of rows, which a stopped run goes on with.")
     ] = None,
-    into: Annotated[
-        Path | None, typer.Option(help="Page of Markdown whose tables are written anew.")
-    ] = None,
+    into: c.Into = None,
     as_json: c.Json = False,
     quiet: c.Quiet = False,
     debug: c.Debug = False,
@@ -180,7 +178,7 @@ def senses(
     images: Annotated[
         list[Path] | None, typer.Option(help="Photos to plant units in, .parquet; repeatable.")
     ] = None,
-    describer: Annotated[str, typer.Option(help="builtin, or a folder.")] = "builtin",
+    describer: c.DescribedBy = "builtin",
     count: Annotated[
         int, typer.Option(help="Units of one meaning, and of two, of each seed.", min=1)
     ] = 100,
@@ -220,7 +218,7 @@ def weights(
         list[Path] | None,
         typer.Option(help="Photos for development, .parquet; repeatable."),
     ] = None,
-    describer: Annotated[str, typer.Option(help="builtin, or a folder.")] = "builtin",
+    describer: c.DescribedBy = "builtin",
     count: Annotated[int, typer.Option(help="Planted units of each seed.")] = 100,
     units: Annotated[int, typer.Option(help="Units of each layer.")] = 96,
     limit: Annotated[int, typer.Option(help="Images that the target is shown.")] = 1200,

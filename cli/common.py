@@ -32,6 +32,15 @@ AnyRun = Annotated[
     Path | None,
     typer.Argument(metavar="[RUN]", help="Run folder, or OWNER/NAME on the Hub [the newest run]."),
 ]
+RulesFile = Annotated[
+    Path | None, typer.Option(help="yaml that extends the shipped rules (docs/audit.md).")
+]
+MinConfidence = Annotated[float | None, typer.Option(help="Least confidence of a unit, 0 to 1.")]
+Recipe = Annotated[str, typer.Argument(help="A recipe's name or file.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Settings over the recipe's: decoder.steps=500")
+]
+Into = Annotated[Path | None, typer.Option(help="Page of Markdown whose tables are written anew.")]
 Sort = Annotated[str, typer.Option(help="Of units: sure, score or number.")]
 DescribedBy = Annotated[
     str, typer.Option("--describer", help="builtin, a folder, or OWNER/NAME on the Hub.")

@@ -12,7 +12,6 @@ app = typer.Typer(help="How sure descriptions are.", no_args_is_help=True)
 
 Out = Annotated[Path, typer.Argument(help="New folder for runs and what is found.")]
 Photos = Annotated[list[Path] | None, typer.Option("--images", help=".parquet; repeatable.")]
-Who = Annotated[str, typer.Option("--describer", help="builtin, or a folder.")]
 Count = Annotated[int, typer.Option(help="Planted units of each seed.", min=1)]
 PerClass = Annotated[int, typer.Option(help="Photos of a class that logits are shown.", min=1)]
 Classes = Annotated[int, typer.Option(help="Whose logits are described.", min=1)]
@@ -33,7 +32,7 @@ def main() -> None:
 def fit(
     out: Out,
     images: Photos = None,
-    describer: Who = "builtin",
+    describer: c.DescribedBy = "builtin",
     count: Count = 60,
     per_class: PerClass = 12,
     classes: Classes = 60,
@@ -69,7 +68,7 @@ def fit(
 def report(
     out: Out,
     images: Photos = None,
-    describer: Who = "builtin",
+    describer: c.DescribedBy = "builtin",
     count: Count = 60,
     per_class: PerClass = 12,
     classes: Classes = 60,
@@ -110,7 +109,7 @@ def controls(
     images: Annotated[
         list[str] | None, typer.Option("--images", help="Probe images; repeatable.")
     ] = None,
-    describer: Who = "builtin",
+    describer: c.DescribedBy = "builtin",
     units: Annotated[int, typer.Option(help="Of each control.", min=1)] = 100,
     limit: c.Limit = None,
     weights: c.Weights = None,

@@ -27,9 +27,7 @@ def prune(
     like: Like = [],  # noqa: B006
     unit: Annotated[list[str], typer.Option("--units", help="Address, LAYER:3,17.")] = [],  # noqa: B006
     rule: Rules = [],  # noqa: B006
-    rules: Annotated[
-        Path | None, typer.Option(help="yaml that extends the shipped rules (docs/audit.md).")
-    ] = None,
+    rules: c.RulesFile = None,
     exclude: Annotated[
         list[str], typer.Option("--exclude", help="Layer, pattern, address or word.")
     ] = [],  # noqa: B006
@@ -37,9 +35,7 @@ def prune(
     within: Annotated[str, typer.Option("--in", help="description or candidates.")] = "description",
     threshold: Annotated[float, typer.Option(help="Similarity from which --like takes.")] = 0.5,
     min_score: Annotated[float | None, typer.Option(help="Least score of a unit.")] = None,
-    min_confidence: Annotated[
-        float | None, typer.Option(help="Least confidence of a unit, 0 to 1.")
-    ] = None,
+    min_confidence: c.MinConfidence = None,
     max_units: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
     mode: Annotated[str, typer.Option(help="zero, mean, resample or scale.")] = "zero",
     factor: Annotated[float, typer.Option(help="Of --mode scale.")] = 0.0,

@@ -10,8 +10,6 @@ from milanx.cli import common as c
 
 app = typer.Typer(help="List, show, copy and check recipes.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="A recipe's name or file.")]
-
 
 @app.command("ls")
 @c.explained
@@ -31,7 +29,7 @@ def ls(as_json: c.Json = False, debug: c.Debug = False) -> None:
 
 @app.command("show")
 @c.explained
-def show(name: Name, debug: c.Debug = False) -> None:
+def show(name: c.Recipe, debug: c.Debug = False) -> None:
     """Print a recipe."""
     from milanx.train.recipe import recipe_path
 
@@ -41,7 +39,7 @@ def show(name: Name, debug: c.Debug = False) -> None:
 @app.command("cp")
 @c.explained
 def cp(
-    name: Name,
+    name: c.Recipe,
     target: Annotated[Path, typer.Argument(help="The new file, or a folder for it.")],
     overwrite: c.Overwrite = False,
     debug: c.Debug = False,
@@ -73,10 +71,8 @@ def cp(
 @app.command("validate")
 @c.explained
 def validate(
-    name: Name,
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="Settings over the recipe's: decoder.steps=500")
-    ] = None,
+    name: c.Recipe,
+    overrides: c.Overrides = None,
     debug: c.Debug = False,
 ) -> None:
     """Check a recipe; all its errors at once."""

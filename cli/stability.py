@@ -34,9 +34,7 @@ def stability(
     weights: c.Weights = None,
     describer: c.DescribedBy = "builtin",
     device: c.Device = "auto",
-    into: Annotated[
-        Path | None, typer.Option(help="Page of Markdown whose tables are written anew.")
-    ] = None,
+    into: c.Into = None,
     as_json: c.Json = False,
     quiet: c.Quiet = False,
     debug: c.Debug = False,

@@ -11,10 +11,8 @@ from milanx.cli import common as c
 
 @c.explained
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name or file.")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="Settings over the recipe's: decoder.steps=500")
-    ] = None,
+    recipe: c.Recipe,
+    overrides: c.Overrides = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The describer's folder.")] = Path(
         "describer"
     ),

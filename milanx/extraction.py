@@ -15,8 +15,9 @@ from milanx.environment import give_back_memory, join_processes, versions
 from milanx.errors import FormatError, InputError
 from milanx.files import explained, fingerprint
 from milanx.files.digests import FILES
+from milanx.files.kinds import RUN
 from milanx.files.lock import check_free, held
-from milanx.files.replacing import RUN, check_place, discard, remove_leftovers
+from milanx.files.replacing import check_place, discard, remove_leftovers
 from milanx.progress import Stage, Timed
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from milanx.extraction import (
     several,
     write_run,
 )
-from milanx.files.replacing import EVALUATION, format_of
+from milanx.files.kinds import EVALUATION
+from milanx.files.replacing import format_of
 from milanx.progress import Reporter, Silent, Timed
 
 if TYPE_CHECKING:

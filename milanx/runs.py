@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from milanx.errors import FormatError, InputError, MilanxError, did_you_mean
 from milanx.files import read_json, read_table, write_json
 from milanx.files.digests import AGAIN, FILES, Listing
-from milanx.files.replacing import RUN as RUN_FOLDER
+from milanx.files.kinds import RUN as RUN_FOLDER
 from milanx.hub.address import address_of
 from milanx.hub.fetch import Access, Wanted, fetch, fetched_from
 from milanx.rows import (

@@ -27,7 +27,7 @@ from milanx.errors import FormatError, InputError
 from milanx.files import atomic_path, read_json, reading, write_json
 from milanx.files.digests import FILES, Listing
 from milanx.files.jsons import json_text
-from milanx.files.replacing import EDIT as EDIT_FOLDER
+from milanx.files.kinds import EDIT as EDIT_FOLDER
 from milanx.files.replacing import check_place
 from milanx.targets.units import LayerInfo
 from milanx.targets.zoo import Target

@@ -47,7 +47,8 @@ from milanx.act.weights import write_weights
 from milanx.environment import pick_device
 from milanx.errors import FormatError, InputError
 from milanx.files import atomic_path, fingerprint, write_json
-from milanx.files.replacing import EDIT, check_place
+from milanx.files.kinds import EDIT
+from milanx.files.replacing import check_place
 from milanx.progress import Reporter, Silent, Timed
 from milanx.targets.given import gives_back
 from milanx.targets.units import LayerInfo

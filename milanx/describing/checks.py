@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 from milanx.errors import FormatError, InputError
 from milanx.files import reading
 from milanx.files.digests import AGAIN, MOST_TEXT, Listing, regular
-from milanx.files.replacing import DESCRIBER
+from milanx.files.kinds import DESCRIBER
 
 if TYPE_CHECKING:
     import torch

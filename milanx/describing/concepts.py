@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from milanx.describing.candidates import Candidate, Description
 from milanx.describing.response import stored_activations
 from milanx.errors import InputError, did_you_mean
+from milanx.language.people import says_colour_of_people
 from milanx.progress import Reporter, Silent
 
 if TYPE_CHECKING:
@@ -139,7 +140,8 @@ def describe_concepts(
     Args:
         store: the exemplars.
         encoder: views and texts into one space.
-        concepts: the list; the bundled one when None.
+        concepts: the list; the bundled one when None. What calls people by a colour
+            (`milanx.language.people`) is left out of either.
         layers: which layers; all when None.
         units: (unit, sign) of each layer to describe; all that the store has when None.
         settings: how.
@@ -153,12 +155,12 @@ def describe_concepts(
         score of their first); both log-probabilities are None.
 
     Raises:
-        InputError: a layer or a unit that the store does not hold.
+        InputError: a layer or a unit that the store does not hold, or no concept is left.
     """
     from milanx.features.encoded import encoded_views
 
     progress, settings = progress or Silent(), settings or ConceptSettings()
-    words = tuple(concepts) if concepts is not None else load_concepts()
+    words = _sayable(concepts if concepts is not None else load_concepts())
     chosen = list(layers) if layers is not None else list(store.layers)
     if features is None:
         with progress.stage("encode", len(store.view_indices())) as bar:
@@ -180,6 +182,18 @@ def describe_concepts(
             found += _describe_layer(store, layer, alive, scores, words, units, settings)
             bar.advance(len(store.units(layer)))
     return found
+
+
+def _sayable(concepts: Sequence[str]) -> tuple[str, ...]:
+    """Return the concepts that may be said of a unit: nobody is called by a colour."""
+    words = tuple(text for text in concepts if not says_colour_of_people(text))
+    if not words:
+        raise InputError(
+            "no concept is left to choose from",
+            "the list holds none, or only such as call people by a colour",
+            "give a list of other concepts, or leave it out for the bundled one",
+        )
+    return words
 
 
 def soft_wpmi(

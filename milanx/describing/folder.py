@@ -24,7 +24,7 @@ from milanx.describing.settings import SearchSettings
 from milanx.errors import FormatError, InputError, MilanxError, MissingWeights
 from milanx.files import fingerprint, read_json, reading, write_json
 from milanx.files.digests import AGAIN, FILES, MOST_TEXT, SEAL, Listing, digest_file, regular
-from milanx.files.replacing import DESCRIBER
+from milanx.files.kinds import DESCRIBER
 from milanx.hub.address import address_of
 from milanx.hub.fetch import Access, Wanted, fetch
 

@@ -9,7 +9,7 @@ from typing import Any
 from milanx.describing.checks import CARD, INDEX, part_names
 from milanx.describing.folder import stamp_of, whole_content
 from milanx.errors import FormatError, InputError
-from milanx.files.replacing import DESCRIBER
+from milanx.files.kinds import DESCRIBER
 from milanx.hub.address import Address
 from milanx.hub.card import Card
 from milanx.hub.content import READ

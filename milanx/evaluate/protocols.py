@@ -11,8 +11,9 @@ from milanx.environment import pick_device
 from milanx.errors import InputError, did_you_mean
 from milanx.exemplars.request import DEFAULT_DTYPE, DTYPES
 from milanx.files.digests import FILES
+from milanx.files.kinds import EVALUATION, RUN
 from milanx.files.lock import held
-from milanx.files.replacing import EVALUATION, RUN, check_file, check_place
+from milanx.files.replacing import check_file, check_place
 from milanx.progress import Reporter, Silent
 
 if TYPE_CHECKING:

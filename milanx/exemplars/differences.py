@@ -10,7 +10,7 @@ from milanx.errors import FormatError, InputError
 from milanx.exemplars.request import Request
 from milanx.exemplars.store import read_fingerprint
 from milanx.files import read_json
-from milanx.files.replacing import RUN
+from milanx.files.kinds import RUN
 from milanx.targets.units import parse_units
 
 # Names of run.json's settings on which exemplars hang, and how they are called.

@@ -26,7 +26,8 @@ from milanx.exemplars.job import WORK as PLACE
 from milanx.exemplars.request import Request
 from milanx.exemplars.store import FORMAT, VERSION, ExemplarStore, read_fingerprint, write_views
 from milanx.files import atomic_path, explained, read_json, write_json, write_table
-from milanx.files.replacing import OTHER, OVERWRITE, RUN, WORK, check_content, check_place, discard
+from milanx.files.kinds import RUN, WORK
+from milanx.files.replacing import OTHER, OVERWRITE, check_content, check_place, discard
 from milanx.images.probe import ProbeImages
 from milanx.targets.capture import Capture
 

@@ -27,7 +27,7 @@ from milanx.exemplars.store import (
     write_views,
 )
 from milanx.files import atomic_path, fingerprint, write_table
-from milanx.files.replacing import RUN
+from milanx.files.kinds import RUN
 from milanx.images.preprocess import Preprocess
 
 MAP = 14  # side of the maps of planted units

@@ -1,8 +1,8 @@
 """Atomic writes, fingerprints, the folders of caches.
 
-``replacing`` says what may be replaced, ``digests`` what files are told by, ``lock`` keeps two
-processes from making one, ``jsons`` writes json, ``yamls`` reads what people write, ``arrays``
-keeps arrays of a cache, ``room`` holds them to a limit.
+``kinds`` says what a folder may hold, ``replacing`` what may be replaced, ``digests`` what files
+are told by, ``lock`` keeps two processes from making one, ``jsons`` writes json, ``yamls`` reads
+what people write, ``arrays`` keeps arrays of a cache, ``room`` holds them to a limit.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from safetensors import SafetensorError
 from milanx.errors import FormatError, InputError
 from milanx.files.digests import AGAIN, MOST_TEXT, SEAL, check_seal, seal_of
 from milanx.files.jsons import finite, json_text
-from milanx.files.replacing import OTHER, Kind, beside, discard, lasting_name
+from milanx.files.kinds import Kind
+from milanx.files.replacing import OTHER, beside, discard, lasting_name
 
 if TYPE_CHECKING:
     import pyarrow as pa

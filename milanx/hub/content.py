@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from pathlib import PurePosixPath
 
 from milanx.errors import FormatError
-from milanx.files.replacing import DESCRIBER, RUN, TABLE, Kind
+from milanx.files.kinds import DESCRIBER, RUN, TABLE, Kind
 
 # What milanx reads, and what it shows to people; nothing else of a repository is fetched.
 READ = (".safetensors", ".json", ".parquet", ".npy", ".yaml", ".txt")

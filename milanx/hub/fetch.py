@@ -24,7 +24,8 @@ from milanx.environment import announce, note
 from milanx.errors import FormatError, InputError, MilanxError
 from milanx.files import cache_dir, explained, write_text
 from milanx.files.digests import AGAIN
-from milanx.files.replacing import Kind, beside, discard
+from milanx.files.kinds import Kind
+from milanx.files.replacing import beside, discard
 from milanx.hub.address import Address
 from milanx.hub.content import fetched
 from milanx.hub.reach import check_answers

@@ -14,7 +14,7 @@ from typing import Any
 
 from milanx.errors import InputError
 from milanx.files.digests import regular
-from milanx.files.replacing import Kind
+from milanx.files.kinds import Kind
 from milanx.hub.address import Address
 from milanx.hub.content import HOUSEHOLD, holds
 from milanx.hub.fetch import TIMEOUT

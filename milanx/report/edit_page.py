@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from milanx.files import write_text
-from milanx.files.replacing import EDIT_PAGE, check_file
+from milanx.files.kinds import EDIT_PAGE
+from milanx.files.replacing import check_file
 from milanx.images.photos import LICENCES
 from milanx.report.edits import prune_grids, verdict
 from milanx.report.page import builtin_photos, script_json, thumbnails

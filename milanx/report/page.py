@@ -16,7 +16,8 @@ from PIL import Image
 
 from milanx.files import write_text
 from milanx.files.jsons import json_text
-from milanx.files.replacing import PAGE, check_file
+from milanx.files.kinds import PAGE
+from milanx.files.replacing import check_file
 from milanx.images.photos import LICENCES, Photo
 from milanx.language.meanings import parts
 from milanx.report.cells import headline

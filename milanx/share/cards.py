@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from milanx.evaluate.protocols import VERSION
 from milanx.files import read_json
-from milanx.files.replacing import EVALUATION, format_of
+from milanx.files.kinds import EVALUATION
+from milanx.files.replacing import format_of
 from milanx.hub.address import Address
 from milanx.hub.card import Card, cell
 from milanx.hub.send import Item

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from milanx.errors import InputError
 from milanx.evaluate.protocols import VERSION as REPORT_VERSION
 from milanx.files import explained, read_json, write_json
-from milanx.files.replacing import EVALUATION, PAGE, RUN, TABLE, format_of
+from milanx.files.kinds import EVALUATION, PAGE, RUN, TABLE
+from milanx.files.replacing import format_of
 from milanx.hub.address import Address
 from milanx.hub.fetch import Wanted
 from milanx.hub.send import Item, Parcel

@@ -15,7 +15,7 @@ from milanx.describing.folder import from_folder, write_content
 from milanx.describing.settings import SearchSettings
 from milanx.describing.trained import write_trained
 from milanx.files import atomic_path, write_json, write_text
-from milanx.files.replacing import DESCRIBER
+from milanx.files.kinds import DESCRIBER
 from milanx.language.words import normalise_text
 from milanx.train.card import card
 from milanx.train.stages.desk import Course

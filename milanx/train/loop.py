@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from milanx.files import cache_dir, fingerprint
-from milanx.files.replacing import DESCRIBER, MILAN, SIMULATOR, check_place
+from milanx.files.kinds import DESCRIBER, MILAN, SIMULATOR
+from milanx.files.replacing import check_place
 from milanx.progress import Reporter, Silent
 from milanx.train.describer_folder import write_describer
 from milanx.train.engine.track import check_tracker

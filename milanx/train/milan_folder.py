@@ -11,7 +11,7 @@ from milanx.describing.milan.folder import DECODER, ENCODER, PRIOR, write_milan
 from milanx.describing.milan.search import MilanSearch
 from milanx.describing.trained import write_trained
 from milanx.files import atomic_path, write_text
-from milanx.files.replacing import MILAN
+from milanx.files.kinds import MILAN
 from milanx.train.describer_folder import copy_half, encoder_of, training_of
 from milanx.train.stages.desk import Course
 from milanx.train.stages.encoders import encoder_file

@@ -130,6 +130,25 @@ def test_soft_wpmi_equals_the_plain_version(how: ConceptSettings) -> None:
     torch.testing.assert_close(found.double(), torch.tensor(expected).double(), atol=1e-4, rtol=0)
 
 
+class FirstWordEncoder(ColourEncoder):
+    """Takes a text for its first word."""
+
+    def texts(self, texts: list[str]) -> torch.Tensor:
+        return super().texts([text.split()[0] for text in texts])
+
+
+@pytest.mark.parametrize("way", ["softwpmi", "nearest"])
+def test_nobody_is_called_by_a_colour(store: ExemplarStore, way: str) -> None:
+    how = ConceptSettings(way=way, top_k=8, a=6.0)
+    decent = ("green", "blue", "plaid", "fog")
+    wide = ("red people", "red-skinned man", *decent)  # the best of what shows red
+    found = describe_concepts(store, FirstWordEncoder(), wide, settings=how)
+    assert found == describe_concepts(store, FirstWordEncoder(), decent, settings=how)
+    assert [d.text.split(", ")[0] for d in found[1:3]] == ["green", "blue"]
+    with pytest.raises(InputError, match="no concept is left"):
+        describe_concepts(store, FirstWordEncoder(), wide[:2], settings=how)
+
+
 @pytest.mark.parametrize("way", ["softwpmi", "nearest"])
 def test_planted_colours_are_named(store: ExemplarStore, way: str, tmp_path: Path) -> None:
     how = ConceptSettings(way=way, top_k=8, a=6.0, words=1)

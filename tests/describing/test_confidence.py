@@ -167,7 +167,6 @@ def test_a_describer_says_why_it_is_not_sure(describer: milanx.Describer, tmp_pa
         assert own.calibration.describer == describer.fingerprint
 
 
-@pytest.mark.usefixtures("views_encoded")
 def test_another_calibration_judges_a_run_again_without_describing(
     planted: milanx.Run,
     describer: milanx.Describer,

@@ -20,7 +20,8 @@ from milanx.evaluate.p2.planted import PlantedUnit, SourcePool, generate
 from milanx.evaluate.p2.protocol import _parts, plant_units
 from milanx.evaluate.p2.texts import attribute_f1, committed_phrases, find_atoms, phrase_table
 from milanx.exemplars.planted import Meaning, combine
-from milanx.files.replacing import RUN, check_content
+from milanx.files.kinds import RUN
+from milanx.files.replacing import check_content
 from milanx.images.near import picture_hash
 from milanx.measures.crossing import Crossing
 from milanx.report.check import seal

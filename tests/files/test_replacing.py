@@ -19,18 +19,8 @@ from milanx.errors import InputError, Interrupted
 from milanx.evaluate.p4 import study as p4
 from milanx.exemplars.store import ExemplarStore
 from milanx.files import atomic_path
-from milanx.files.replacing import (
-    DESCRIBER,
-    KINDS,
-    RUN,
-    SIMULATOR,
-    STUDY,
-    beside,
-    check_content,
-    check_place,
-    format_of,
-    lasting_name,
-)
+from milanx.files.kinds import DESCRIBER, KINDS, RUN, SIMULATOR, STUDY
+from milanx.files.replacing import beside, check_content, check_place, format_of, lasting_name
 from milanx.pipeline import extract
 from milanx.report.page import write_page
 from milanx.runs import open_run, write_units

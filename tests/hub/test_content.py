@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from milanx.errors import FormatError
-from milanx.files.replacing import DESCRIBER, RUN, TABLE
+from milanx.files.kinds import DESCRIBER, RUN, TABLE
 from milanx.hub.content import fetched, holds
 
 WHOLE = ["describer.json", "words.json", "encoder.safetensors", "decoder/adapter_config.json",

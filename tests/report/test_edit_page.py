@@ -20,7 +20,8 @@ from milanx.act.pruned import CONTROLS, PruneReport
 from milanx.act.robustness.results import Robustness
 from milanx.act.select import Choice, Chosen, Selection
 from milanx.errors import InputError
-from milanx.files.replacing import EDIT, EDIT_PAGE, check_content, format_of
+from milanx.files.kinds import EDIT, EDIT_PAGE
+from milanx.files.replacing import check_content, format_of
 from milanx.images.builtin import views
 from milanx.report.edit_page import PICTURES, write_edit_page
 from milanx.report.page import THUMBNAIL

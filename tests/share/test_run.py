@@ -17,7 +17,7 @@ from milanx.errors import FormatError, InputError
 from milanx.evaluate.protocols import VERSION, write_report
 from milanx.files import read_json
 from milanx.files.digests import SEAL
-from milanx.files.replacing import EVALUATION
+from milanx.files.kinds import EVALUATION
 from milanx.runs import write_settings
 from milanx.share.run import GROUP, without_paths
 from milanx.share.sheets import SHOWN

@@ -19,7 +19,8 @@ from milanx.describing.describer import Describer
 from milanx.describing.trained import FILE, group_of
 from milanx.errors import FormatError, InputError, MissingWeights
 from milanx.files import fingerprint
-from milanx.files.replacing import DESCRIBER, check_content
+from milanx.files.kinds import DESCRIBER
+from milanx.files.replacing import check_content
 from milanx.images.splits import held_out
 from milanx.language.gpt2 import load_gpt2
 from milanx.report.check import check, seal

@@ -19,7 +19,7 @@ import numpy as np
 
 from milanx.errors import FormatError, InputError
 from milanx.files import check_format, read_json
-from milanx.files.replacing import Kind
+from milanx.files.kinds import Kind
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -19,7 +19,7 @@ from milanx.errors import FormatError
 from milanx.features.encoder import read_width
 from milanx.files import fingerprint, read_json, reading, write_json
 from milanx.files.digests import AGAIN, FILES, MOST_TEXT, SEAL, Listing, regular
-from milanx.files.replacing import MILAN
+from milanx.files.kinds import MILAN
 
 if TYPE_CHECKING:
     from milanx.features.encoder import Encoder

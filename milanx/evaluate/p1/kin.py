@@ -24,7 +24,8 @@ from milanx.errors import InputError
 from milanx.evaluate.common.names import ClassNamer, accepted_kin, accepted_names, wnid_of
 from milanx.evaluate.common.rows import Paired, constant_choice, signed
 from milanx.exemplars.planted import MAP, plant
-from milanx.files.replacing import RUN, check_place
+from milanx.files.kinds import RUN
+from milanx.files.replacing import check_place
 from milanx.images.near import picture_hash
 from milanx.images.preprocess import Preprocess
 from milanx.measures.crossing import Crossing

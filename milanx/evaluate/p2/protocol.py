@@ -25,7 +25,8 @@ from milanx.evaluate.p2.texts import (
     phrase_table,
 )
 from milanx.exemplars.planted import plant
-from milanx.files.replacing import RUN, check_place
+from milanx.files.kinds import RUN
+from milanx.files.replacing import check_place
 from milanx.language.compare import Sentences
 from milanx.measures.crossing import Crossing
 from milanx.progress import Reporter, Silent

@@ -39,7 +39,8 @@ from milanx.evaluate.p4.sheets import (
     variety,
 )
 from milanx.files import atomic_path, fingerprint, write_json
-from milanx.files.replacing import STUDY, check_place
+from milanx.files.kinds import STUDY
+from milanx.files.replacing import check_place
 from milanx.progress import Reporter, Silent
 
 if TYPE_CHECKING:

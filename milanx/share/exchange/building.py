@@ -21,7 +21,8 @@ from milanx.exemplars.reading import layer_path
 from milanx.exemplars.store import FORMAT, VERSION, write_index, write_layer, write_views
 from milanx.files import atomic_path, fingerprint, write_table
 from milanx.files.digests import FILES
-from milanx.files.replacing import RUN, check_place
+from milanx.files.kinds import RUN
+from milanx.files.replacing import check_place
 from milanx.progress import Reporter, Silent
 from milanx.rows import FIGURES, TABLE, UNITS, UNITS_VERSION, units_schema
 from milanx.runs import open_run, tell_table, write_settings

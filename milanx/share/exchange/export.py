@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from milanx.errors import InputError, did_you_mean
 from milanx.files import atomic_path
-from milanx.files.replacing import EXPORT
+from milanx.files.kinds import EXPORT
 from milanx.progress import Reporter, Silent
 from milanx.share.exchange.dissect import HEAD as DISSECT_HEAD
 from milanx.share.exchange.dissect import write_dissect

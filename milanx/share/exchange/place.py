@@ -13,7 +13,8 @@ from typing import Any
 
 from milanx.errors import FormatError, InputError
 from milanx.files import read_json, write_json
-from milanx.files.replacing import EXPORT, check_place
+from milanx.files.kinds import EXPORT
+from milanx.files.replacing import check_place
 
 MARKER, FORMAT, VERSION = "milanx-export.json", "milanx-export", 1
 HEAD = 4096  # bytes of a table that are looked at

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from milanx.files.replacing import RUN, check_place
+from milanx.files.kinds import RUN
+from milanx.files.replacing import check_place
 from milanx.progress import Reporter
 from milanx.share.exchange.building import build
 from milanx.share.exchange.bundle import Bundle, missing

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from milanx.features.smallclip import SmallClipEncoder, SmallClipSpec
 from milanx.files import atomic_path
-from milanx.files.replacing import SIMULATOR, check_place
+from milanx.files.kinds import SIMULATOR
+from milanx.files.replacing import check_place
 from milanx.progress import Silent
 from milanx.scoring.simulator import write_simulator
 from milanx.train.recipe import Recipe
