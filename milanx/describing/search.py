@@ -83,11 +83,12 @@ class Finder:
     def _spelled(self, found: Found) -> list[_Scored]:
         """Read texts off tokens; keep those whose words exist and that say nothing twice.
 
-        All of them where none is such.
+        Where none is such all stay that do not call people by a colour, then all.
         """
         texts = self.prior.tokenizer.batch_decode([list(tokens) for tokens, _ in found])
         scored = [_Scored(text.strip(), log_p, len(tokens) + 1)
                   for text, (tokens, log_p) in zip(texts, found, strict=True)]  # fmt: skip
+        scored = [s for s in scored if not says_colour_of_people(s.text)] or scored
         return [s for s in scored if is_sound(normalise_text(s.text), self.words)] or scored
 
     def _ids(self, retrieved: Sequence[Sequence[str]], prefix: int) -> dict[str, list[int]]:

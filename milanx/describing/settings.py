@@ -29,7 +29,7 @@ class RankSettings:
         candidates: how many are kept beside the description.
         method: ``pmi``, all terms of the ranking; or ``argmax`` for log p(d|E) alone.
         agreement: weight of the agreement of text and exemplars (`milanx.describing.critic`)
-            [1.5].
+            [2].
         response: weight of the correlation of text and activations
             (`milanx.describing.response`) [300].
         joined: nats taken from a text that joins two things, which fits by chance more easily
@@ -44,7 +44,7 @@ class RankSettings:
         unsure: nats that the likeliest text costs where p(d|E) by itself is no guide any more, and
             responses count in full; of development layers.
         least: what responses count at least, however sure p(d|E) is: many units are surely of
-            dogs, and only responses tell of which; of development layers [0.6].
+            dogs, and only responses tell of which; of development layers [0.8].
         retrieved: phrases that the critic finds to agree most, and as many that foretell the
             activations best where ``response`` has a weight, that are ranked beside what the
             search finds; 0 is none [12].
@@ -107,7 +107,7 @@ class ResponseSettings:
         no_opinion: photographs that tell nothing, which are counted beside the real ones: few
             say little.
         exact: share that a correlation read off pixels counts beside one of the joint space, which
-            sees what a text names but dimly, so that its correlations are smaller.
+            sees what a text names but dimly, so that its correlations are smaller [0.6].
         evident: share that a correlation read off the encoder's own classifier counts, where a text
             is the name of one of its classes and it has one (`milanx.features.classes`); the joint
             space's counts where it is larger. 0 asks the

@@ -265,7 +265,7 @@ PARTS = [name for part in ("ear", "leg", "tail", "eye", "nose") for name in (par
 
 
 def test_parts_and_materials_of_files_that_tell_them(tmp_path: Path) -> None:
-    """Each source by itself, and the fifth of the groups that no training reads."""
+    """Each source by itself, and the fifth of the groups that no training reads, halved."""
     pictures = noise(120, side=56)
     mask, small = np.zeros((64, 64), np.uint8), np.zeros((64, 64), np.uint8)
     mask[8:60, 8:60], small[10:30, 10:30] = 255, 255
@@ -285,16 +285,18 @@ def test_parts_and_materials_of_files_that_tell_them(tmp_path: Path) -> None:
                                              for i in range(120)]}))]  # fmt: skip
     found = [p for p in read_photos([both[0]], None, reported=True) if p.text is None]
     other = [p for p in read_photos([both[0]], None, reported=False) if p.text is None]
-    assert 12 < len(found) < 36 and len(found) + len(other) == 120
+    every = [p for p in read_photos([both[0]], None) if p.text is None]
+    assert len(every) == 120 and min(len(found), len(other)) > 4
+    assert 12 < len(found) + len(other) < 36
     assert not {p.group for p in found} & {p.group for p in other}
     assert {p.source for p in found} == {"parts: one", "parts: two"}
     dog = next(p for p in found if "dog" in p.atoms)
     assert dog.kinds == dict.fromkeys(PARTS, "part")
     assert (dog.atoms["ear"] == dog.atoms["dog ear"]).all() and "shirt" in dog.atoms
-    pool = SourcePool(other, "parts: one", 0)
+    pool = SourcePool(every, "parts: one", 0)
     assert pool.kinds["cat ear"] == pool.kinds["ear"] == "part" and pool.kinds["dog"] == "region"
     assert not {("dog", "dog ear"), ("ear", "cat ear")} & {m.atoms for m in pool.meanings["and"]}
-    facts = [p for p in read_photos([both[1]], None, reported=False) if p.text is None]
+    facts = [p for p in read_photos([both[1]], None) if p.text is None]
     metal = next(p for p in facts if "metal" in p.atoms)
     assert metal.kinds == {"metal": "material"} and 0 < metal.atoms["metal"].mean() < 0.5
     assert {"night"} == {a for p in facts if p is not metal for a in p.kinds} - {"metal"}
@@ -306,7 +308,7 @@ def test_parts_and_materials_of_files_that_tell_them(tmp_path: Path) -> None:
         assert attribute_f1(text, Meaning(("dog ear",)), table) == 1
     for text in ("cat ears", "dogs", "ears of cats"):
         assert attribute_f1(text, Meaning(("dog ear",)), table) == 0
-    chosen = generate(other, 12, 0, ["part"])
+    chosen = generate(every, 12, 0, ["part"])
     assert {u.kinds for u in chosen} == {("part",)}
     with pytest.raises(InputError, match="no photos show material"):
-        generate(other, 12, 0, ["material"])
+        generate(every, 12, 0, ["material"])
