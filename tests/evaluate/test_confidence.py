@@ -48,6 +48,7 @@ from milanx.evaluate.p2.atoms import COLOURS, KIND_OF, Lettering
 from milanx.evaluate.p2.photos import PlantedPhoto, kinds_above
 from milanx.evaluate.p2.planted import BACKGROUND, SourcePool, build
 from milanx.exemplars.planted import LAYER, MAP, Meaning, plant
+from milanx.measures.folds import FOLDS
 
 HALF = np.zeros((MAP, MAP), np.float32)
 HALF[: MAP // 2] = 1
@@ -190,7 +191,7 @@ def judged(n: int, seed: int, *, kind: str = "planted units") -> list[Judged]:
             "response": told,
         }  # fmt: skip
         row["candidates"] = [row | {"text": "dogs"}]
-        made.append(Judged(row, right, kind, (f"{seed}-{i}",)))
+        made.append(Judged(row, right, kind, (f"{seed}-{i}",), f"meaning {i // 2}"))
     return made
 
 
@@ -213,11 +214,12 @@ def test_what_weighs_against_its_meaning_is_left_out() -> None:
     assert found.weights[INPUTS.index("response")] == 0
 
 
-def test_a_kind_is_a_fold_and_units_without_a_meaning_are_in_none() -> None:
-    kinds = ("a", "b", "c", RANDOM)
-    units = [unit for i, kind in enumerate(kinds) for unit in judged(60, i, kind=kind)]
+def test_a_meaning_is_in_one_fold_and_units_without_one_are_in_none() -> None:
+    units = [unit for i, kind in enumerate(("a", "b", RANDOM)) for unit in judged(60, i, kind=kind)]
     table = Table.of(units, 0)
-    assert table.fold[:240].tolist() == [0] * 60 + [1] * 60 + [2] * 60 + [NEVER] * 60
+    first, second = table.fold[:60], table.fold[60:120]
+    assert (first == second).all() and (first[::2] == first[1::2]).all()
+    assert {*first.tolist()} == {*range(FOLDS)} and (table.fold[120:] == NEVER).all()
 
 
 def test_how_many_units_mean_nothing_does_not_lower_the_confidence_of_others() -> None:

@@ -1,9 +1,9 @@
 """Calibration: a logistic regression, Platt's scaling on units that it did not see, a threshold.
 
 Few inputs take part, and none against what it means: what else a kind of units happens to go with
-does not hold for the next. The scaling is that of kinds of units which a fit left out, so that
-confidence is no surer than it is on what it has not met. Units without a meaning teach the weights
-what nothing looks like, but take no part in the scaling: how many of them there are is our choice.
+does not hold for the next. The scaling is that of meanings which a fit left out, so that confidence
+is no surer than it is on what it has not met. Units without a meaning teach the weights what
+nothing looks like, but take no part in the scaling: how many of them there are is our choice.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ LEAST = 40  # right ones, and wrong ones, that are needed
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0)  # of sklearn's C
 # Which way each input may weigh: a longer text says more that can be wrong.
 SIGNS = {"likeliest": 1, "response": 1, "behind": 1, "kin": 1, "words": -1}
-LEAST_KINDS = 3  # of units, from which each is left out in turn; else folds are drawn
 NEVER = -1  # the fold of units that no fit leaves out
 UNCLEAR = 0.92  # share of the controls that the threshold leaves out: the aim, and some to spare
 SPREAD = 1e-6  # of an input that never varies
@@ -58,7 +57,7 @@ class Table:
             counts = f"{int(right.sum())} right and {int((1 - right).sum())} wrong texts"
             raise InputError(counts, f"{LEAST} of each are needed to calibrate",
                              "ask for more units")  # fmt: skip
-        fold = _folds([unit.kind for unit in judged], seed)
+        fold = _folds(judged, seed)
         return cls(inputs, right, np.ones(len(right)), fold)
 
     def part(self, inside: np.ndarray) -> Table:
@@ -131,13 +130,11 @@ def _fit(table: Table, penalty: float) -> Fitted:
     return (*columns, float(model.intercept_[0]))  # type: ignore[return-value]
 
 
-def _folds(kinds: Sequence[str], seed: int) -> np.ndarray:
-    """Assign units to folds, int [n]: a kind is one, where there are enough kinds."""
-    meant = [kind for kind in dict.fromkeys(kinds) if kind != RANDOM]
-    if len(meant) >= LEAST_KINDS:
-        return np.array([NEVER if kind == RANDOM else meant.index(kind) for kind in kinds])
-    drawn = folds(len(kinds), seed)
-    return np.where([kind == RANDOM for kind in kinds], NEVER, drawn)
+def _folds(judged: Sequence[Judged], seed: int) -> np.ndarray:
+    """Assign units to folds, int [n]: all of one meaning to one."""
+    known = {unit.meaning: None for unit in judged if unit.kind != RANDOM}
+    place = dict(zip(known, folds(len(known), seed).tolist(), strict=True))
+    return np.array([NEVER if u.kind == RANDOM else place[u.meaning] for u in judged])
 
 
 def _out_of_fold(table: Table, penalty: float) -> np.ndarray:

@@ -70,7 +70,8 @@ def named_units(
         logits = read_logits(run)
         right = logits.top1(logits.texts).tolist()
         kinds = [f"logits of {target}"] * len(right)
-        found += Judged.of_rows(logits.rows, right, kinds, run.store)
+        names = [accepted_names()[wnid][0] for wnid in logits.wnids]
+        found += Judged.of_rows(logits.rows, right, kinds, run.store, names)
     return found
 
 

@@ -108,7 +108,8 @@ def _of_source(
              for u, d in zip(units, described, strict=True)]  # fmt: skip
     planted = f"planted units, {photos[0].source}"
     kinds = [RANDOM if u.meaning == NOTHING else planted for u in units]
-    return Judged.of_rows(open_run(out).rows, right, kinds, store)
+    meanings = ["" if u.meaning == NOTHING else u.meaning.phrase for u in units]
+    return Judged.of_rows(open_run(out).rows, right, kinds, store, meanings)
 
 
 def enough(photos: Sequence[PlantedPhoto], seed: int) -> list[list[PlantedPhoto]]:

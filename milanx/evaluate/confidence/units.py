@@ -21,12 +21,14 @@ class Judged:
         right: 1 or 0.
         kind: what it is.
         shown: what stands for the photographs of its exemplars.
+        meaning: what it means, in words; empty where that is nothing.
     """
 
     row: dict[str, Any]
     right: float
     kind: str
     shown: tuple[str, ...]
+    meaning: str = ""
 
     @classmethod
     def of_rows(
@@ -35,11 +37,17 @@ class Judged:
         right: Sequence[float],
         kinds: Sequence[str],
         store: ExemplarStore,
+        meanings: Sequence[str] = (),
     ) -> list[Judged]:
-        """Make them of the rows of a run's table; units without a text are left out."""
+        """Make them of the rows of a run's table; units without a text are left out.
+
+        Without ``meanings`` they mean nothing.
+        """
         table = store.image_table()
         groups = [str(r.get("group") or f"image {r['index']}") for r in table]
         return [
-            cls(row, float(value), kind, tuple(groups[i] for i in row["images"]))
-            for row, value, kind in zip(rows, right, kinds, strict=True) if row["description"]
+            cls(row, float(value), kind, tuple(groups[i] for i in row["images"]), meaning)
+            for row, value, kind, meaning in
+            zip(rows, right, kinds, meanings or [""] * len(kinds), strict=True)
+            if row["description"]
         ]  # fmt: skip
