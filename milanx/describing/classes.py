@@ -1,36 +1,64 @@
-"""Names of classes that an encoder's own classifier knows, as texts of units.
+"""Names of classes that an encoder's own classifier knows, and of kinds above them, as texts.
 
 Where a text is such a name, the classifier says better than the space of images and texts how much
-of it a view shows; and what it finds most evidence of under a unit's masks is a candidate.
+of it a view shows, of a kind by all of its classes together; and what it finds most evidence of
+under a unit's masks is a candidate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
+
+import torch
 
 from milanx.features.classes import class_head
 from milanx.features.encoder import Encoder
 from milanx.features.evidence import Evidence
+from milanx.files import read_json
 from milanx.language.words import number_forms, plural
 
 
 @lru_cache(maxsize=1)
+def kinds_above() -> Mapping[str, tuple[int, ...]]:
+    """Return the classes of ImageNet below each kind that a dictionary tells (assets/words)."""
+    import milanx.assets
+
+    path = Path(milanx.assets.__path__[0]) / "words" / "kinds.json"
+    told = read_json(path, "milanx kinds", 1)["kinds"]
+    return {kind: tuple(map(int, classes.split())) for kind, classes in told.items()}
+
+
+@lru_cache(maxsize=1)
 def classes_named() -> Mapping[str, tuple[int, ...]]:
-    """Return the classes of ImageNet that each of their names means, one or many of them.
+    """Return the columns of `with_kinds` that each name means, one or many of it.
 
     Some names mean two ("crane", "maillot"). Texts in lower case.
     """
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo()
+    names = [info.index_to_description(i).split(",") for i in range(info.num_classes())]
     found: dict[str, dict[int, None]] = {}
-    for i in range(info.num_classes()):
-        for name in info.index_to_description(i).split(","):
+    for i, row in enumerate([*names, *([kind] for kind in kinds_above())]):
+        for name in row:
             head, space, last = name.strip().lower().rpartition(" ")
             for form in number_forms(last):
                 found.setdefault(f"{head}{space}{form}", {})[i] = None
-    return {text: tuple(classes) for text, classes in found.items()}
+    return {text: tuple(columns) for text, columns in found.items()}
+
+
+def with_kinds(shares: torch.Tensor) -> torch.Tensor:
+    """Put the probability of each kind beside those of the classes: [n, classes + kinds].
+
+    Args:
+        shares: probabilities of ImageNet's classes, [n, classes].
+    """
+    below = shares.new_zeros(shares.shape[1], len(kinds_above()))
+    for column, classes in enumerate(kinds_above().values()):
+        below[list(classes), column] = 1
+    return torch.cat([shares, shares @ below], 1)
 
 
 def class_names(encoder: Encoder, evidence: Evidence, count: int) -> list[list[str]]:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from milanx.describing.classes import classes_named
+from milanx.describing.classes import classes_named, with_kinds
 from milanx.describing.settings import ResponseSettings
 from milanx.features.classes import class_head
 from milanx.features.pixels import shown_texts
@@ -62,8 +62,8 @@ class Views:
             group. A thousand cuts of twenty photographs tell no more than twenty.
         shown: what pixels tell -> [n], how much of each view shows it; the joint space is not
             asked for these texts.
-        classes: [n, classes], the square roots of the probabilities that the encoder's own
-            classifier gives them; None where it has none.
+        classes: [n, classes + kinds], the square roots of the probabilities that the encoder's own
+            classifier gives them (`milanx.describing.classes.with_kinds`); None where it has none.
     """
 
     joint: torch.Tensor
@@ -101,7 +101,7 @@ def see(
     sources = [str(row.get("source") or "") for row in rows]
     groups = {row.get("group") or row["index"] for row in rows}
     head = class_head(encoder)
-    classes = head.shares(whole).sqrt().cpu() if head else None
+    classes = with_kinds(head.shares(whole)).sqrt().cpu() if head else None
     return Views(encoder.joint(whole.to(encoder.device)), sources, len(groups), shown, classes)
 
 
@@ -240,8 +240,8 @@ class Responses:
         Returns:
             [len(units), t], Pearson correlations within each source, less those of the others'
             means, shrunk by ``no_opinion`` photographs: few say little. Those of texts that
-            pixels tell are weighted by ``exact``. Of a class's name, that of the classifier,
-            weighted by ``evident``, where it is larger.
+            pixels tell are weighted by ``exact``. Of the name of a class or kind, that of the
+            classifier, weighted by ``evident``, where it is larger.
         """
         found = vectors.new_zeros(len(units), len(texts))
         for towards, covariance in self._parts:

@@ -8,7 +8,7 @@ import torch
 
 import milanx
 from milanx.describing import response
-from milanx.describing.classes import classes_named
+from milanx.describing.classes import classes_named, with_kinds
 from milanx.describing.response import Others, Responses, Views, most_alike
 from milanx.describing.settings import RankSettings, ResponseSettings
 from milanx.describing.texts import TextSpace
@@ -62,9 +62,9 @@ def test_what_pixels_show_is_not_asked_of_the_joint_space() -> None:
 def test_the_name_of_a_class_is_read_off_the_classifier_where_that_tells_more() -> None:
     names = classes_named()
     place = names["dragonfly"][0]
-    classes = torch.rand(40, 1000)
+    classes = with_kinds(torch.rand(40, 1000).square())
     activations = torch.stack([classes[:, place] * 2 + 1, torch.rand(40)], 1)
-    joint, texts = torch.rand(40, 2), ["dragonflies", "Dragonfly", "cars"]
+    joint, texts = torch.rand(40, 2), ["dragonflies", "Dragonfly", "bark"]
     views, vectors = Views(joint, ["a"] * 40, 40, classes=classes), torch.rand(3, 2)
     plain = Responses(views, activations, HOW).correlations([0, 1], texts, vectors)
     how = replace(HOW, evident=0.7)
@@ -73,6 +73,18 @@ def test_the_name_of_a_class_is_read_off_the_classifier_where_that_tells_more() 
     assert torch.equal(told[:, 2], plain[:, 2])
     assert bool((told >= plain).all())
     assert "skies" not in names and "crane" in names and len(names["cranes"]) == 2
+
+
+def test_the_name_of_a_kind_is_read_off_all_of_its_classes_together() -> None:
+    names, shares = classes_named(), torch.rand(40, 1000)
+    frogs = [names[name][0] for name in ("bullfrog", "tree frog", "tailed frog")]
+    kind = with_kinds(shares)[:, names["frogs"][0]]
+    assert torch.allclose(kind, shares[:, frogs].sum(1))
+    views = Views(torch.rand(40, 2), ["a"] * 40, 40, classes=with_kinds(shares))
+    told = Responses(views, kind[:, None], replace(HOW, evident=1.0))
+    found = told.correlations([0], ["frogs", "bullfrogs", "tree frogs"], torch.zeros(3, 2))[0]
+    assert float(found[0]) == pytest.approx(40 / (40 + NO_OPINION), abs=1e-5)
+    assert float(found[0]) > 1.2 * float(found[1:].max())
 
 
 def test_sources_apart_and_constant_units_tell_nothing() -> None:
