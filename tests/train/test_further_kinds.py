@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 from milanx.errors import InputError
 from milanx.features.classes import ClassHead
 from milanx.language.people import says_colour_of_people
+from milanx.train.data.above import classes_below
 from milanx.train.data.kinds import Kind, read_kinds, read_words
 from milanx.train.data.photos import Photo, PhotoFeatures, Region
 from milanx.train.data.stacked import Stacked
@@ -375,3 +376,13 @@ def test_a_recipe_says_shares_and_files(tmp_path: Path) -> None:
     fine = load_recipe(path, ["data.shares=[{kind: part, share: 0.1}]"])
     assert kind_shares(fine.data.shares)["part"] == 0.1
     assert kind_shares(fine.data.shares)["class"] == SHARES["class"]
+
+
+def test_kinds_above_classes_leave_out_what_may_mean_another_thing() -> None:
+    def kind(name: str, *above: str, sure: bool = True) -> Kind:
+        return Kind(name, name, (name,), above, (), sure)
+
+    rows = [kind("tree frog", "frog", "animal", sure=False), kind("bullfrog", "frog", "animal"),
+            kind("newt", "animal"), kind("crane", "machine", sure=False),
+            kind("plow", "machine"), kind("tailed frog", "frog", "frog", "animal")]  # fmt: skip
+    assert classes_below(rows) == {"animal": [0, 1, 2, 5], "frog": [0, 1, 5]}
