@@ -74,5 +74,7 @@ def test_only_what_says_more_than_its_parts_is_joined() -> None:
 def test_the_thing_that_a_part_is_of() -> None:
     assert whole_of("heads of cats") == "cats" and whole_of("wheel of a car") == "car"
     assert whole_of("the top of the box") == "box" and whole_of("ear of an elephant") == "elephant"
-    assert whole_of("cats") is None and whole_of("of people") is None and whole_of("roof of") is None
+    assert (
+        whole_of("cats") is None and whole_of("of people") is None and whole_of("roof of") is None
+    )
     assert whole_of("cats or heads of dogs") is None and whole_of("offices") is None
