@@ -19,6 +19,8 @@ from milanx.features.evidence import Evidence
 from milanx.files import read_json
 from milanx.language.words import number_forms, plural
 
+KIND = 0.9  # of a class's correlation, that a kind's counts: a sum of classes varies less by chance
+
 
 @lru_cache(maxsize=1)
 def kinds_above() -> Mapping[str, tuple[int, ...]]:
@@ -59,6 +61,13 @@ def with_kinds(shares: torch.Tensor) -> torch.Tensor:
     for column, classes in enumerate(kinds_above().values()):
         below[list(classes), column] = 1
     return torch.cat([shares, shares @ below], 1)
+
+
+def counting(columns: int, share: float) -> torch.Tensor:
+    """Return what correlations with `with_kinds` count: ``share`` those of classes, [columns]."""
+    counts = torch.full((columns,), share)
+    counts[max(0, columns - len(kinds_above())) :] *= KIND
+    return counts
 
 
 def class_names(encoder: Encoder, evidence: Evidence, count: int) -> list[list[str]]:

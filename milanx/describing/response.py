@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from milanx.describing.classes import classes_named, with_kinds
+from milanx.describing.classes import classes_named, counting, with_kinds
 from milanx.describing.settings import ResponseSettings
 from milanx.features.classes import class_head
 from milanx.features.pixels import shown_texts
@@ -209,6 +209,7 @@ class Responses:
         evident = views.classes if how.evident else None
         named = evident if evident is not None else seen.new_zeros(len(seen), 0)
         self._named = torch.zeros(activations.shape[1], named.shape[1])
+        counts = counting(named.shape[1], how.evident)
         self._parts: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._sources: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         self._total = total
@@ -222,7 +223,7 @@ class Responses:
             values = values.to(seen.device)
             share = _standardised(shares[inside].float()).to(values)
             evidence = _standardised(named[inside].float()).to(values)
-            self._named += how.evident * (values.T @ evidence / total).cpu()
+            self._named += counts * (values.T @ evidence / total).cpu()
             self._shown += self._exact * (values.T @ share / total).cpu()
             self._parts.append((values.T @ joint / total, joint.T @ joint / len(inside)))
             self._sources.append((joint, values, share))
