@@ -23,7 +23,7 @@ KIND = 0.9  # of a class's correlation, that a kind's counts: a sum of classes v
 
 
 @lru_cache(maxsize=1)
-def kinds_above() -> Mapping[str, tuple[int, ...]]:
+def classes_below() -> Mapping[str, tuple[int, ...]]:
     """Return the classes of ImageNet below each kind that a dictionary tells (assets/words)."""
     import milanx.assets
 
@@ -43,7 +43,7 @@ def classes_named() -> Mapping[str, tuple[int, ...]]:
     info = ImageNetInfo()
     names = [info.index_to_description(i).split(",") for i in range(info.num_classes())]
     found: dict[str, dict[int, None]] = {}
-    for i, row in enumerate([*names, *([kind] for kind in kinds_above())]):
+    for i, row in enumerate([*names, *([kind] for kind in classes_below())]):
         for name in row:
             head, space, last = name.strip().lower().rpartition(" ")
             for form in number_forms(last):
@@ -57,8 +57,8 @@ def with_kinds(shares: torch.Tensor) -> torch.Tensor:
     Args:
         shares: probabilities of ImageNet's classes, [n, classes].
     """
-    below = shares.new_zeros(shares.shape[1], len(kinds_above()))
-    for column, classes in enumerate(kinds_above().values()):
+    below = shares.new_zeros(shares.shape[1], len(classes_below()))
+    for column, classes in enumerate(classes_below().values()):
         below[list(classes), column] = 1
     return torch.cat([shares, shares @ below], 1)
 
@@ -66,7 +66,7 @@ def with_kinds(shares: torch.Tensor) -> torch.Tensor:
 def counting(columns: int, share: float) -> torch.Tensor:
     """Return what correlations with `with_kinds` count: ``share`` those of classes, [columns]."""
     counts = torch.full((columns,), share)
-    counts[max(0, columns - len(kinds_above())) :] *= KIND
+    counts[max(0, columns - len(classes_below())) :] *= KIND
     return counts
 
 

@@ -187,10 +187,10 @@ def describe_concepts(
 def _sayable(concepts: Sequence[str]) -> tuple[str, ...]:
     """Return the concepts that may be said of a unit: nobody is called by a colour."""
     words = tuple(text for text in concepts if not says_colour_of_people(text))
-    if not words:
+    if len(words) < 2:
         raise InputError(
-            "no concept is left to choose from",
-            "the list holds none, or only such as call people by a colour",
+            "fewer than two concepts are left to choose from",
+            "what calls people by a colour is left out",
             "give a list of other concepts, or leave it out for the bundled one",
         )
     return words

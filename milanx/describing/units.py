@@ -118,10 +118,11 @@ class UnitsEvidence:
         found = responses.correlations(self.places, texts, self.texts.centred(texts))
         wholes = {i: whole for i, whole in enumerate(map(whole_of, texts)) if whole}
         if wholes:
-            things = sorted({*wholes.values()})
-            of_things = responses.correlations(self.places, things, self.texts.centred(things))
-            own = of_things[:, [things.index(whole) for whole in wholes.values()]]
-            found[:, list(wholes)] = torch.maximum(found[:, list(wholes)], own)
+            things = {whole: column for column, whole in enumerate(sorted({*wholes.values()}))}
+            vectors = self.texts.centred([*things])
+            of_things = responses.correlations(self.places, [*things], vectors)
+            own = of_things[:, [things[whole] for whole in wholes.values()]]
+            found[:, [*wholes]] = torch.maximum(found[:, [*wholes]], own)
         divided = {i: parts for i, parts in enumerate(map(self.texts.split, texts)) if parts}
         if divided:
             parts = sorted({part for first, _, second in divided.values()

@@ -46,9 +46,9 @@ def says_missing(text: str) -> bool:
 
 
 def whole_of(text: str) -> str | None:
-    """Return the thing that a text names a part of: "cats" of "heads of cats".
+    """Return what stands behind "of" in a folded text: "cats" of "heads of cats".
 
-    None where it names no part so, or joins things.
+    That is mostly the thing that it names a part of. None without one, or where it joins things.
     """
     part, found, whole = text.partition(" of ")
     if not (part and found and whole) or joins(text):

@@ -144,7 +144,9 @@ def number_forms(word: str) -> frozenset[str]:
         return frozenset({word})
     if word in _MANY:
         return frozenset({word, *_MANY[word]})
-    forms = {word, f"{word}s", f"{word}es"}
+    forms = {word, f"{word}s"}
+    if word.endswith(("s", "x", "z", "ch", "sh", "o")):
+        forms.add(f"{word}es")
     if word.endswith("y"):
         forms.add(f"{word[:-1]}ies")
     if word.endswith(("f", "fe")):

@@ -110,8 +110,8 @@ def _named(search: dict[str, Any]) -> str:
     if not search.get("classes"):
         return ""
     return f""", and {search["classes"]} names of classes that the
-  encoder's own classifier finds most evidence of; what the name of a class, or of a kind above some,
-  foretells is read off that classifier where this tells more than the joint space
+  encoder's own classifier finds most evidence of; what the name of a class, or of a kind above
+  some, foretells is read off that classifier where this tells more than the joint space
   ({search["evident"]} of it)"""
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from milanx.errors import InputError
 from milanx.evaluate.common.names import accepted_names
 from milanx.evaluate.p2.atoms import KIND_OF
-from milanx.evaluate.p2.facts import for_choosing
 from milanx.evaluate.p2.photos import kinds_above
 from milanx.evaluate.weights.lists import Used
 
@@ -46,13 +45,14 @@ class Side:
         name: ``calibrated`` or ``reported``.
         used: its targets, seeds and photos.
         meant: whether a meaning's atom, or a class by its name, belongs to it.
-        owns: whether a photograph of the halved files belongs to it, by its group.
+        reports: whether it reads the photographs that are for reports, of files with groups of
+            their own (`milanx.evaluate.p2.facts.is_for`); else those for choosing.
     """
 
     name: str
     used: Used
     meant: Callable[[str], bool]
-    owns: Callable[[str], bool]
+    reports: bool
 
     def sort(self, paths: tuple[Path, ...]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
         """Divide files into those that units are planted in and those that logits are shown.
@@ -83,11 +83,6 @@ def calibrates(atom: str) -> bool:
     return _first_half(_families().get(atom, atom))
 
 
-def owns(group: str) -> bool:
-    """Whether a photograph of the halved files is calibrated on; else it is reported on."""
-    return for_choosing(group)
-
-
 def _first_half(name: str) -> bool:
     return hashlib.blake2b(name.encode(), digest_size=1).digest()[0] % 2 == 0
 
@@ -103,7 +98,5 @@ def _families() -> dict[str, str]:
     return families | {kind: found[wnids[0]] for kind, wnids in kinds_above().items()}
 
 
-CALIBRATION = Side("calibrated", CALIBRATED, calibrates, owns)
-REPORT = Side(
-    "reported", REPORTED, lambda atom: not calibrates(atom), lambda group: not owns(group)
-)
+CALIBRATION = Side("calibrated", CALIBRATED, calibrates, reports=False)
+REPORT = Side("reported", REPORTED, lambda atom: not calibrates(atom), reports=True)

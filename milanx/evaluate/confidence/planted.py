@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from milanx.errors import InputError
-from milanx.evaluate.confidence.lists import HALVED, Side
+from milanx.evaluate.confidence.lists import Side
 from milanx.evaluate.confidence.units import RANDOM, Judged
 from milanx.evaluate.p2.photos import PlantedPhoto, read_photos
 from milanx.evaluate.p2.planted import BACKGROUND, K, PlantedUnit, SourcePool, generate
@@ -73,7 +73,8 @@ def planted_units(
         InputError: photos that cannot be used, or a describer that does not tell its training.
     """
     side, images = where
-    photos = of_side(read_photos(images, describer.trained, seed=plot.seed), side, plot.seed)
+    read = read_photos(images, describer.trained, reported=side.reports, seed=plot.seed)
+    photos = of_side(read, side, plot.seed)
     sources = enough([meant_atoms(p, side) for p in photos], plot.seed)
     found: list[Judged] = []
     for number, some in enumerate(sources):
@@ -139,15 +140,14 @@ def _meanings(photos: Sequence[PlantedPhoto], seed: int) -> int:
 
 
 def of_side(photos: Sequence[PlantedPhoto], side: Side, seed: int) -> list[PlantedPhoto]:
-    """Return the photos of one side: of a class of its own, or a photograph of its own.
+    """Return the photos of one side: those of classes of its own, and of no class.
 
     Of each file at most `PER_FILE` photographs are kept, drawn by ``seed``.
     """
     files: dict[str, list[str]] = {}
     for photo in photos:
         file = photo.source.split(":")[0]
-        own = (side.meant(next(iter(photo.atoms))) if photo.kind == "class"
-               else file not in HALVED or side.owns(photo.group))  # fmt: skip
+        own = photo.kind != "class" or side.meant(next(iter(photo.atoms)))
         if own and photo.group not in files.setdefault(file, []):
             files[file].append(photo.group)
     rng = np.random.default_rng([seed, 4])

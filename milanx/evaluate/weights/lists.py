@@ -42,7 +42,7 @@ REPORTED = Used(
         "vit_tiny_patch16_224": ("head", "blocks.6.mlp.fc1", "blocks.10.mlp.fc1"),
         "mobilenetv2_100": ("classifier",),
     },
-    (0,),
+    (0, 3, 4, 5),
     ("regions", "textures", "tiny_imagenet_val", "imagenet_sample", "captions", "caltech101"),
 )
 LEAST = 10  # units that a set must have
