@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from milanx.describing.confidence import INPUTS, read_inputs
+from milanx.describing.describer import Describer
 from milanx.errors import InputError
 from milanx.evaluate.common.names import accepted_names
+from milanx.evaluate.confidence import planted
 from milanx.evaluate.confidence.controls import DISPLACED, _other_images, _other_masks
 from milanx.evaluate.confidence.fit import (
     NEVER,
@@ -35,20 +38,24 @@ from milanx.evaluate.confidence.planted import (
     LEAST_MEANINGS,
     LEAST_PHOTOS,
     PER_FILE,
+    Plot,
     answering,
     apart,
     at_random,
     enough,
     meant_atoms,
     of_side,
+    planted_units,
 )
 from milanx.evaluate.confidence.protocol import measured
 from milanx.evaluate.confidence.units import RANDOM, Judged
 from milanx.evaluate.p2.atoms import COLOURS, KIND_OF, Lettering
-from milanx.evaluate.p2.photos import PlantedPhoto, kinds_above
+from milanx.evaluate.p2.photos import PlantedPhoto, kinds_above, read_photos
 from milanx.evaluate.p2.planted import BACKGROUND, SourcePool, build
 from milanx.exemplars.planted import LAYER, MAP, Meaning, plant
 from milanx.measures.folds import FOLDS
+from milanx.progress import Silent
+from tests.helpers import noise, png, write_parquet
 
 HALF = np.zeros((MAP, MAP), np.float32)
 HALF[: MAP // 2] = 1
@@ -85,21 +92,40 @@ def test_files_of_the_other_side_are_refused() -> None:
         REPORT.sort(paths)
 
 
-def test_photos_of_divided_files_are_on_one_side() -> None:
+def test_photos_of_classes_are_on_one_side() -> None:
     empty = np.zeros((8, 8, 3), np.uint8)
-    shown = [PlantedPhoto(empty, {"dress": HALF}, "parts: clothes", group=f"g{i}")
-             for i in range(50)]  # fmt: skip
     names = [names[0].lower() for names in accepted_names().values()][:50]
-    shown += [PlantedPhoto(empty, {name: HALF, "red": HALF}, "imagenet_sample", "class", group=name)
-              for name in names]  # fmt: skip
+    shown = [PlantedPhoto(empty, {name: HALF, "red": HALF}, "imagenet_sample", "class", group=name)
+             for name in names]  # fmt: skip
     shown.append(replace(shown[0], text=Lettering("SALE", 30, 0, 0, (0, 0, 0))))
-    sides = [{(p.source, p.group) for p in of_side(shown, side, 0)}
-             for side in (CALIBRATION, REPORT)]  # fmt: skip
-    assert not sides[0] & sides[1]
-    assert sides[0] | sides[1] == {(p.source, p.group) for p in shown}
-    assert min(map(len, sides)) > 20
-    copies = [p for side in (CALIBRATION, REPORT) for p in of_side(shown, side, 0)]
-    assert len(copies) == len(shown)
+    sides = [of_side(shown, side, 0) for side in (CALIBRATION, REPORT)]
+    groups = [{p.group for p in photos} for photos in sides]
+    assert not groups[0] & groups[1] and min(map(len, groups)) > 15
+    assert sum(map(len, sides)) == len(shown)
+
+
+def test_each_side_reads_its_own_photographs_of_files_with_groups(
+    describer: Describer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the same rule as whoever chooses weights and whoever reports P2."""
+    mask = png(Image.fromarray(np.full((48, 48), 255, np.uint8)))
+    path = write_parquet(
+        tmp_path / "parts.parquet", noise(150, side=48), group=[f"g/{i}" for i in range(150)],
+        source=["clothes"] * 150, regions=[[{"name": "dress", "mask": mask}]] * 150,
+    )  # fmt: skip
+    read: list[PlantedPhoto] = []
+
+    def caught(photos: list[PlantedPhoto], *rest: Any) -> list[PlantedPhoto]:
+        read.extend(photos)
+        return photos
+
+    monkeypatch.setattr(planted, "of_side", caught)
+    for side in (CALIBRATION, REPORT):
+        read.clear()
+        with pytest.raises(InputError, match="too few photos"):
+            planted_units(describer, (side, [path]), Plot(10, 0, 0), tmp_path / "run", Silent())
+        own = read_photos([path], describer.trained, reported=side is REPORT)
+        assert {p.group for p in read} == {p.group for p in own} and len(own) > 5
 
 
 def test_of_a_file_so_many_photographs_are_kept() -> None:
