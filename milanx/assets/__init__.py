@@ -1,1 +1,1 @@
-"""The bundled describer, simulator and probe photos: folders of data, no code."""
+"""The bundled describer, simulator, probe photos, words and kinds: folders of data, no code."""
