@@ -94,8 +94,8 @@ training and {held_loss} on checked units, p(d) {facts["prior"]["loss"]}.
 
 - It knows the words of its training data{_words(content)}. What lies outside is described by the
   nearest thing that it knows.
-- It describes what exemplars share, with confidence, also where they share nothing. Its score is
-  not a probability of being right.
+- It describes what exemplars share also where they share nothing. Its score is not a probability
+  of being right; `confidence` is, once it is calibrated (`milanx bench confidence fit`).
 - Several senses of one unit are joined by "or" at best.{_bundled(content)}
 """
 
