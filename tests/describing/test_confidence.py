@@ -25,7 +25,13 @@ from milanx.describing.confidence import (
     read_calibration,
     read_inputs,
 )
-from milanx.describing.folder import describer_root, keep_calibration, read_content, stamp_of
+from milanx.describing.folder import (
+    describer_root,
+    keep_calibration,
+    read_content,
+    stamp_of,
+    write_content,
+)
 from milanx.describing.signs import FEW, Crowd, read_signs
 from milanx.errors import FormatError, InputError
 from milanx.exemplars.planted import PixelUnits
@@ -141,9 +147,11 @@ def stamp(root: Path) -> str:
 def test_a_calibration_changes_no_text_and_is_for_one_describer(tmp_path: Path) -> None:
     root = tmp_path / "mini"
     shutil.copytree(describer_root("builtin"), root)
-    (root / FILE).unlink(missing_ok=True)
     content, _ = read_content(root)
+    (root / FILE).unlink(missing_ok=True)
+    write_content(root, content)  # as it was before it was calibrated
     before = stamp(root)
+    assert before == stamp(describer_root("builtin"))
     with pytest.raises(InputError, match="another describer"):
         keep_calibration(root, calibration())
     assert not (root / FILE).exists()

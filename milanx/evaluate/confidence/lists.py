@@ -16,11 +16,10 @@ from milanx.errors import InputError
 from milanx.evaluate.common.names import accepted_names
 from milanx.evaluate.p2.atoms import KIND_OF
 from milanx.evaluate.p2.photos import kinds_above
-from milanx.evaluate.weights.lists import Used
+from milanx.evaluate.weights.lists import HALVED, Used
 
 LOGITS = "tiny_imagenet_val"  # shown to targets whose logits are described, divided by class
 SAMPLE = "imagenet_sample"  # a photo a class: planted in and shown to controls, divided by class
-HALVED = ("parts", "attributes")  # divided by photograph
 DIVIDED = (LOGITS, SAMPLE, *HALVED)  # what both sides read a part of
 CALIBRATED = Used(
     {

@@ -43,7 +43,7 @@ GRID: Mapping[str, tuple[float, ...]] = {
     "length_penalty": (-0.2, 0.0, 0.2, 0.4),
     "dim": (0.06, 0.12, 0.18),
     "unsure": (1.5, 2.5, 4.0),
-    "least": (0.1, 0.3, 0.6, 1.0),
+    "least": (0.1, 0.3, 0.6, 0.8, 1.0),
 }
 # Of hidden units' texts, that may join two things: "A or B" foretells more than A by chance alone,
 # and readers found one half of it absent in every other one.

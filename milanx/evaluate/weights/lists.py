@@ -45,6 +45,7 @@ REPORTED = Used(
     (0, 3, 4, 5),
     ("regions", "textures", "tiny_imagenet_val", "imagenet_sample", "captions", "caltech101"),
 )
+HALVED = ("parts", "attributes")  # of these, with groups of their own, reports take other photos
 LEAST = 10  # units that a set must have
 COCO = "coco:"  # photographs that many files hold: left out wherever weights are chosen
 
