@@ -234,7 +234,7 @@ def test_no_damage_of_the_bundled_describer_is_read(tmp_path: Path) -> None:
     for name in listing.to_dict():
         content = (root / name).read_bytes()
         (root / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-        with pytest.raises(FormatError, match="damaged|cannot be read"):
+        with pytest.raises(FormatError, match=r"damaged|cannot be read"):
             loaded = Describer.load(root)
             loaded.judge()
             loaded.trained  # noqa: B018 - read when it is asked for
