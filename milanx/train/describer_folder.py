@@ -18,6 +18,7 @@ from milanx.files import atomic_path, write_json, write_text
 from milanx.files.kinds import DESCRIBER
 from milanx.language.words import normalise_text
 from milanx.train.card import card
+from milanx.train.recipe_data import told
 from milanx.train.stages.desk import Course
 from milanx.train.stages.projection import WEIGHTS
 
@@ -59,10 +60,10 @@ def training_of(course: Course) -> dict[str, Any]:
     training: dict[str, Any] = {"recipe": asdict(recipe), "facts": facts, **course.units.facts()}
     data = training["recipe"]["data"]
     data |= {name: name for name in ("milannotations", "imagenet") if data[name]}
-    data |= {name: _inside(data[name]) for name in ("sentences", "descriptions")}
-    data["without"] = [_inside(file) for file in data["without"]]
+    data |= {name: told(data[name]) for name in ("sentences", "descriptions")}
+    data["without"] = [told(file) for file in data["without"]]
     for photos in data["photos"]:
-        photos["file"] = _inside(photos["file"])
+        photos["file"] = told(photos["file"])
     data["root"] = "data"
     for part in ("encoder", "base"):
         training["recipe"][part]["model"] = _named(training["recipe"][part]["model"])
@@ -97,11 +98,6 @@ def _content(course: Course, out: Path) -> dict[str, Any]:
         "search": asdict(SEARCH),
         "training": training,
     }
-
-
-def _inside(file: str) -> str:
-    """Return a file of the data by its path below the root, else by its name."""
-    return Path(file).name if Path(file).is_absolute() else file
 
 
 def _named(model: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BeforeValidator, ConfigDict, Field, Strict
@@ -99,3 +100,8 @@ class Data(Settings):
     kinds: str = ""
     words: str = ""
     shares: tuple[KindShare, ...] = ()
+
+
+def told(file: str) -> str:
+    """Return how a folder tells a file of its data: below the root, else its name alone."""
+    return Path(file).name if Path(file).is_absolute() else file

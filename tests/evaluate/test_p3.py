@@ -296,9 +296,14 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pictures, names = photos(48, 1)
         captions = [[f"a {n} square", f"something {n}"] for n in names]
         write_parquet(folder / "photos.parquet", pictures, captions=captions)
+        write_parquet(folder / "shown.parquet", pictures[:5])
         recipe = Recipe(
             "shapes",
-            data=Data(root=str(folder), photos=(PhotoData("photos.parquet"),)),
+            data=Data(
+                root=str(folder),
+                photos=(PhotoData("photos.parquet"),),
+                without=(str(folder / "shown.parquet"),),
+            ),
             encoder=EncoderSettings("tf_efficientnet_lite0", steps=100, batch_size=48),
         )
         return train_simulator(recipe, folder / "made")
@@ -320,6 +325,12 @@ def make_run(folder: Path, texts: dict[int, str]) -> milanx.Run:
     write_units(out, [Description("units", u, "+", "described", t) for u, t in texts.items()],
                 run.store)  # fmt: skip
     return run
+
+
+def test_the_folder_says_what_was_left_out_of_its_training(simulator: Path) -> None:
+    told = read_json(simulator / "simulator.json", "milanx simulator", 1)["training"]
+    assert told["without"] == ["shown.parquet"]
+    assert told["files"] == ["photos.parquet"]
 
 
 RIGHT = {0: "a red square", 1: "a green square", 2: "a blue square"}

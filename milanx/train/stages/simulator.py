@@ -19,6 +19,7 @@ from milanx.files.replacing import check_place
 from milanx.progress import Silent
 from milanx.scoring.simulator import write_simulator
 from milanx.train.recipe import Recipe
+from milanx.train.recipe_data import told
 from milanx.train.stages.begin import begin
 from milanx.train.stages.desk import Desk, Watch
 from milanx.train.stages.projection import (
@@ -85,7 +86,9 @@ def train_simulator(
     if not course.accelerator.is_main_process:
         return out
     training = {
-        "files": [p.file for p in recipe.data.photos],
+        "files": [told(p.file) for p in recipe.data.photos],
+        "without": [told(file) for file in recipe.data.without],
+        "near_duplicates": recipe.data.near_duplicates,
         "encoder": asdict(recipe.encoder),
         "seed": recipe.seed,
         **made.facts,
