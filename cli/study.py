@@ -8,8 +8,16 @@ from typing import Annotated
 import typer
 from milanx.cli import common as c
 
-app = typer.Typer(help="Blinded reading: which of five sheets does a text belong to?",
+app = typer.Typer(help="Blinded reading: which of five sheets does a text belong to? Does it hold?",
                   no_args_is_help=True)  # fmt: skip
+StudyFolder = Annotated[Path, typer.Option("--out", "-o", help="The study's folder.")]
+ReadLayers = Annotated[
+    list[str] | None, typer.Option("--layer", "-l", help="Layers of the run [all].")
+]
+Against = Annotated[
+    list[Path] | None, typer.Option(help="Run of another method on the same exemplars.")
+]
+Drawn = Annotated[int, typer.Option(help="Of all that is drawn.", min=0, max=c.MOST_SEED)]
 
 
 @app.command("make")
@@ -19,14 +27,10 @@ def make_study(
     images: Annotated[
         list[str], typer.Option("--images", help="The run's probe images, as they were given.")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The study's folder.")],
-    layer: Annotated[
-        list[str] | None, typer.Option("--layer", "-l", help="Layers of the run [all].")
-    ] = None,
+    out: StudyFolder,
+    layer: ReadLayers = None,
     questions: Annotated[int, typer.Option(help="Of each kind and layer.", min=1)] = 50,
-    against: Annotated[
-        list[Path] | None, typer.Option(help="Run of another method on the same exemplars.")
-    ] = None,
+    against: Against = None,
     words: Annotated[
         int, typer.Option(help="Candidates shown of a run that is compared.", min=1)
     ] = 4,
@@ -36,7 +40,7 @@ def make_study(
     limit: c.Limit = None,
     weights: c.Weights = None,
     device: c.Device = "auto",
-    seed: c.Seed = 0,
+    seed: Drawn = 0,
     overwrite: c.Overwrite = False,
     quiet: c.Quiet = False,
     debug: c.Debug = False,
@@ -63,18 +67,49 @@ def make_study(
         c.say(f"{out / f'questions-{name}.json'}: {count} questions")
 
 
+@app.command("rate")
+@c.explained
+def rate(
+    run: Annotated[Path, typer.Argument(help="Run, a folder or OWNER/NAME, that is read.")],
+    out: StudyFolder,
+    layer: ReadLayers = None,
+    units: Annotated[int, typer.Option(help="Of each layer.", min=1)] = 60,
+    against: Against = None,
+    seed: Drawn = 0,
+    overwrite: c.Overwrite = False,
+    quiet: c.Quiet = False,
+    debug: c.Debug = False,
+) -> None:
+    """Write exemplars with one text each, to be called right, nearly, half or wrong.
+
+    Give readers the pictures and ratings.json, never the folder key.
+    """
+    c.starting(quiet, False, f"milanx study rate {run}")
+    from milanx.evaluate.p4.rating import RatingSettings, make_ratings
+    from milanx.evaluate.p4.study import Material
+    from milanx.runs import open_run
+
+    others = tuple(open_run(other) for other in against or ())
+    material = Material(open_run(run), tuple(layer or ()), others)
+    count = make_ratings(material, out, settings=RatingSettings(units, seed), overwrite=overwrite)
+    c.say(f"{out / 'ratings.json'}: {count} entries")
+
+
 @app.command("score")
 @c.explained
 def score(
-    study: Annotated[Path, typer.Argument(help="Folder that `milanx study make` wrote.")],
-    choices: Annotated[list[Path], typer.Argument(help="Json files {question: letter}.")],
+    study: Annotated[Path, typer.Argument(help="Folder that `milanx study make` or `rate` wrote.")],
+    choices: Annotated[
+        list[Path], typer.Argument(help="Json files {question: letter}, or {entry: grade}.")
+    ],
     as_json: c.Json = False,
     debug: c.Debug = False,
 ) -> None:
-    """Open the key and score choices; a second file on the same questions gives agreement."""
-    from milanx.evaluate.p4 import reading
+    """Open the key and score choices or ratings; a file a reader, several give their agreement."""
+    from milanx.evaluate.p4.rated import is_rating, score_ratings
+    from milanx.evaluate.p4.reading import score as score_choices
 
-    report = reading.score(study, choices)
+    report = (score_ratings if is_rating(study) else score_choices)(study, choices)
     if as_json:
         c.print_json(report)
         return

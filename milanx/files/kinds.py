@@ -120,10 +120,12 @@ SIMULATOR = Kind(
 )
 STUDY = Kind(
     "a study",
-    ("key/key.json",),
+    ("key/key.json", "key/ratings.json"),
     {
         "key/key.json": "milanx-study-key",
+        "key/ratings.json": "milanx-ratings-key",
         "questions-*.json": "milanx-questions",
+        "ratings.json": "milanx-ratings",
         "pictures/*.jpg": None,
         "exemplars/*.jpg": None,
     },

@@ -5,7 +5,7 @@
 hold five units drawn at random, ``near`` ones a seed unit and its four nearest by pooled
 features; the true one is drawn at random among the five.
 
-Ratings of descriptions from 1 to 5 by several people are not part of this.
+Ratings of descriptions beside their exemplars: `milanx.evaluate.p4.rating`.
 """
 
 from __future__ import annotations
