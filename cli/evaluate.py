@@ -35,6 +35,14 @@ def evaluate(
         str,
         typer.Option(help="For p2: single meanings of these kinds alone, as part,material."),
     ] = "",
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--vary",
+            help="For p2: the same units under another setting of the search, as response=0; "
+            "repeatable.",
+        ),
+    ] = None,
     simulator: Annotated[
         str, typer.Option(help="For p3, p5: builtin, a folder, or an open_clip model (NAME/TAG).")
     ] = "builtin",
@@ -88,7 +96,8 @@ def evaluate(
     names = ("p5",) if check_metrics else tuple(protocol.split(","))
     asked = Asked(
         run, names, images=tuple(images or ()), describer=describer,
-        count=units, kinds=tuple(filter(None, kinds.split(","))), simulator=simulator,
+        count=units, kinds=tuple(filter(None, kinds.split(","))), vary=tuple(vary or ()),
+        simulator=simulator,
         against=tuple(against or ()),
         unseen=tuple(unseen or ()), vocabulary=vocabulary, seed=seed, overwrite=overwrite,
         methods=tuple(method or ()), milan=milan, device=device, dtype=dtype,

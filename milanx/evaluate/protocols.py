@@ -38,6 +38,8 @@ class Asked:
         count: planted units of p2.
         kinds: of the single meanings that p2's units have; all meanings, joined ones too, when
             empty.
+        vary: of p2, settings of the search under which the same units are described once more
+            each, as ``response=0``.
         simulator: for p3 and p5, ``builtin``, a folder, or an open_clip model's name.
         against: for p1 and p3, other runs of the same units to compare with (p3: the first).
         unseen: those of p2's photos that no training read at all: every one is used.
@@ -62,6 +64,7 @@ class Asked:
     describer: str = "builtin"
     count: int = 200
     kinds: tuple[str, ...] = ()
+    vary: tuple[str, ...] = ()
     simulator: str = "builtin"
     against: tuple[Path, ...] = ()
     unseen: tuple[str, ...] = ()
@@ -88,6 +91,12 @@ class Asked:
         if self.dtype not in DTYPES:
             hint = did_you_mean(self.dtype, DTYPES) or f"--dtype {DEFAULT_DTYPE}"
             raise InputError(f"no dtype {self.dtype!r}", f"there are {', '.join(DTYPES)}", hint)
+        if self.vary and (self.protocols != ("p2",) or self.methods):
+            raise InputError(
+                "settings are varied for p2 alone",
+                "it describes units anew; the others read a run, a table of methods has its own",
+                "--protocol p2, without --method",
+            )
         planting = self.planting
         if planting and len(self.protocols) > 1:
             scoring = [name for name in self.protocols if name not in PLANTING]
@@ -207,9 +216,11 @@ def _p2(asked: Asked, progress: Reporter | None) -> Report:
 def _planting(asked: Asked) -> Planting:
     """What p2 plants."""
     from milanx.evaluate.p2.protocol import Planting
+    from milanx.evaluate.p2.variations import read_variations
 
     files, whole = (tuple(map(Path, paths)) for paths in (asked.images, asked.unseen))
-    return Planting(files, whole, asked.count, asked.seed, asked.kinds)
+    return Planting(files, whole, asked.count, asked.seed, asked.kinds,
+                    read_variations(asked.vary))  # fmt: skip
 
 
 def _simulating(asked: Asked) -> Simulating:

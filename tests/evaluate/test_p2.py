@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from milanx.evaluate.p2.photos import PlantedPhoto, kinds_above, read_photos
 from milanx.evaluate.p2.planted import PlantedUnit, SourcePool, generate
 from milanx.evaluate.p2.protocol import _parts, plant_units
 from milanx.evaluate.p2.texts import attribute_f1, committed_phrases, find_atoms, phrase_table
+from milanx.evaluate.p2.variations import read_variations
+from milanx.evaluate.protocols import Asked
 from milanx.exemplars.planted import Meaning, combine
 from milanx.files.kinds import RUN
 from milanx.files.replacing import check_content
@@ -246,12 +249,42 @@ def test_intervals_are_over_units_and_the_photographs_that_they_share(
     texts = [u.meaning.atoms[0] for u in units]
     alike = [[u.meaning.connective] for u in units]  # units of one connective show one photograph
     own = [[str(number)] for number in range(len(units))]
-    reports = [protocol._report(units, (texts, texts), set(), Crossing(shown), 0)
+    reports = [protocol._report(units, protocol._Said(texts, texts, {}), set(), Crossing(shown), 0)
                for shown in (alike, own)]  # fmt: skip
     shared, apart = (r["rows"]["description"]["attribute F1"] for r in reports)
     assert shared["estimate"] == apart["estimate"]
     assert np.diff(shared["interval"])[0] > 1.5 * np.diff(apart["interval"])[0]
     assert reports[0]["notes"][0] != reports[1]["notes"][0]
+
+
+def test_another_setting_has_a_row_of_its_own(
+    photos: list[PlantedPhoto], units: list[PlantedUnit]
+) -> None:
+    texts = [u.meaning.phrase for u in units]
+    half = [t if i % 2 else "" for i, t in enumerate(texts)]
+    said = protocol._Said(texts, texts, {"response=0": half})
+    row = protocol._report(units, said, set(), Crossing([[i] for i in range(48)]), 0)["rows"]
+    assert row["with response=0"]["attribute F1"]["estimate"] == pytest.approx(0.5)
+    less = row["with response=0"]["description less this"]
+    assert less["estimate"] == pytest.approx(0.5)
+    assert 0.1 < less["interval"][0] < 0.5 < less["interval"][1] < 0.9
+
+
+def test_settings_are_read_by_their_kinds_and_others_refused(describer: Describer) -> None:
+    read = read_variations(["response=0", "classes=2", "method=argmax"])
+    assert [v.value for v in read] == [0.0, 2, "argmax"]
+    assert [str(v) for v in read] == ["response=0.0", "classes=2", "method=argmax"]
+    assert read[1].of(describer).classes == 2
+    assert read[1].of(describer) == describer.search_defaults(classes=2)
+    for given, match in (("respond=0", "did you mean|response"), ("classes=some", "some"),
+                         ("classes", "no value"), ("lam=", "could not")):  # fmt: skip
+        with pytest.raises(InputError) as error:
+            read_variations([given])
+        assert re.search(match, f"{error.value}{error.value.why}{error.value.ways_out}")
+    with pytest.raises(InputError):
+        read_variations(["lam=nan"])[0].of(describer)
+    with pytest.raises(InputError, match="p2 alone"):
+        Asked(Path("run"), ("p3",), vary=("lam=0",))
 
 
 def test_parts_are_reported_apart(units: list[PlantedUnit]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from milanx.evaluate.p2.texts import (
     find_atoms,
     phrase_table,
 )
+from milanx.evaluate.p2.variations import Variation
 from milanx.exemplars.planted import plant
 from milanx.files.kinds import RUN
 from milanx.files.replacing import check_place
@@ -51,6 +53,7 @@ class Planting:
         count: units.
         seed: of everything that is drawn.
         kinds: of single meanings, which alone are planted; all meanings when empty.
+        vary: settings of the search under which the same units are described once more each.
     """
 
     images: tuple[Path, ...]
@@ -58,6 +61,7 @@ class Planting:
     count: int = 200
     seed: int = 0
     kinds: tuple[str, ...] = ()
+    vary: tuple[Variation, ...] = ()
 
 
 def evaluate(
@@ -87,18 +91,22 @@ def evaluate(
     started = time.monotonic()
     if out:
         check_place(out, RUN, overwrite=overwrite)
+    varied = {str(v): v.of(describer) for v in asked.vary}
     photos = read_photos(asked.images, trained_by(describer, asked), reported=True, seed=asked.seed)
     units = generate(photos, asked.count, asked.seed, asked.kinds)
     with tempfile.TemporaryDirectory() as folder:
         place = out or Path(folder) / "planted"
         store = plant_units(place, units, photos, asked.seed, overwrite=overwrite)
-        found = describer.describe(store, progress=progress or Silent())
+        progress = progress or Silent()
+        found = describer.describe(store, progress=progress)
+        others = {name: [d.text for d in describer.describe(store, settings=how, progress=progress)]
+                  for name, how in varied.items()}  # fmt: skip
     texts = [d.text for d in found]
     argmax = [d.likeliest for d in found]
     shown = Crossing([[photos[i].group for i in u.images if i >= 0] for u in units], asked.seed)
     never = held_out(describer.training)
     held = {accepted_names()[w][0] for w in never or () if w in accepted_names()}
-    report = _report(units, (texts, argmax), held, shown, asked.seed)
+    report = _report(units, _Said(texts, argmax, others), held, shown, asked.seed)
     if never is None:
         report["notes"].append("classes that training never named: no row, the describer's folder "
                                "does not tell them")  # fmt: skip
@@ -177,9 +185,18 @@ def plant_units(
     )
 
 
+@dataclass(frozen=True)
+class _Said:
+    """Texts of the units: the descriptions, the likeliest of p(d|E), those of other settings."""
+
+    texts: list[str]
+    argmax: list[str]
+    varied: dict[str, list[str]]
+
+
 def _report(
     units: list[PlantedUnit],
-    said: tuple[list[str], list[str]],
+    said: _Said,
     held: set[str],
     shown: Crossing,
     seed: int,
@@ -188,18 +205,21 @@ def _report(
 
     Args:
         units: what is described.
-        said: the descriptions, and the likeliest texts of p(d|E).
+        said: of them.
         held: classes that training never named.
         shown: draws of the units and of the photographs of their exemplars.
         seed: of folds and permutations.
     """
-    texts, argmax = said
+    texts, argmax = said.texts, said.argmax
     bootstrap = shown.interval
     atoms = {a for u in units for c in u.choices for a in c.atoms}
     table = phrase_table(atoms | committed_phrases().keys())
     choose = Chooser(units, texts)
     canonical = [u.meaning.phrase for u in units]
-    found = {t: find_atoms(t, table) for t in {*texts, *argmax, *canonical}}
+    found = {
+        t: find_atoms(t, table)
+        for t in {*texts, *argmax, *canonical, *itertools.chain(*said.varied.values())}
+    }
 
     def f1(unit: int, text: str) -> float:
         return attribute_f1(text, units[unit].meaning, table, found[text])
@@ -235,6 +255,10 @@ def _report(
             "connective": bootstrap(np.array([joined(i, t) for i, t in enumerate(canonical)])),
         },
     }
+    for name, other in said.varied.items():
+        theirs = np.array([f1(i, t) for i, t in enumerate(other)])
+        rows[f"with {name}"] = {"attribute F1": bootstrap(theirs),
+                                "description less this": shown.paired(own, theirs)}  # fmt: skip
     for name, inside in _parts(units, held):
         if inside.any():
             rows[f"  {name} (n = {int(inside.sum())})"] = {
