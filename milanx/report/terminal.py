@@ -320,8 +320,7 @@ def print_report(report: dict[str, Any]) -> None:
                 low, high = value["interval"]
                 cells.append(f"{value['estimate']:.3f} [{low:.3f}, {high:.3f}]")
             else:
-                number = isinstance(value, int | float)
-                cells.append(f"{value:.3f}" if number else value or "")
+                cells.append(f"{value:.3f}" if isinstance(value, float) else str(value or ""))
         table.add_row(name, *cells)
     console = Screen(width=max(Screen().width, 120))
     console.print(table)

@@ -118,7 +118,7 @@ def _report(content: dict[str, Any], read: dict[Path, Grades]) -> dict[str, Any]
         "rows": rows,
         "target": content["target"],
         "describers": content["describers"],
-        "readers": {file.name: fingerprint_file(file) for file in read},
+        "readers": {str(file): fingerprint_file(file) for file in read},
         "notes": _notes(key, given, read),
     }
 
@@ -148,6 +148,6 @@ def _notes(
         right = np.array([grades[e] in HOLDS for e in sure], float)
         said = np.array(list(sure.values()))
         area = auroc(said, right, np.ones(len(said)))
-        lines.append(f"{file.name}: confidence {said.mean():.2f} on average, {right.mean():.2f} "
+        lines.append(f"{file}: confidence {said.mean():.2f} on average, {right.mean():.2f} "
                      f"hold; AUROC {area:.2f}")  # fmt: skip
     return lines
