@@ -17,13 +17,14 @@ from milanx.describing.folder import BUILTIN, describer_root, read_parts
 from milanx.describing.halves import Sets
 from milanx.describing.parts import About, Lexicon, Parts, fingerprint_weights
 from milanx.describing.ranker import Ranker
-from milanx.describing.response import layer_responses, see
+from milanx.describing.response import Responses, layer_responses, see
 from milanx.describing.search import Finder
 from milanx.describing.settings import SearchSettings
 from milanx.describing.signs import Crowd, masked, read_signs
 from milanx.describing.tasks import Gathered, Task, one_ahead
 from milanx.describing.texts import TextSpace
 from milanx.describing.units import LayerEvidence, UnitsEvidence
+from milanx.describing.where import Located, located
 from milanx.errors import InputError
 from milanx.files import fingerprint
 from milanx.hub.address import read_address
@@ -316,24 +317,27 @@ class Describer:
                     responses = layer_responses(
                         store, layer, views, rows[layer], gatherer.looks(), how
                     )
-                others, crowd = self._others(gatherer, how.others)
-                evidence = LayerEvidence(others, responses, crowd)
+                evidence = self._layer(gatherer, responses, how)
                 task = Task(gatherer, evidence, how, threads, bar.advance)
                 found += self._describe_layer(task, rows[layer])
         self._texts.keep()
         return found
 
     @torch.inference_mode()
-    def _others(
-        self, gatherer: LayerGatherer, count: int
-    ) -> tuple[torch.Tensor | None, Crowd | None]:
-        """What the critic is told of units all over a layer, whichever are described."""
-        sample = gatherer.alive[:: -(-len(gatherer.alive) // count) or 1]
+    def _layer(
+        self, gatherer: LayerGatherer, responses: Responses | None, how: SearchSettings
+    ) -> LayerEvidence:
+        """What units are described beside: others all over the layer, whichever are described."""
+        sample = gatherer.alive[:: -(-len(gatherer.alive) // how.others) or 1]
         if not sample:
-            return None, None
+            return LayerEvidence(None, responses)
         evidence = gatherer.evidence(sample)
         crowd = Crowd.of(evidence, self.set_encoder.joint_mean)
-        return self.set_encoder.critic_vectors(evidence), crowd
+        usual = None
+        if how.located and responses is not None and gatherer.maps is not None:
+            usual = located(gatherer, sample).mean(0)
+        vectors = self.set_encoder.critic_vectors(evidence)
+        return LayerEvidence(vectors, responses, crowd, usual)
 
     @torch.inference_mode()
     def _describe_layer(self, task: Task, rows: Sequence[int]) -> list[Description]:
@@ -371,7 +375,14 @@ class Describer:
         named = class_names(self.encoder, evidence, task.how.classes)
         shown, crowd = masked(evidence, self.set_encoder.joint_mean), task.layer.crowd
         sets = Sets(shown, evidence.valid, crowd) if crowd else None
-        units = UnitsEvidence(self._texts, task.layer, vectors, places, task.how, named, sets)
+        where = None
+        if task.layer.usual is not None:
+            cells = located(task.gatherer, [rows[place] for place in places])
+            where = Located(task.how.located * (cells - task.layer.usual))
+            named = [[*a, *b] for a, b in zip(named, where.best(task.how.placed), strict=True)]
+        units = UnitsEvidence(
+            self._texts, task.layer, vectors, places, task.how, named, sets, where
+        )
         return Gathered(evidence, units, self.set_encoder(evidence, vectors=vectors))
 
     def _rank(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from milanx.describing.settings import RankSettings
     from milanx.describing.signs import Crowd
     from milanx.describing.texts import TextSpace
+    from milanx.describing.where import Located
 
 TEXTS_AT_ONCE = 1024  # that units are compared with together
 
@@ -34,11 +35,14 @@ class LayerEvidence:
             living ones.
         responses: of the units that are described; None where they take no part.
         crowd: exemplars of these units, beside which signs are read; None without living ones.
+        usual: what cells tell of the layer's mean unit (`milanx.describing.where.located`), [maps];
+            None where cells are not asked.
     """
 
     others: torch.Tensor | None
     responses: Responses | None
     crowd: Crowd | None = None
+    usual: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class UnitsEvidence:
         how: what is retrieved, and what others count.
         named: further phrases that are ranked, of each unit; none where it is empty.
         sets: what their masks show; None where the layer has no living units.
+        located: what cells tell of texts; None where they are not asked.
     """
 
     texts: TextSpace
@@ -62,6 +67,7 @@ class UnitsEvidence:
     how: RankSettings
     named: Sequence[Sequence[str]] = ()
     sets: Sets | None = None
+    located: Located | None = None
 
     def said_of(
         self, texts: Sequence[Sequence[str]], workers: Workers = ALONE
@@ -131,6 +137,9 @@ class UnitsEvidence:
             pairs = [(at[first], how, at[second]) for first, how, second in divided.values()]
             shown = responses.shown(parts, self.texts.centred(parts))
             found[:, list(divided)] = responses.joined(self.places, shown, pairs)
+        if self.located is not None:
+            told, values = self.located.of(texts)
+            found[:, told] = torch.maximum(found[:, told], values.to(found))
         return found
 
     def _absent(self, texts: Sequence[str]) -> torch.Tensor:

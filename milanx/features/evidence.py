@@ -92,7 +92,7 @@ class LayerGatherer:
         """Means over each whole view of its features, float32 [d]."""
         return whole_views(self.features)
 
-    def _weights(self, rows: Sequence[int]) -> np.ndarray:
+    def weights(self, rows: Sequence[int]) -> np.ndarray:
         """Shares of the grid's cells under masks, float32 [len(rows), k, g, g]."""
         side = self.encoder.spec.grid
         new = [row for row in rows if row not in self._masks]
@@ -110,7 +110,7 @@ class LayerGatherer:
         """Collect what the set encoder reads of some units, given their places in the layer."""
         encoder, device = self.encoder, self.encoder.device
         images = self.store.images(self.layer)[rows]
-        pooled, valid = exemplar_features(self.features, images, self._weights(rows), self.maps)
+        pooled, valid = exemplar_features(self.features, images, self.weights(rows), self.maps)
         near = contrast_views(self.store, self.layer, rows, self.whole, self.contrast)
         contrast = torch.zeros(*near.shape, pooled.shape[-1])
         everywhere = geometry(torch.ones(1, encoder.spec.grid, encoder.spec.grid))[0]
@@ -137,7 +137,7 @@ class LayerGatherer:
         for start in range(0, len(self.alive), UNITS_AT_ONCE):
             rows = self.alive[start : start + UNITS_AT_ONCE]
             images = self.store.images(self.layer)[rows]
-            pooled, valid = exemplar_features(self.features, images, self._weights(rows))
+            pooled, valid = exemplar_features(self.features, images, self.weights(rows))
             share = valid.float()[..., None]
             parts.append((pooled[:, :, MASKED] * share).sum(1) / share.sum(1).clamp_min(1))
         return torch.cat(parts[1:] or parts)

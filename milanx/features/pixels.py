@@ -13,6 +13,7 @@ import numpy as np
 PIXEL_CHANNELS = 6  # mean and deviation of R, G, B in each cell
 EDGE_CHANNELS = 4  # strength of edges in four orientations in each cell
 CHANNELS = PIXEL_CHANNELS + EDGE_CHANNELS  # the last of a dense feature
+TONES = 19  # of these: colours, brightness, plainness and lines, wherever they lie
 SHOWN = 27  # maps of `shown_maps`
 EDGE_STRENGTH = 0.05  # above which a cell has edges, in brightness a pixel
 EDGE_RATIO = 1.5  # of the strongest direction over the one across it
@@ -26,6 +27,16 @@ COLOURS: dict[str, tuple[float, float, float, float]] = {
 GREYS: dict[str, tuple[float, float]] = {"white": (84, 101), "gray": (35, 78), "black": (-1, 17)}
 BRIGHT_TEXTS = ("bright areas", "light areas", "light backgrounds", "bright lights")
 DARK_TEXTS = ("dark areas", "dark parts", "dark backgrounds", "shadows")
+# Parts of the view -> ways to say them.
+PLACES: dict[str, tuple[str, ...]] = {
+    "at the top": ("top of the image", "upper edge of the image", "things at the top"),
+    "at the bottom": ("bottom of the image", "lower edge of the image", "things at the bottom"),
+    "on the left": ("left side of the image", "left edge of the image", "things on the left"),
+    "on the right": ("right side of the image", "right edge of the image", "things on the right"),
+    "in the center": ("center of the image", "middle of the image"),
+    "at the edges": ("borders of the image", "edges of the image"),
+    "in the corners": ("corners of the image", "image corners"),
+}
 SMALL = 0.06  # share of the view from which on something counts as shown
 ONE_SIDE = 0.8  # share of the bright (dark) cells that lie in one half of the view
 
@@ -93,6 +104,18 @@ def halves(side: int) -> dict[str, np.ndarray]:
     row, column = (g.ravel() for g in np.meshgrid(along, along, indexing="ij"))
     return {"at the top": row < 0.5, "at the bottom": row > 0.5, "on the left": column < 0.5,
             "on the right": column > 0.5}  # fmt: skip
+
+
+def place_cells(side: int) -> dict[str, np.ndarray]:
+    """Divide a view of side * side cells: a place of `PLACES` -> bool [side * side]."""
+    along = (np.arange(side) + 0.5) / side
+    row, column = (g.ravel() for g in np.meshgrid(along, along, indexing="ij"))
+    from_middle = np.abs(row - 0.5), np.abs(column - 0.5)
+    inside = (
+        row < 0.3, row > 0.7, column < 0.3, column > 0.7, np.maximum(*from_middle) < 0.25,
+        np.maximum(*from_middle) > 0.4, np.minimum(*from_middle) > 0.3,
+    )  # fmt: skip
+    return dict(zip(PLACES, inside, strict=True))
 
 
 def placed_cells(cells: dict[tuple[str, ...], np.ndarray]) -> dict[tuple[str, ...], np.ndarray]:

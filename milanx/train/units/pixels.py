@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from milanx.features.pixels import CHANNELS, SMALL, pixel_cells, placed_cells
+from milanx.features.pixels import CHANNELS, PLACES, SMALL, pixel_cells, place_cells, placed_cells
 from milanx.train.data.photos import PhotoFeatures
 from milanx.train.units.meanings import MIN_POSITIVES, Meaning
 
@@ -21,27 +21,14 @@ def place_meanings(photos: PhotoFeatures, keep: np.ndarray, seed: int) -> list[M
     """Parts of the view, whatever they show, and bright or dark cells that lie in one of them."""
     kept = np.flatnonzero(keep)
     side = round(photos.dense.shape[1] ** 0.5)
-    along = (np.arange(side) + 0.5) / side
-    row, column = (g.ravel() for g in np.meshgrid(along, along, indexing="ij"))
-    away = np.maximum(np.abs(row - 0.5), np.abs(column - 0.5))
-    corners = np.minimum(np.abs(row - 0.5), np.abs(column - 0.5))
-    parts = {
-        ("top of the image", "upper edge of the image", "things at the top"): 0.3 - row,
-        ("bottom of the image", "lower edge of the image", "things at the bottom"): row - 0.7,
-        ("left side of the image", "left edge of the image", "things on the left"): 0.3 - column,
-        ("right side of the image", "right edge of the image", "things on the right"): column - 0.7,
-        ("center of the image", "middle of the image"): 0.25 - away,
-        ("borders of the image", "edges of the image"): away - 0.4,
-        ("corners of the image", "image corners"): corners - 0.3,
-    }
     rng = np.random.default_rng([seed, 8])
     found = []
-    for texts, inside in parts.items():
-        if not (inside > 0).any():  # on a coarse grid
+    for place, inside in place_cells(side).items():
+        if not inside.any():  # on a coarse grid
             continue
         shown = rng.choice(kept, min(len(kept), MAX_PIXEL_PHOTOS), replace=False)
-        grids = np.tile((255 * (inside > 0)).astype(np.uint8), (len(shown), 1))
-        found.append(Meaning(texts, "pixel", shown, grids, countable=False))
+        grids = np.tile((255 * inside).astype(np.uint8), (len(shown), 1))
+        found.append(Meaning(PLACES[place], "pixel", shown, grids, countable=False))
     for texts, cells in placed_cells(shown_cells(photos, kept)).items():
         there = cells.sum(1)
         if (there > 0).sum() >= MIN_POSITIVES:
