@@ -334,7 +334,7 @@ class Describer:
         evidence = gatherer.evidence(sample)
         crowd = Crowd.of(evidence, self.set_encoder.joint_mean)
         usual = None
-        if how.located and responses is not None and gatherer.maps is not None:
+        if how.cells and responses is not None and gatherer.maps is not None:
             usual = located(gatherer, sample).mean(0)
         vectors = self.set_encoder.critic_vectors(evidence)
         return LayerEvidence(vectors, responses, crowd, usual)
@@ -378,7 +378,7 @@ class Describer:
         where = None
         if task.layer.usual is not None:
             cells = located(task.gatherer, [rows[place] for place in places])
-            where = Located(task.how.located * (cells - task.layer.usual))
+            where = Located(task.how.cells * (cells - task.layer.usual))
             named = [[*a, *b] for a, b in zip(named, where.best(task.how.placed), strict=True)]
         units = UnitsEvidence(
             self._texts, task.layer, vectors, places, task.how, named, sets, where

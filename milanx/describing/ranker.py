@@ -14,6 +14,7 @@ import numpy as np
 
 from milanx.describing.candidates import Candidate, Term
 from milanx.describing.settings import RankSettings
+from milanx.features.pixels import place_texts
 from milanx.language.connectives import joins, named, says_missing
 from milanx.language.words import normalise_text
 
@@ -43,6 +44,9 @@ class UnitEvidence(Protocol):
 
     def response(self, texts: Sequence[str]) -> Sequence[float]:
         """Return how far texts foretell the unit's activations, as correlations."""
+
+    def cells(self, texts: Sequence[str]) -> Sequence[float]:
+        """Return how well what texts say of cells covers what the unit looks at; 0 of others."""
 
     def absent(self, texts: Sequence[str]) -> Sequence[float]:
         """Return how far one of the things that texts join is not shown, 0 to 1."""
@@ -142,6 +146,10 @@ def _response(unit: Texts, how: RankSettings) -> Sequence[float]:
     return _asked("response", unit).response(unit.texts)
 
 
+def _cells(unit: Texts, how: RankSettings) -> Sequence[float]:
+    return _asked("cells", unit).cells(unit.texts)
+
+
 def _absent(unit: Texts, how: RankSettings) -> Sequence[float]:
     return _asked("absent", unit).absent(unit.texts)
 
@@ -158,13 +166,24 @@ def _foretold(values: Sequence[float], unit: Texts, how: RankSettings) -> list[f
     return [doubt * foretells(value, how) for value in values]
 
 
-def doubt_of(likeliest: float, how: RankSettings) -> float:
+def _surely(values: Sequence[float], unit: Texts, how: RankSettings) -> list[float]:
+    """What is taken off responses that cells tell: where p(d|E) is sure, what is named counts more.
+
+    A sky is at the top, and a sheet of paper may lie in the middle of all its photos.
+    """
+    likeliest, responses = max(unit.log_p_given_exemplars), _response(unit, how)
+    off = doubt_of(likeliest, how) - doubt_of(likeliest, how, how.least_cells)
+    return [-off * foretells(value, how) if value > 0 and value >= response else 0.0
+            for value, response in zip(values, responses, strict=True)]  # fmt: skip
+
+
+def doubt_of(likeliest: float, how: RankSettings, least: float | None = None) -> float:
     """Return what responses count where p(d|E)'s likeliest text has this log p, at most 1.
 
     In full where it costs ``unsure`` nats or more, by the square of the cost below, and at least
-    ``least``.
+    ``least``, that of the settings when None.
     """
-    return min(1.0, max(how.least, (likeliest / how.unsure) ** 2))
+    return min(1.0, max(how.least if least is None else least, (likeliest / how.unsure) ** 2))
 
 
 def foretells(correlation: float, how: RankSettings) -> float:
@@ -176,6 +195,9 @@ TERMS = (
     RankTerm("pmi", lambda how: 1.0, _pmi),
     RankTerm("agreement", lambda how: how.agreement, _agreement, dear=True),
     RankTerm("response", lambda how: how.response, _response, _foretold, dear=True),
+    RankTerm("cells", lambda how: how.response if how.cells else 0.0, _cells, _surely, dear=True),
+    RankTerm("place", lambda how: -how.place,
+             lambda unit, how: [text in place_texts() for text in unit.folded]),
     RankTerm("joined", lambda how: -how.joined, lambda unit, how: [*map(joins, unit.folded)]),
     RankTerm("without", lambda how: -how.without,
              lambda unit, how: [*map(says_missing, unit.folded)]),

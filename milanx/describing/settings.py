@@ -29,7 +29,7 @@ class RankSettings:
         candidates: how many are kept beside the description.
         method: ``pmi``, all terms of the ranking; or ``argmax`` for log p(d|E) alone.
         agreement: weight of the agreement of text and exemplars (`milanx.describing.critic`)
-            [2].
+            [3].
         response: weight of the correlation of text and activations
             (`milanx.describing.response`) [300].
         joined: nats taken from a text that joins two things, which fits by chance more easily
@@ -54,9 +54,14 @@ class RankSettings:
         classes: names of classes that are ranked beside the others: those of which the encoder's
             own classifier finds most evidence under the masks, where it has one
             (`milanx.features.classes`); 0 is none [4].
-        placed: texts of colours, light, lines and parts of the view that are ranked beside the
-            others where ``located`` has a share: those that cover best what the masks do; 0 is
-            none.
+        cells: share that a correlation cell by cell counts as a response, of the masks with what a
+            text says of pixels and places (`milanx.describing.where`); that of whole views counts
+            where it is larger. 0 asks whole views alone [1.5].
+        least_cells: what such a response counts at least, however sure p(d|E) is [0.2].
+        place: nats taken from a text that says where a unit looks, and nothing of what is there
+            [5].
+        placed: texts that cells tell which are ranked beside the others: those that cover best what
+            the masks do; 0 is none [4].
         others: units of a layer, at most, beside which one of them is described; bounds the time
             in layers of thousands of units.
         pseudo: sets without opinion that are counted among these units, so that few of them say
@@ -81,6 +86,9 @@ class RankSettings:
     retrieved: int = 0
     composed: int = 0
     classes: int = 0
+    cells: float = 0.0
+    least_cells: float = 0.2
+    place: float = 0.0
     placed: int = 0
     others: int = 256
     pseudo: int = 32
@@ -116,9 +124,6 @@ class ResponseSettings:
             is the name of one of its classes and it has one (`milanx.features.classes`); the joint
             space's counts where it is larger. 0 asks the
             joint space alone [0.8].
-        located: share that a correlation cell by cell counts, of the masks with what a text says of
-            pixels and places (`milanx.describing.where`); that of whole views counts where it is
-            larger. 0 asks whole views alone.
         near: units whose exemplars look most alike, beyond which a unit's response is told.
         near_share: of what is taken off, their part; the rest is the layer's mean unit.
 
@@ -129,7 +134,6 @@ class ResponseSettings:
     no_opinion: int = 200
     exact: float = 0.4
     evident: float = 0.0
-    located: float = 0.0
     near: int = 8
     near_share: float = 0.25
 

@@ -83,6 +83,7 @@ class UnitsEvidence:
         parts = [distinct[i : i + TEXTS_AT_ONCE] for i in range(0, len(distinct), TEXTS_AT_ONCE)]
         asked = [self._agreement if self.how.agreement else None,
                  self._response if self.how.response else None,
+                 self._cells if self.how.response and self.how.cells else None,
                  self._absent if self.how.absent else None]  # fmt: skip
         if any(asked):
             self.texts.prepare(distinct, workers)
@@ -93,7 +94,9 @@ class UnitsEvidence:
         found = [*workers.map(part, parts)]
         columns = [
             torch.cat([f for f in column if f is not None], 1).numpy() if ask and found else None
-            for ask, column in zip(asked, [*zip(*found, strict=True)] or [()] * 3, strict=True)
+            for ask, column in zip(
+                asked, [*zip(*found, strict=True)] or [()] * len(asked), strict=True
+            )
         ]
         return [
             SaidOfTexts(place, *(None if column is None else column[row] for column in columns))
@@ -140,6 +143,14 @@ class UnitsEvidence:
         if self.located is not None:
             told, values = self.located.of(texts)
             found[:, told] = torch.maximum(found[:, told], values.to(found))
+        return found
+
+    def _cells(self, texts: Sequence[str]) -> torch.Tensor:
+        """Return what cells tell of texts [u, t], 0 of those of which they tell nothing."""
+        found = self.vectors.new_zeros(len(self.places), len(texts))
+        if self.located is not None:
+            told, values = self.located.of(texts)
+            found[:, told] = values.to(found)
         return found
 
     def _absent(self, texts: Sequence[str]) -> torch.Tensor:
@@ -218,12 +229,14 @@ class SaidOfTexts:
         place: of each text.
         agreements: of each, in nats, float [t]; None where it takes no part.
         correlations: likewise.
+        covered: what cells tell, likewise.
         missing: how far one of the things that each joins is not shown, likewise.
     """
 
     place: Mapping[str, int]
     agreements: np.ndarray | None
     correlations: np.ndarray | None
+    covered: np.ndarray | None = None
     missing: np.ndarray | None = None
 
     def agreement(self, texts: Sequence[str]) -> list[float]:
@@ -233,6 +246,10 @@ class SaidOfTexts:
     def response(self, texts: Sequence[str]) -> list[float]:
         """Return how far texts foretell the unit's activations, as correlations."""
         return self._of("response", self.correlations, texts)
+
+    def cells(self, texts: Sequence[str]) -> list[float]:
+        """Return how well what texts say of cells covers what the unit looks at; 0 of others."""
+        return self._of("cells", self.covered, texts)
 
     def absent(self, texts: Sequence[str]) -> list[float]:
         """Return how far one of the things that texts join is not shown, 0 to 1."""

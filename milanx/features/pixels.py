@@ -118,6 +118,12 @@ def place_cells(side: int) -> dict[str, np.ndarray]:
     return dict(zip(PLACES, inside, strict=True))
 
 
+@lru_cache(maxsize=1)
+def place_texts() -> frozenset[str]:
+    """Return the texts that say a part of the view, and nothing of what is there."""
+    return frozenset(text for ways in PLACES.values() for text in ways)
+
+
 def placed_cells(cells: dict[tuple[str, ...], np.ndarray]) -> dict[tuple[str, ...], np.ndarray]:
     """Find bright and dark cells in views where nearly all of them lie in one half.
 

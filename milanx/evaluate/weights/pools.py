@@ -28,6 +28,7 @@ class Pool:
         found: all of them.
         agreements: of each text.
         responses: of each text.
+        covered: of each text, what cells tell.
         absents: of each text, how far one of the things that it joins is not shown.
         worth: of each text, by the measure of the set that the unit belongs to.
         shown: what stands for the photographs of the unit's exemplars.
@@ -36,6 +37,7 @@ class Pool:
     found: tuple[Hypothesis, ...]
     agreements: dict[str, float]
     responses: dict[str, float]
+    covered: dict[str, float]
     absents: dict[str, float]
     worth: dict[str, float]
     shown: tuple[str, ...]
@@ -53,7 +55,8 @@ class Pool:
                   for c, n in zip(candidates, tokens, strict=True)),
             {c.text: float(c.agreement or 0) for c in candidates},
             {c.text: float(c.response or 0) for c in candidates},
-            {c.text: float(v.get("absent") or 0) for c, v in zip(candidates, values, strict=True)},
+            *({c.text: float(v.get(term) or 0) for c, v in zip(candidates, values, strict=True)}
+              for term in ("cells", "absent")),
             worth,
             tuple(shown),
         )  # fmt: skip
@@ -65,6 +68,10 @@ class Pool:
     def response(self, texts: Sequence[str]) -> list[float]:
         """Return how far texts foretell the unit's activations, as correlations."""
         return [self.responses[text] for text in texts]
+
+    def cells(self, texts: Sequence[str]) -> list[float]:
+        """Return how well what texts say of cells covers what the unit looks at; 0 of others."""
+        return [self.covered[text] for text in texts]
 
     def absent(self, texts: Sequence[str]) -> list[float]:
         """Return how far one of the things that texts join is not shown, 0 to 1."""
