@@ -66,7 +66,7 @@ excite the unit most.
   and to what people wrote of units
 - search: beam {search["beam"]}, {search["retrieved"]} phrases that the critic retrieves, as many
   that foretell the unit's activations best and {search["composed"]} pairs a connective of these
-  that foretell them better than each does{_named(search)},
+  that foretell them better than each does{_named(search)}{_located(search)},
   ranked by weighted PMI with lambda {search["lam"]} plus {_agreement(search)}{search["response"]:g}
   times what the correlation of text and activations counts over all views that the run keeps,
   beyond the layer's mean unit and the units whose exemplars look most alike, the less the surer
@@ -113,6 +113,15 @@ def _named(search: dict[str, Any]) -> str:
   encoder's own classifier finds most evidence of; what the name of a class, or of a kind above
   some, foretells is read off that classifier where this tells more than the joint space
   ({search["evident"]} of it)"""
+
+
+def _located(search: dict[str, Any]) -> str:
+    """What cells take part in."""
+    if not search.get("cells"):
+        return ""
+    return f""", and {search["placed"]} texts of colours, light, lines and parts of the view: what
+  such a text foretells is read off the cells under the unit's masks where this tells more than
+  whole views do ({search["cells"]:g} of it; {search["place"]:g} less for a part of the view alone)"""
 
 
 def _name(model: str) -> str:
