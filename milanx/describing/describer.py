@@ -24,7 +24,7 @@ from milanx.describing.signs import Crowd, masked, read_signs
 from milanx.describing.tasks import Gathered, Task, one_ahead
 from milanx.describing.texts import TextSpace
 from milanx.describing.units import LayerEvidence, UnitsEvidence
-from milanx.describing.where import Located, located
+from milanx.describing.where import Located, located, usual_cells
 from milanx.errors import InputError
 from milanx.files import fingerprint
 from milanx.hub.address import read_address
@@ -335,7 +335,7 @@ class Describer:
         crowd = Crowd.of(evidence, self.set_encoder.joint_mean)
         usual = None
         if how.cells and responses is not None and gatherer.maps is not None:
-            usual = located(gatherer, sample).mean(0)
+            usual = usual_cells(gatherer, sample)
         vectors = self.set_encoder.critic_vectors(evidence)
         return LayerEvidence(vectors, responses, crowd, usual)
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # Most of what units look at lies about the middle: readers found one such text in four right.
 SIDES = tuple(place for place in PLACES if place != "in the center")
 FEW = 3  # photographs that tell nothing, counted beside those of a unit's exemplars
+FEW_UNITS = 8  # likewise, beside a layer's units
 FLAT = 1e-6  # standard deviation below which nothing varies
 
 
@@ -98,6 +99,14 @@ def located(gatherer: LayerGatherer, rows: Sequence[int]) -> torch.Tensor:
         told = cell_correlations(masks[there].reshape(len(shown), -1), cell_maps(shown))
         found.append(told * distinct / (distinct + FEW))
     return torch.from_numpy(np.stack(found)).float()
+
+
+def usual_cells(gatherer: LayerGatherer, rows: Sequence[int]) -> torch.Tensor:
+    """Return what cells tell of a layer's mean unit [`cell_maps`], given some of its units.
+
+    `FEW_UNITS` that look nowhere are counted among them: of few units little is known.
+    """
+    return located(gatherer, rows).sum(0) / (len(rows) + FEW_UNITS)
 
 
 @dataclass(frozen=True)

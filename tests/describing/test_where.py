@@ -102,6 +102,15 @@ def test_few_photographs_say_little() -> None:
     assert many.argmax() == place
 
 
+def test_a_single_unit_is_not_its_own_measure() -> None:
+    top = place_cells(SIDE)["at the top"]
+    masks = np.stack([top.reshape(SIDE, SIDE).astype(np.float32)] * 6)
+    one = gatherer([maps_of() for _ in range(6)], masks, [0, 1, 2, 3, 4, 5])
+    place = TEXTS["top of the image"]
+    told = located(one, [0])[0, place]
+    assert usual_cells(one, [0])[place] == pytest.approx(float(told) / (1 + FEW_UNITS))
+
+
 def test_a_unit_that_looks_at_white_wherever_it_lies_is_told_so() -> None:
     rng = np.random.default_rng(1)
     white = next(i for i, ways in enumerate(shown_texts()) if "white areas" in ways)
