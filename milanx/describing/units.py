@@ -35,8 +35,8 @@ class LayerEvidence:
             living ones.
         responses: of the units that are described; None where they take no part.
         crowd: exemplars of these units, beside which signs are read; None without living ones.
-        usual: what cells tell of the layer's mean unit (`milanx.describing.where.usual_cells`), [maps];
-            None where cells are not asked.
+        usual: what cells tell of the layer's mean unit, [maps]
+            (`milanx.describing.where.usual_cells`); None where cells are not asked.
     """
 
     others: torch.Tensor | None

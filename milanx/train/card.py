@@ -121,7 +121,8 @@ def _located(search: dict[str, Any]) -> str:
         return ""
     return f""", and {search["placed"]} texts of colours, light, lines and parts of the view: what
   such a text foretells is read off the cells under the unit's masks where this tells more than
-  whole views do ({search["cells"]:g} of it; {search["place"]:g} less for a part of the view alone)"""
+  whole views do ({search["cells"]:g} of it; {search["place"]:g} nats less for a part of the view
+  and nothing of what is there)"""
 
 
 def _name(model: str) -> str:

@@ -15,11 +15,13 @@ from milanx.describing.ranker import Hypothesis, Ranker
 from milanx.describing.settings import RankSettings
 from milanx.describing.where import (
     FEW,
+    FEW_UNITS,
     Located,
     cell_correlations,
     cell_maps,
     located,
     located_texts,
+    usual_cells,
 )
 from milanx.features.pixels import PLACES, SHOWN, TONES, place_cells, place_texts, shown_texts
 
