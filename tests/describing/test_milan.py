@@ -152,6 +152,14 @@ def test_texts_are_ranked_by_weighted_pmi() -> None:
             assert c.log_p_given_exemplars is not None and c.log_p_prior is not None
 
 
+def test_nobody_is_called_by_a_colour_where_anything_else_was_found() -> None:
+    vocabulary, (_, prior) = Vocabulary(("black", "man", "sky")), networks(5)
+    black, man, sky = (SPECIAL + i for i in range(3))
+    both = [((black, man), -1.0), ((sky,), -2.0)]
+    made = ranked([both, both[:1]], prior, vocabulary, MilanSearch())
+    assert [[c.text for c in row] for row in made] == [["sky"], ["black man"]]
+
+
 def test_a_text_depends_on_its_own_exemplars_alone() -> None:
     decoder, _ = networks(3)
     many = evidence(6)

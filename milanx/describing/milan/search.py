@@ -13,6 +13,7 @@ from milanx.describing.candidates import Candidate, Term
 from milanx.describing.milan.network import AttentionDecoder, LanguageModel, Seen
 from milanx.describing.milan.words import BEGIN, END, SPECIAL, Vocabulary, padded
 from milanx.errors import InputError
+from milanx.language.people import says_colour_of_people
 
 if TYPE_CHECKING:
     from milanx.describing.settings import SearchSettings
@@ -112,7 +113,10 @@ def _at(part: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
 def ranked(
     found: Sequence[Found], prior: LanguageModel, vocabulary: Vocabulary, how: MilanSearch
 ) -> list[tuple[Candidate, ...]]:
-    """Rank the texts of units by log p(d|E) - lambda log p(d), best first."""
+    """Rank the texts of units by log p(d|E) - lambda log p(d), best first.
+
+    Nobody is called by a colour, where anything else was found.
+    """
     distinct = sorted({text for row in found for text, _ in row}, key=lambda t: (len(t), t))
     before: dict[tuple[int, ...], float] = {}
     device = prior.embed.weight.device
@@ -130,6 +134,7 @@ def ranked(
                 Candidate(vocabulary.decode(text), pmi, log_p, before[text], rank=pmi,
                           terms=(Term("pmi", pmi, pmi),))
             )  # fmt: skip
+        candidates = [c for c in candidates if not says_colour_of_people(c.text)] or candidates
         candidates.sort(key=lambda c: -(c.rank or 0.0))
         made.append(tuple(candidates[: how.candidates]))
     return made
