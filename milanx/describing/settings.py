@@ -56,10 +56,10 @@ class RankSettings:
             (`milanx.features.classes`); 0 is none [4].
         cells: share that a correlation cell by cell counts as a response, of the masks with what a
             text says of pixels and places (`milanx.describing.where`); that of whole views counts
-            where it is larger. 0 asks whole views alone [1.5].
+            where it is larger. 0 asks whole views alone [1].
         least_cells: what such a response counts at least, however sure p(d|E) is [0.2].
         place: nats taken from a text that says where a unit looks, and nothing of what is there
-            [5].
+            [10].
         placed: texts that cells tell which are ranked beside the others: those that cover best what
             the masks do; 0 is none [4].
         others: units of a layer, at most, beside which one of them is described; bounds the time

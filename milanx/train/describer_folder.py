@@ -26,7 +26,7 @@ from milanx.train.stages.projection import WEIGHTS
 # choice on `milanx.evaluate.weights.lists` says beside them, stands in docs/believe.md.
 SEARCH = SearchSettings(agreement=3.0, response=300.0, retrieved=12, composed=4, joined=8.0,
                         without=3.0, dim=0.06, least=0.8, classes=4, exact=0.6, evident=0.8,
-                        cells=1.5, place=5.0, placed=4)  # fmt: skip
+                        cells=1.0, place=10.0, placed=4)  # fmt: skip
 MIN_WORD_COUNT = 3  # rarer words of captions are misspelled more often than not
 
 
