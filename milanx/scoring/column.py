@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from milanx.errors import MissingWeights
+from milanx.features.pixels import says_place
 from milanx.measures.folds import folds
 from milanx.measures.intervals import CROSSED_DRAWS, resampled_counts
 from milanx.progress import Reporter, Silent
@@ -302,6 +303,9 @@ def _layer(
             found[key] = Score(reason="of the low side (-) there is no record of every image")
         elif not text:
             found[key] = Score(reason="it has no description")
+        elif says_place(text):
+            found[key] = Score(reason="it says where in a view the unit looks, which the likeness of "
+                               "texts and whole views does not tell")  # fmt: skip
     keys = [key for key in texts if key not in found]
     if not keys:
         return found
