@@ -39,6 +39,7 @@ SEARCHED = 100  # searched images on which a layer's slope is fitted
 UNITS_AT_ONCE = 1024  # whose draws are in memory at a time
 
 NOT_ASKED = "--no-score was given"
+UNSEEN = "it says where in a view the unit looks, which a likeness of whole views does not tell"
 
 UnitKey = tuple[str, int, str]  # layer, unit, sign
 Look = Callable[[np.ndarray], np.ndarray]  # indices of images -> their features
@@ -304,8 +305,7 @@ def _layer(
         elif not text:
             found[key] = Score(reason="it has no description")
         elif says_place(text):
-            found[key] = Score(reason="it says where in a view the unit looks, which the likeness of "
-                               "texts and whole views does not tell")  # fmt: skip
+            found[key] = Score(reason=UNSEEN)
     keys = [key for key in texts if key not in found]
     if not keys:
         return found
