@@ -46,6 +46,27 @@ def sure_cell(figure: float | None, told: bool = False) -> str:
     return "all others" if figure == 1 else f"{math.floor(100 * figure)} %"
 
 
+def confidence_note(run: Run) -> str:
+    """Say what confidence is, with the threshold of ``unclear`` where the run tells it."""
+    least = (run.settings.get("confidence") or {}).get("threshold")
+    what = (
+        "confidence: the probability that the description is right, calibrated on units of known "
+        "meaning"
+    )
+    below = "where it is too low" if least is None else f"below {least:.2f}"
+    return f"{what}; {below} a unit is unclear and its best guess is grey."
+
+
+def score_note(run: Run) -> str:
+    """Say what scores are, with the number of images where the run tells it."""
+    photos = (run.settings.get("score") or {}).get("photos")
+    images = "images" if photos is None else f"{photos} distinct images"
+    return (
+        "score: correlation of what the text foretells with what the unit does on "
+        f"{images} kept aside (95 % interval); it is no probability of being right."
+    )
+
+
 def numbered(row: Mapping[str, Any]) -> str:
     """Return what names a unit in its layer: sign and number."""
     return f"{'-' if row['sign'] == '-' else ''}{row['unit']}"

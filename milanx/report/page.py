@@ -20,7 +20,7 @@ from milanx.files.kinds import PAGE
 from milanx.files.replacing import check_file
 from milanx.images.photos import LICENCES, Photo
 from milanx.language.meanings import parts
-from milanx.report.cells import headline
+from milanx.report.cells import confidence_note, headline, score_note
 from milanx.report.meaning import page_vectors
 from milanx.report.neighbours import neighbours
 from milanx.report.sure import SCORE, SORTS, SURE, calibrated, sureness
@@ -89,7 +89,8 @@ def write_page(run: Run, sort: str = SURE, embed: Embed | None = None) -> Path:
         demonstration=run.demonstration,
         scored=scored,
         calibrated=calibrated(run.rows),
-        least=(run.settings.get("confidence") or {}).get("threshold", 0.0),
+        confidence_note=_sentence(confidence_note(run)),
+        score_note=_sentence(score_note(run)),
         score=run.settings.get("score") or {},
         concepts=run.concepts,
         credits=credits,
@@ -98,6 +99,10 @@ def write_page(run: Run, sort: str = SURE, embed: Embed | None = None) -> Path:
     )
     write_text(path, html)
     return path
+
+
+def _sentence(note: str) -> str:
+    return note[:1].upper() + note[1:]
 
 
 def shown_views(images: Sequence[Sequence[int]]) -> tuple[int, list[int]]:

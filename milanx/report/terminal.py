@@ -28,8 +28,10 @@ from milanx.report.cells import (
     TEXT,
     add_units,
     address,
+    confidence_note,
     headline,
     score_cell,
+    score_note,
     sense_line,
     sure_cell,
 )
@@ -61,14 +63,6 @@ SHOWN = 20  # units of a run that are printed; the page has them all
 DEMONSTRATION = (
     "These are the built-in images, a demonstration: some 270 photos hold few concepts, so "
     "descriptions lean to them."
-)
-SCORE_NOTE = (
-    "score: correlation of what the text foretells with what the unit does on {photos} distinct "
-    "images kept aside (95 % interval); it is no probability of being right."
-)
-CONFIDENCE = (
-    "confidence: the probability that the description is right, calibrated on units of known "
-    "meaning; below {least:.2f} a unit is unclear and its best guess is grey."
 )
 SURER = (
     "surer than: the share of the described units whose text fits worse and foretells the unit "
@@ -249,11 +243,9 @@ def _print_counts(console: Screen, run: Run, scored: bool) -> None:
     if short := sum(0 < len(row["images"]) < (run.k or 0) for row in run.rows):
         console.print(f"{short} with fewer than {run.k} exemplars", highlight=False)
     if calibrated(run.rows):
-        least = (run.settings.get("confidence") or {}).get("threshold", 0.0)
-        console.print(CONFIDENCE.format(least=least), highlight=False)
+        console.print(confidence_note(run), highlight=False)
     if scored:
-        photos = (run.settings.get("score") or {}).get("photos")
-        console.print(SCORE_NOTE.format(photos=photos), highlight=False)
+        console.print(score_note(run), highlight=False)
     elif why := (run.settings.get("score") or {}).get("reason"):
         console.print(f"No scores: {why}.", highlight=False)
 

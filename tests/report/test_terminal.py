@@ -16,11 +16,13 @@ from rich.progress import Progress
 from typer.testing import CliRunner
 
 from milanx.files import write_table
+from milanx.report.cells import confidence_note, score_note
+from milanx.report.page import write_page
 from milanx.report.terminal import TerminalReporter, _Count
 from milanx.rows import UNITS, UNITS_VERSION, units_schema
 from milanx.runs import Run
 from milanx.scoring.column import _lack
-from tests.act.runs import planted_run
+from tests.act.runs import planted_run, set_texts
 from tests.act.test_select import make_run
 
 NARROW = {"COLUMNS": "80"}
@@ -121,6 +123,19 @@ def test_few_photos_are_told_above_the_table(tmp_path: Path) -> None:
     table = said("show", run.root)
     assert "surer than" in table
     assert table.index("With 80 distinct photos the order says little") < table.index("┏")
+
+
+def test_of_confidence_and_score_no_more_is_said_than_is_known(tmp_path: Path) -> None:
+    run = set_texts(planted_run(tmp_path / "imported", ["dogs", "cats"]), {}, confidence=0.5,
+                    score=0.5)  # fmt: skip
+    page = write_page(run).read_text(encoding="utf-8").split("<script")[0]
+    for text in (said("show", run.root), page):
+        assert "it is no probability of being right" in " ".join(text.split())
+        assert not re.search(r"\bNone\b|below 0\.00", text)
+    run.settings["confidence"] = {"threshold": 0.4}
+    run.settings["score"] = {"photos": 63}
+    assert "below 0.40 a unit is unclear" in confidence_note(run)
+    assert "on 63 distinct images" in score_note(run)
 
 
 def test_a_run_says_how_many_photos_a_score_needs() -> None:
