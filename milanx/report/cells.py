@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from milanx.report.screen import Screen
+from milanx.rows import UNCLEAR
 
 if TYPE_CHECKING:
     from milanx.runs import Run
@@ -44,6 +45,11 @@ def sure_cell(figure: float | None, told: bool = False) -> str:
     if figure is None or told:
         return number(figure)
     return "all others" if figure == 1 else f"{math.floor(100 * figure)} %"
+
+
+def confidence_cell(status: str, confidence: float | None) -> str:
+    """Return how sure a unit is, as tables show it, also where they show no grey."""
+    return " ".join(filter(None, (number(confidence), UNCLEAR if status == UNCLEAR else "")))
 
 
 def confidence_note(run: Run) -> str:

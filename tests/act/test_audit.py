@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from milanx.cli import app
 from typer.testing import CliRunner
@@ -17,7 +18,9 @@ from milanx.act.audit.sarif import MOST_RESULTS, relative_uri, to_sarif, unit_li
 from milanx.act.audit.versus import audit_versus
 from milanx.errors import InputError
 from milanx.exemplars.store import write_index
+from milanx.files import write_table
 from milanx.report.audit import write_audit
+from milanx.rows import UNITS, UNITS_VERSION, units_schema
 from milanx.runs import Run
 from tests.act.runs import CLASSES, IMAGES, planted_run, set_texts
 from tests.act.voter import colours, voter
@@ -47,6 +50,35 @@ def test_findings_stand_worst_first_with_shares_of_the_described(run: Run) -> No
     first = made.findings[0]
     assert first.exemplars[0]["path"] == f"{run['planted', 3].row['images'][0]}.png"
     assert first.score is None and first.why_no_score
+
+
+def test_unclear_units_are_counted_apart_and_marked(run: Run, tmp_path: Path) -> None:
+    path = run.root / "units.parquet"
+    rows = run.units.to_pylist()
+    for row in rows:
+        row["confidence"] = 0.9 if row["unit"] in (0, 3) else 0.125
+        row["status"] = "described" if row["unit"] in (0, 3) else "unclear"
+    write_table(path, pa.Table.from_pylist(rows, schema=units_schema()), UNITS, UNITS_VERSION)
+    done = RUNNER.invoke(app, ["audit", str(run.root), "--ablate", "0", "-o", str(tmp_path / "o")])
+    assert "2 described, 4 unclear" in done.stdout
+    lines = {u: line for line in done.stdout.splitlines() for u in "036"
+             if f"planted:{u} " in line}  # fmt: skip
+    assert "0.12 unclear" in lines["6"] and "0.90" in lines["0"]
+    assert not any("unclear" in lines[u] for u in "03")
+    assert "6 of 7 units take part (2 described, 4 unclear)" in " ".join(done.stdout.split())
+    page = (tmp_path / "o" / "index.html").read_text()
+    assert page.count('<h3 class="unclear">') == 3 and "Confidence: 0.12 unclear" in page
+    sarif = json.loads((tmp_path / "o" / "audit.sarif").read_text())
+    told = [result["message"]["text"] for result in sarif["runs"][0]["results"]]
+    assert sum("(unclear):" in text for text in told) == 3
+    sure = audit(run.root, ablated=0, min_confidence=0.5)
+    assert (sure.described, sure.unclear) == (2, 0)
+    assert not any("unclear" in note for note in sure.notes)
+    assert "6 of 7 units take part (2 described, 4 unclear)" in milanx.analyze(run.root).notes[0]
+    other = planted_run(tmp_path / "other", TEXTS)
+    with pytest.raises(InputError, match="does not say how sure"):
+        audit_versus(run.root, other, min_confidence=0.5)
+    assert audit_versus(run.root, other).notes[0].startswith("A: 6 of 7 units take part (2 desc")
 
 
 def test_auroc_is_of_the_images_kept_aside(tmp_path: Path) -> None:
