@@ -14,7 +14,7 @@ from milanx.act.audit.versus import Versus
 from milanx.files import atomic_files, write_json, write_text
 from milanx.files.jsons import json_text
 from milanx.images.photos import LICENCES
-from milanx.report.cells import confidence_cell, number
+from milanx.report.cells import number, sure_cell
 from milanx.report.page import builtin_photos, script_json, thumbnails
 from milanx.report.screen import Screen, styled
 from milanx.rows import UNCLEAR
@@ -71,7 +71,7 @@ def page_html(audit: Audit, run: Run) -> str:
         shares=audit.shares(),
         rules={rule.id: rule for rule in audit.rules},
         groups=groups,
-        how_sure=confidence_cell,
+        how_sure=sure_cell,
         credits=builtin_photos(run, shown)[1],
         licences=LICENCES,
         views=script_json(thumbnails(run, shown)),
@@ -116,7 +116,7 @@ def _findings_table(findings: Sequence[Finding]) -> Table:
     for finding in findings:
         table.add_row(
             finding.rule, finding.address, finding.description,
-            confidence_cell(finding.status, finding.confidence), number(finding.score),
+            sure_cell(finding.confidence, True, finding.status), number(finding.score),
             _apart(finding.apart), _effect(finding),
             style="dim" if finding.status == UNCLEAR else None,
         )  # fmt: skip

@@ -35,21 +35,18 @@ def sense_line(sense: Mapping[str, Any]) -> str:
     return f"{sense['share']:.0%} {sense['text']}"
 
 
-def sure_cell(figure: float | None, told: bool = False) -> str:
-    """Return what `milanx.report.sure.sureness` says, as tables show it.
+def sure_cell(figure: float | None, told: bool = False, status: str = "") -> str:
+    """Return what `milanx.report.sure.sureness` says, as tables show it, also where none is grey.
 
     Args:
         figure: a share of the other units, or with ``told`` a confidence.
         told: whether it is one.
+        status: of the unit; that its text is a best guess is told.
     """
-    if figure is None or told:
-        return number(figure)
-    return "all others" if figure == 1 else f"{math.floor(100 * figure)} %"
-
-
-def confidence_cell(status: str, confidence: float | None) -> str:
-    """Return how sure a unit is, as tables show it, also where they show no grey."""
-    return " ".join(filter(None, (number(confidence), UNCLEAR if status == UNCLEAR else "")))
+    shown = number(figure)
+    if figure is not None and not told:
+        shown = "all others" if figure == 1 else f"{math.floor(100 * figure)} %"
+    return f"{shown} {UNCLEAR}".strip() if status == UNCLEAR else shown
 
 
 def confidence_note(run: Run) -> str:

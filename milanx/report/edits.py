@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from milanx.report.cells import confidence_cell, number
+from milanx.report.cells import number, sure_cell
 from milanx.report.grids import Grid, print_grid
 from milanx.report.screen import Screen
 
@@ -33,7 +33,7 @@ def choice_grid(report: PruneReport) -> Grid:
     """Return the units that were found."""
     grid = Grid(f"{report.target}: {len(report.choice.units)} units", UNIT_COLUMNS, words=3)
     for c in report.choice.units:
-        sure = confidence_cell(c.status, c.confidence)
+        sure = sure_cell(c.confidence, True, c.status)
         grid.rows.append((c.address, c.text, c.why, sure, number(c.score)))
     return grid
 
@@ -45,7 +45,7 @@ def print_prune(report: PruneReport) -> None:
     gone = set(report.gone)
     for c in report.choice.units:
         if (c.layer, c.unit) in gone:
-            sure = confidence_cell(c.status, c.confidence)
+            sure = sure_cell(c.confidence, True, c.status)
             console.print(f"  {c.address}  {c.text}" + (f"  ({sure})" if sure else ""))
     for grid in prune_grids(report):
         print_grid(grid, console)

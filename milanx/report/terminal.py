@@ -203,7 +203,10 @@ def _table(
     told, rows = calibrated(run.rows), [run.rows[place] for place in order]
     figures = {}
     if any(value is not None for value in sure):
-        figures["confidence" if told else "surer than"] = [sure_cell(sure[p], told) for p in order]
+        figures["confidence" if told else "surer than"] = [
+            sure_cell(sure[p], told, run.rows[p]["description"] and run.rows[p]["status"])
+            for p in order
+        ]
     if any(row["score"] is not None for row in run.rows):
         figures["score"] = [score_cell(row["score"], row["score_interval"]) for row in rows]
     table = Table(title=title, title_justify="left")

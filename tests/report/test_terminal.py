@@ -104,6 +104,27 @@ def test_those_that_say_it_stand_apart_from_those_near_in_meaning(tmp_path: Path
     assert "2 of 6 units" in only
 
 
+def test_confidence_stands_beside_the_description_alone_and_guesses_are_marked(
+    tmp_path: Path,
+) -> None:
+    sure = {("a", 3): 0.9, ("a", 17): 0.25, ("a", 5): 0.75, ("a", 8): 0.9, ("a", 9): 0.125}
+    run = make_run(tmp_path / "run", WATER, sure=sure)
+    rows = run.units.to_pylist()
+    for row in rows:
+        row["status"] = "unclear" if row["unit"] in (9, 17) else "described"
+    write_table(run.root / "units.parquet", pa.Table.from_pylist(rows, schema=units_schema()),
+                UNITS, UNITS_VERSION)  # fmt: skip
+    says, rest = said("find", "water", run.root).split("2 units nearest by meaning")
+    near, beside = rest.split("1 unit with another candidate")
+    assert re.search(r"waters +│ 3 +│ +0\.90 │", says)
+    assert re.search(r"ocean water +│ 17 +│ +0\.25 unclear │", says)
+    assert re.search(r"2 units, 1 unclear: 8, 9 +│ +0\.90 │", near)
+    assert "water towers" in beside
+    assert "0.75" not in beside and "confidence" not in beside
+    table = said("show", run.root)
+    assert len(re.findall(r"0\.\d\d unclear │", table)) == 2
+
+
 def test_where_no_unit_says_it_one_sentence_tells(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", {("a", 0): ("boats", []), ("a", 1): ("seats", [])})
     found = said("find", "sea", run.root)
