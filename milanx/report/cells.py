@@ -18,21 +18,31 @@ NAMED = 3  # layers or sources of images that are named; of more, their number i
 TEXT = 24  # columns of a terminal that texts beside addresses have at least
 
 
+def rounded(value: float) -> float:
+    """Round a figure as tables and pages show it: once, to two decimals, and never to -0."""
+    return round(float(value), 2) + 0.0
+
+
 def number(value: float | None) -> str:
     """Return a figure of two decimals; empty without one."""
-    return "" if value is None else f"{value:.2f}"
+    return "" if value is None else f"{rounded(value):.2f}"
 
 
 def score_cell(score: float | None, interval: Sequence[float] | None) -> str:
     """Return a score with its interval, as tables show it; empty without one."""
     if score is None:
         return ""
-    return f"{score:.2f}" + (f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "")
+    return number(score) + (f" [{number(interval[0])}, {number(interval[1])}]" if interval else "")
 
 
 def sense_line(sense: Mapping[str, Any]) -> str:
     """Return one of a unit's senses, with the share of its exemplars' photos that show it."""
     return f"{sense['share']:.0%} {sense['text']}"
+
+
+def percent(share: float) -> int:
+    """Return a share of other units in whole per cent; 100 are all of them."""
+    return math.floor(100 * share)
 
 
 def sure_cell(figure: float | None, told: bool = False, status: str = "") -> str:
@@ -45,7 +55,7 @@ def sure_cell(figure: float | None, told: bool = False, status: str = "") -> str
     """
     shown = number(figure)
     if figure is not None and not told:
-        shown = "all others" if figure == 1 else f"{math.floor(100 * figure)} %"
+        shown = "all others" if figure == 1 else f"{percent(figure)} %"
     return f"{shown} {UNCLEAR}".strip() if status == UNCLEAR else shown
 
 
