@@ -18,6 +18,11 @@ NAMED = 3  # layers or sources of images that are named; of more, their number i
 TEXT = 24  # columns of a terminal that texts beside addresses have at least
 
 
+def units(count: int) -> str:
+    """Return a number of units in words: ``1 unit``, ``3 units``."""
+    return "1 unit" if count == 1 else f"{count} units"
+
+
 def rounded(value: float) -> float:
     """Round a figure as tables and pages show it: once, to two decimals, and never to -0."""
     return round(float(value), 2) + 0.0

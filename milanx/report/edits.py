@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from milanx.report.cells import number, sure_cell
+from milanx.report.cells import number, sure_cell, units
 from milanx.report.grids import Grid, print_grid
 from milanx.report.screen import Screen
 
@@ -31,7 +31,7 @@ def print_choice(report: PruneReport) -> None:
 
 def choice_grid(report: PruneReport) -> Grid:
     """Return the units that were found."""
-    grid = Grid(f"{report.target}: {len(report.choice.units)} units", UNIT_COLUMNS, words=3)
+    grid = Grid(f"{report.target}: {units(len(report.choice.units))}", UNIT_COLUMNS, words=3)
     for c in report.choice.units:
         sure = sure_cell(c.confidence, True, c.status)
         grid.rows.append((c.address, c.text, c.why, sure, number(c.score)))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from milanx.report.cells import TEXT, address, headline, layers, numbered, sure_cell
+from milanx.report.cells import units as number_of
 from milanx.report.screen import Screen, styled
 from milanx.report.sure import calibrated, ordered, sureness
 from milanx.rows import UNCLEAR
@@ -44,25 +45,21 @@ def print_found(
         return str(run.rows[place]["description"])
 
     if said:
-        console.print(styled(f"{_units(len(said))} {'says' if len(said) == 1 else 'say'} {words}",
-                             "bold"))  # fmt: skip
+        head = f"{number_of(len(said))} {'says' if len(said) == 1 else 'say'} {words}"
+        console.print(styled(head, "bold"))
         groups = _grouped(said, text, first)
         console.print(_table(run, [(name, "", own) for name, own in groups], sure, rank, wide))
     if like:
-        head = f"{_units(len(like))} nearest by meaning"
+        head = f"{number_of(len(like))} nearest by meaning"
         console.print(styled(head if said else f"no unit says {words}; {head}:", "bold"))
         groups = _grouped(list(like), text, lambda own: (-round(like[own[0]], 2), first(own)))
         made = [(name, f"{like[own[0]]:.2f}", own) for name, own in groups]
         console.print(_table(run, made, sure, rank, wide, "likeness"))
     if beside:
-        head = f"{_units(len(beside))} with another candidate that says {words}"
+        head = f"{number_of(len(beside))} with another candidate that says {words}"
         console.print(styled(head, "bold"))
         groups = _grouped(list(beside), lambda place: beside[place], first)
         console.print(_table(run, [(name, "", own) for name, own in groups], None, rank, wide))
-
-
-def _units(count: int) -> str:
-    return "1 unit" if count == 1 else f"{count} units"
 
 
 def _grouped(

@@ -34,6 +34,7 @@ from milanx.report.cells import (
     score_note,
     sense_line,
     sure_cell,
+    units,
 )
 from milanx.report.screen import Screen
 from milanx.report.sure import NUMBER, SCORE, SURE, calibrated, ordered, sureness
@@ -210,9 +211,9 @@ def _table(
     if any(row["score"] is not None for row in run.rows):
         figures["score"] = [score_cell(row["score"], row["score_interval"]) for row in rows]
     table = Table(title=title, title_justify="left")
-    units = add_units(table, run, rows, console)
+    named = add_units(table, run, rows, console)
     table.add_column("description")
-    taken = [units, *([name, *cells] for name, cells in figures.items())]
+    taken = [named, *([name, *cells] for name, cells in figures.items())]
     edges = EDGE * (len(taken) + 2) + 1
     beside = console.width - edges - sum(max(map(len, cells), default=0) for cells in taken) >= TEXT
     if beside:
@@ -223,7 +224,7 @@ def _table(
         text = row["description"] or f"({without_text(run, row)})"
         text += "".join(f"\n  {sense_line(sense)}" for sense in row["senses"] or ())
         rest = [", ".join(c["text"] for c in others(row)[:2])] * beside
-        table.add_row(units[i], text, *rest, *(cells[i] for cells in figures.values()),
+        table.add_row(named[i], text, *rest, *(cells[i] for cells in figures.values()),
                       style="dim" if row["status"] == "unclear" else None)  # fmt: skip
     return table
 
@@ -232,7 +233,7 @@ def _title(run: Run, sort: str, shown: int) -> str:
     how = {SURE: "surest", SCORE: "best scored"}.get(sort, "first")
     if shown < len(run):
         return f"{headline(run)}: the {shown} {how} of {len(run)} units"
-    return f"{headline(run)}: {len(run)} units" + (f", {how} first" if sort != NUMBER else "")
+    return f"{headline(run)}: {units(len(run))}" + (f", {how} first" if sort != NUMBER else "")
 
 
 def _print_counts(console: Screen, run: Run, scored: bool) -> None:

@@ -78,6 +78,18 @@ class Finding:
         return f"{self.layer}:{'-' if self.sign == '-' else ''}{self.unit}"
 
     @property
+    def above(self) -> float:
+        """How far its evidence is above its controls, from -1 to 1; what was not measured adds 0.
+
+        The share of random units that change the classes less, and the AUROC, each less the half
+        that chance gives.
+        """
+        auroc = self.apart.get("auroc", 0.5)
+        if isinstance(self.effect, str) or not self.effect.random_units:
+            return float(auroc) - 0.5
+        return float(auroc) - 0.5 + self.effect.beside / self.effect.random_units - 0.5
+
+    @property
     def correlates(self) -> str:
         """What is seen together with the concept, in words that claim no more."""
         if "why" in self.apart:
@@ -126,7 +138,8 @@ class Audit:
         run: its folder.
         target: its name.
         rules: that were applied.
-        findings: by severity, worst first, then by rule and unit.
+        findings: worst first: by severity, by how far they are above their controls, by
+            confidence, then by rule and unit.
         units: of the run, a row each, in the order of its table.
         described: units with a description; they and the unclear ones take part in shares.
         unclear: units whose text is a best guess.
@@ -307,7 +320,9 @@ def _gather(
                                 exemplars, score, why, apart, effects[unit], row["status"],
                                 row["confidence"]))  # fmt: skip
     control([finding.apart for finding in findings])
-    return tuple(findings)
+    return tuple(sorted(findings, key=lambda finding: (
+        -SEVERITIES.index(finding.severity), -finding.above, -(finding.confidence or 0.0)
+    )))  # fmt: skip
 
 
 def _notes(run: Run, rows: Sequence[dict[str, Any]], least: float | None) -> tuple[str, ...]:
