@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from milanx.environment import join_processes, pick_device
+from milanx.environment import hushed, join_processes, pick_device
 from milanx.errors import InputError, MilanxError
 from milanx.extraction import (
     DEFAULT_IMAGES,
@@ -234,8 +234,9 @@ def describe(
     stage = contextlib.nullcontext() if given else timed.stage("load describer", None)
     with stage:  # what is wrong with it is said before the long work
         words = words_of(method, concepts)
-        loaded = describer if not isinstance(describer, str | Path) else load_describer(
-            method, describer, pick_device(device))  # fmt: skip
+        with hushed():
+            loaded = describer if not isinstance(describer, str | Path) else load_describer(
+                method, describer, pick_device(device))  # fmt: skip
         check_pair(method, loaded)
     way = Way(loaded, search or loaded.settings, method, words, senses)
     if senses > 1 and not score:

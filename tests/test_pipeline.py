@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import transformers
 
 import milanx
 from milanx.describing.ways import METHODS
 from milanx.extraction import OWN_METHOD, default_out
+from milanx.language.compare import Sentences, _minilm
 from tests.helpers import noise, write_parquet
 
 TINY = "tests.helpers:tiny"
@@ -34,6 +36,19 @@ def test_no_method_replaces_what_another_wrote(
     }
     for method, run in made.items():
         assert milanx.open_run(run.root).settings["describer"]["method"] == method
+
+
+def test_loading_says_nothing_of_its_own(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    photos = write_parquet(tmp_path / "photos.parquet", noise(12))
+    milanx.describe(TINY, layers="bn1:0-0", images=photos, out=tmp_path / "run", method="nearest",
+                    score=False)  # fmt: skip
+    _minilm.cache_clear()
+    Sentences()(["a text that nobody compared before"])
+    assert capfd.readouterr().err == ""
+    assert [str(w.message) for w in recwarn if issubclass(w.category, FutureWarning)] == []
+    assert transformers.utils.logging.is_progress_bar_enabled()  # the caller's bars are as before
 
 
 def test_default_folders_name_every_method_but_the_usual_one() -> None:
