@@ -38,6 +38,7 @@ app = typer.Typer(
     name="milanx",
     help="Say in plain words what the units of a vision model detect.",
     no_args_is_help=True,
+    rich_markup_mode=None,  # of every command below: brackets in help are text, no markup
     pretty_exceptions_enable=False,
     epilog="Examples:  milanx describe  |  milanx layers vit_tiny_patch16_224  |  "
     "milanx describe resnet18 -l layer4 --images photos/  |  milanx find water  |  "
@@ -85,3 +86,16 @@ app.add_typer(edit.app, name="edit")
 app.add_typer(study.app, name="study")
 app.add_typer(shortcut.app, name="shortcut")
 app.add_typer(bench.app, name="bench")
+
+
+def _tell_whole(group: typer.Typer) -> None:
+    """Let the list of a group's commands tell the whole first line of each."""
+    for command in group.registered_commands:
+        command.short_help = (command.callback.__doc__ or "").partition("\n")[0]
+    for below in group.registered_groups:
+        if below.typer_instance is not None:
+            below.short_help = str(below.typer_instance.info.help)
+            _tell_whole(below.typer_instance)
+
+
+_tell_whole(app)

@@ -50,7 +50,7 @@ def audit(
         from milanx.act.audit.versus import audit_versus
         from milanx.report.audit import print_versus
 
-        found = audit_versus(run, versus, rules=rules)
+        found = audit_versus(run, versus, rules=rules, min_confidence=min_confidence)
         if as_json:
             c.print_json(found.to_dict())
         else:

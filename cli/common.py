@@ -30,7 +30,7 @@ RunFolder = Annotated[
 ]
 AnyRun = Annotated[
     Path | None,
-    typer.Argument(metavar="[RUN]", help="Run folder, or OWNER/NAME on the Hub [the newest run]."),
+    typer.Argument(metavar="RUN", help="Run folder, or OWNER/NAME on the Hub [the newest run]."),
 ]
 RulesFile = Annotated[
     Path | None, typer.Option(help="yaml that extends the shipped rules (docs/audit.md).")

@@ -81,6 +81,7 @@ def describe(
         images=images,
         units=units,
         out=out,
+        method=method,
         weights=weights,
         random_weights=random_weights,
         signs=sign,

@@ -9,6 +9,7 @@ import contextlib
 import importlib.metadata
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -246,6 +247,28 @@ def announce(what: str, place: str, size: int | None) -> None:
 def note(line: str) -> None:
     """Write a line to stderr."""
     sys.stderr.write(f"{one_line(plain(line))}\n")
+
+
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """Let transformers say nothing while it loads models that milanx chose.
+
+    Neither bars, nor advice about tensors of a file that are known not to be needed, nor what peft
+    will have to call otherwise one day.
+    """
+    from transformers.utils import logging
+
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
 
 
 @contextlib.contextmanager

@@ -31,6 +31,7 @@ T = TypeVar("T")
 DEFAULT_MODEL = "tf_efficientnet_lite0"
 DEFAULT_LAYER = "blocks.5.3.bn1"
 DEFAULT_IMAGES = "builtin:probe"
+OWN_METHOD = "describer"  # how exemplars are put into words unless told otherwise
 
 
 # What a description writes into its run: a kill may leave each of them under a temporary name.
@@ -57,12 +58,19 @@ class Stages(Timed):
         give_back_memory()
 
 
-def default_out(target: str, layers: Sequence[str], images: Sequence[str]) -> Path:
-    """Return ``milanx-runs/MODEL/NAME``, a name made of the layers and the images."""
+def default_out(
+    target: str, layers: Sequence[str], images: Sequence[str], method: str = OWN_METHOD
+) -> Path:
+    """Return ``milanx-runs/MODEL/NAME``, a name made of the layers, the images and the method.
+
+    The describer's own method is not named; of every other one the table lies elsewhere, so that
+    no method replaces what another wrote.
+    """
     name = "+".join([*layers, *(Path(i).stem if ":" not in i else i for i in images)])
     safe = re.sub(r"[^\w.+@-]+", "-", name)
     if len(safe) > 80:
         safe = f"{safe[:60]}-{fingerprint(name)[:8]}"
+    safe += "" if method == OWN_METHOD else f"+{method}"
     return Path("milanx-runs") / re.sub(r"[^\w.@-]+", "-", target) / safe
 
 
@@ -102,18 +110,28 @@ def find_exemplars(
     overwrite: bool,
     timed: Timed,
     alone: contextlib.ExitStack,
+    method: str = OWN_METHOD,
 ) -> Extracted:
-    """Open what a request names and find its exemplars; ``alone`` holds the folder from then on."""
+    """Open what a request names and find its exemplars.
+
+    Args:
+        request: what is asked for.
+        out: the run folder; `default_out` when None.
+        overwrite: replace the run that is there.
+        timed: told about the stages.
+        alone: holds the folder from then on.
+        method: that describes them.
+    """
     from milanx.exemplars.estimate import estimate
     from milanx.exemplars.extract import extract as run_extraction
     from milanx.exemplars.inputs import open_inputs
 
-    check_request(request, out, overwrite)
+    check_request(request, out, overwrite, method)
     inputs = open_inputs(request, timed)
     names = [info.name for info in inputs.layers]
     shown = inputs.request.images
     given = [str(s) if isinstance(s, str | Path) else s.name for s in shown]
-    folder = out or default_out(inputs.target.name, names, given)
+    folder = out or default_out(inputs.target.name, names, given, method)
     process = join_processes(cpu=inputs.device == "cpu")
     if process.is_main_process:
         check_place(folder, RUN, overwrite=overwrite, resumes=True)
@@ -130,7 +148,9 @@ def find_exemplars(
     return Extracted(inputs, store, folder)
 
 
-def check_request(request: Request, out: Path | None, overwrite: bool) -> None:
+def check_request(
+    request: Request, out: Path | None, overwrite: bool, method: str = OWN_METHOD
+) -> None:
     """Refuse, before the long work, what can be told to be in vain."""
     from milanx.exemplars.differences import check_same
     from milanx.targets.zoo import check_weights
@@ -143,7 +163,7 @@ def check_request(request: Request, out: Path | None, overwrite: bool) -> None:
     given = [str(image) for image in request.images if isinstance(image, str | Path)]
     if not overwrite and isinstance(name, str):
         named = [address.layer for address in request.addresses]
-        check_same(out or default_out(name, named, given), request)
+        check_same(out or default_out(name, named, given, method), request)
     if isinstance(name, str) and request.weights is None and not request.random_weights:
         check_weights(name)
 

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from milanx.environment import join_processes, pick_device
+from milanx.environment import hushed, join_processes, pick_device
 from milanx.errors import InputError, MilanxError
 from milanx.extraction import (
     DEFAULT_IMAGES,
     DEFAULT_MODEL,
+    OWN_METHOD,
     Extracted,
     Stages,
     check_request,
@@ -78,7 +79,7 @@ def extract(
             with their labels (`milanx.images.pictures`).
         units: a range of units for every layer, such as ``0-63``; all when None.
         limit: at most this many images.
-        out: the run folder; ``milanx-runs/MODEL/NAME`` when None.
+        out: the run folder; ``milanx-runs/MODEL/LAYERS+IMAGES`` when None.
         weights: a checkpoint of the target's.
         random_weights: use random weights, for tests and controls.
         preprocess: for a module that brings none.
@@ -122,13 +123,14 @@ def check(
     images: Images = (DEFAULT_IMAGES,),
     units: str | None = None,
     out: Path | str | None = None,
+    method: str = OWN_METHOD,
     weights: Path | str | None = None,
     random_weights: bool = False,
     signs: Sequence[str] | str = ("+",),
     settings: ExtractSettings | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Refuse what can be told to be in vain before anything is loaded; see `extract`.
+    """Refuse what can be told to be in vain before anything is loaded; see `describe`.
 
     Raises:
         MilanxError: weights that are not to be had, a folder that holds another run, a layer that
@@ -142,7 +144,7 @@ def check(
         weights=path_of(weights), random_weights=random_weights, signs=several(signs),
         settings=settings or ExtractSettings(),
     )  # fmt: skip
-    check_request(request, path_of(out), overwrite)
+    check_request(request, path_of(out), overwrite, method)
 
 
 def describe(
@@ -154,7 +156,7 @@ def describe(
     limit: int | None = None,
     out: Path | str | None = None,
     describer: str | Path | Describer | Milan = "builtin",
-    method: str = "describer",
+    method: str = OWN_METHOD,
     concepts: Path | str | None = None,
     weights: Path | str | None = None,
     random_weights: bool = False,
@@ -180,7 +182,8 @@ def describe(
         images: probe images.
         units: which units.
         limit: at most this many images.
-        out: the run folder.
+        out: the run folder; ``milanx-runs/MODEL/LAYERS+IMAGES`` when None, and ``+METHOD`` of a
+            method other than ``describer``.
         describer: ``builtin``, a describer's folder, its repository on the Hugging Face Hub, or
             one that is loaded.
         method: ``describer``; ``milan``, MILAN's own, whose folder ``describer`` names
@@ -225,21 +228,22 @@ def describe(
         read=read, sae=path_of(sae), directions=path_of(directions), signs=several(signs),
         settings=settings or ExtractSettings(), device=device, dtype=dtype,
     )  # fmt: skip
-    check_request(request, path_of(out), overwrite)
+    check_request(request, path_of(out), overwrite, method)
     timed = Stages(progress or Silent())
     given = not isinstance(describer, str | Path)
     stage = contextlib.nullcontext() if given else timed.stage("load describer", None)
     with stage:  # what is wrong with it is said before the long work
         words = words_of(method, concepts)
-        loaded = describer if not isinstance(describer, str | Path) else load_describer(
-            method, describer, pick_device(device))  # fmt: skip
+        with hushed():
+            loaded = describer if not isinstance(describer, str | Path) else load_describer(
+                method, describer, pick_device(device))  # fmt: skip
         check_pair(method, loaded)
     way = Way(loaded, search or loaded.settings, method, words, senses)
     if senses > 1 and not score:
         raise InputError("no senses without scores", "images kept aside must bear them out",
                          "leave out --no-score, or --senses 1")  # fmt: skip
     with as_given(model), contextlib.ExitStack() as alone:
-        made = find_exemplars(request, path_of(out), overwrite, timed, alone)
+        made = find_exemplars(request, path_of(out), overwrite, timed, alone, method)
         _describe(made, way, score, timed)
     return open_run(made.out)
 

@@ -26,7 +26,7 @@ from milanx.act.categories import (
 )
 from milanx.act.importance import ImportanceSettings, importance
 from milanx.act.reopen import find_target
-from milanx.act.select import described
+from milanx.act.select import described, taking_part
 from milanx.errors import InputError, MilanxError
 from milanx.language.compare import Embed
 from milanx.measures.intervals import bootstrap, wilson
@@ -121,7 +121,7 @@ def analyze(
         worth = _importance(opened, (rows, named), sources, (model, weights, classes), sample,
                             settings or ImportanceSettings(), progress)  # fmt: skip
     return Analysis(str(opened.root), opened.target, layers, _placed(named), worth,
-                    _notes(opened, len(rows)))  # fmt: skip
+                    _notes(opened, rows))  # fmt: skip
 
 
 def named_kinds(named: Sequence[Named]) -> set[str]:
@@ -227,9 +227,9 @@ def _outputs(target: Any) -> int:
     return int(output.shape[1])
 
 
-def _notes(run: Run, described: int) -> tuple[str, ...]:
-    notes = [f"{described} of {len(run.rows)} units have a description; a unit may name several "
-             f"kinds. {GENERIC.capitalize()} words (object, area) name none."]  # fmt: skip
+def _notes(run: Run, rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    notes = [f"{taking_part(run, rows)} A unit may name several kinds. "
+             f"{GENERIC.capitalize()} words (object, area) name none."]  # fmt: skip
     if run.demonstration:
         notes.append("The probe images are the built-in ones, a demonstration: what they hold "
                      "decides what can be named.")  # fmt: skip

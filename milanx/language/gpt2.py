@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from milanx.environment import announce_hub
+from milanx.environment import announce_hub, hushed
 from milanx.errors import FormatError, InputError, MissingWeights
 from milanx.hub.reach import within_reach
 
@@ -108,7 +108,7 @@ def load_gpt2(source: str | Path) -> GPT2LMHeadModel:
     config = gpt2_config(source)
     config.embd_pdrop = config.attn_pdrop = config.resid_pdrop = 0.0
     try:
-        with within_reach(source):
+        with within_reach(source), hushed():
             model, told = GPT2LMHeadModel.from_pretrained(
                 str(source), config=config, dtype=torch.float32, output_loading_info=True
             )

@@ -10,6 +10,7 @@ from rich.table import Table
 from milanx.act.analyze import FORMAT, NOTHING, VERSION, Analysis
 from milanx.act.categories import KINDS, PARTS_OF_SPEECH, UNSURE
 from milanx.files import atomic_files, write_json
+from milanx.report.cells import units
 from milanx.report.plots_analysis import draw_importance, draw_kinds
 from milanx.report.screen import Screen
 
@@ -45,7 +46,7 @@ def print_analysis(analysis: Analysis, files: dict[str, Path]) -> None:
     table = Table(title=f"{analysis.target}: units that name ..., %", title_justify="left")
     table.add_column("kind")
     for name in shown:
-        table.add_column(f"{name}\n{analysis.layers[name]['units']} units", justify="right")
+        table.add_column(f"{name}\n{units(analysis.layers[name]['units'])}", justify="right")
     for kind in (*KINDS, UNSURE, NOTHING):
         table.add_row(kind, *(_percent(analysis.layers[n]["kinds"][kind], "share") for n in shown))
     table.add_section()

@@ -14,8 +14,10 @@ from milanx.act.audit.versus import Versus
 from milanx.files import atomic_files, write_json, write_text
 from milanx.files.jsons import json_text
 from milanx.images.photos import LICENCES
+from milanx.report.cells import number, sure_cell
 from milanx.report.page import builtin_photos, script_json, thumbnails
 from milanx.report.screen import Screen, styled
+from milanx.rows import UNCLEAR
 
 if TYPE_CHECKING:
     from milanx.runs import Run
@@ -69,6 +71,7 @@ def page_html(audit: Audit, run: Run) -> str:
         shares=audit.shares(),
         rules={rule.id: rule for rule in audit.rules},
         groups=groups,
+        how_sure=sure_cell,
         credits=builtin_photos(run, shown)[1],
         licences=LICENCES,
         views=script_json(thumbnails(run, shown)),
@@ -82,7 +85,8 @@ def _percent(share: float, interval: Sequence[float]) -> str:
 def print_audit(audit: Audit, files: dict[str, Path]) -> None:
     """Print the shares of the rules, the worst findings, and where the rest is."""
     console = Screen(width=max(Screen().width, 110))
-    table = Table(title=f"{audit.target}: {audit.described} described units",
+    guesses = f", {audit.unclear} unclear" if audit.unclear else ""
+    table = Table(title=f"{audit.target}: {audit.described} described{guesses}",
                   title_justify="left")  # fmt: skip
     for name in ("rule", "severity", "units", "share"):
         table.add_column(name, justify="right" if name in ("units", "share") else "left")
@@ -105,13 +109,16 @@ def print_audit(audit: Audit, files: dict[str, Path]) -> None:
 
 def _findings_table(findings: Sequence[Finding]) -> Table:
     table = Table(title="findings, worst first", title_justify="left")
-    for name in ("rule", "unit", "description", "score", "goes together", "does to the classes"):
-        table.add_column(name, justify="right" if name == "score" else "left")
+    names = ("rule", "unit", "description", "confidence", "score", "goes together",
+             "does to the classes")  # fmt: skip
+    for name in names:
+        table.add_column(name, justify="right" if name in ("confidence", "score") else "left")
     for finding in findings:
         table.add_row(
             finding.rule, finding.address, finding.description,
-            "" if finding.score is None else f"{finding.score:.2f}",
+            sure_cell(finding.confidence, True, finding.status), number(finding.score),
             _apart(finding.apart), _effect(finding),
+            style="dim" if finding.status == UNCLEAR else None,
         )  # fmt: skip
     return table
 

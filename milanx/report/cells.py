@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from milanx.report.screen import Screen
+from milanx.rows import UNCLEAR
 
 if TYPE_CHECKING:
     from milanx.runs import Run
@@ -17,16 +18,26 @@ NAMED = 3  # layers or sources of images that are named; of more, their number i
 TEXT = 24  # columns of a terminal that texts beside addresses have at least
 
 
+def units(count: int) -> str:
+    """Return a number of units in words: ``1 unit``, ``3 units``."""
+    return "1 unit" if count == 1 else f"{count} units"
+
+
+def rounded(value: float) -> float:
+    """Round a figure as tables and pages show it: once, to two decimals, and never to -0."""
+    return round(float(value), 2) + 0.0
+
+
 def number(value: float | None) -> str:
     """Return a figure of two decimals; empty without one."""
-    return "" if value is None else f"{value:.2f}"
+    return "" if value is None else f"{rounded(value):.2f}"
 
 
 def score_cell(score: float | None, interval: Sequence[float] | None) -> str:
     """Return a score with its interval, as tables show it; empty without one."""
     if score is None:
         return ""
-    return f"{score:.2f}" + (f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "")
+    return number(score) + (f" [{number(interval[0])}, {number(interval[1])}]" if interval else "")
 
 
 def sense_line(sense: Mapping[str, Any]) -> str:
@@ -34,16 +45,44 @@ def sense_line(sense: Mapping[str, Any]) -> str:
     return f"{sense['share']:.0%} {sense['text']}"
 
 
-def sure_cell(figure: float | None, told: bool = False) -> str:
-    """Return what `milanx.report.sure.sureness` says, as tables show it.
+def percent(share: float) -> int:
+    """Return a share of other units in whole per cent; 100 are all of them."""
+    return math.floor(100 * share)
+
+
+def sure_cell(figure: float | None, told: bool = False, status: str = "") -> str:
+    """Return what `milanx.report.sure.sureness` says, as tables show it, also where none is grey.
 
     Args:
         figure: a share of the other units, or with ``told`` a confidence.
         told: whether it is one.
+        status: of the unit; that its text is a best guess is told.
     """
-    if figure is None or told:
-        return number(figure)
-    return "all others" if figure == 1 else f"{math.floor(100 * figure)} %"
+    shown = number(figure)
+    if figure is not None and not told:
+        shown = "all others" if figure == 1 else f"{percent(figure)} %"
+    return f"{shown} {UNCLEAR}".strip() if status == UNCLEAR else shown
+
+
+def confidence_note(run: Run) -> str:
+    """Say what confidence is, with the threshold of ``unclear`` where the run tells it."""
+    least = (run.settings.get("confidence") or {}).get("threshold")
+    what = (
+        "confidence: the probability that the description is right, calibrated on units of known "
+        "meaning"
+    )
+    below = "where it is too low" if least is None else f"below {least:.2f}"
+    return f"{what}; {below} a unit is unclear and its best guess is grey."
+
+
+def score_note(run: Run) -> str:
+    """Say what scores are, with the number of images where the run tells it."""
+    photos = (run.settings.get("score") or {}).get("photos")
+    images = "images" if photos is None else f"{photos} distinct images"
+    return (
+        "score: correlation of what the text foretells with what the unit does on "
+        f"{images} kept aside (95 % interval); it is no probability of being right."
+    )
 
 
 def numbered(row: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from milanx.files import write_text
 from milanx.files.kinds import EDIT_PAGE
 from milanx.files.replacing import check_file
 from milanx.images.photos import LICENCES
+from milanx.report.cells import sure_cell
 from milanx.report.edits import prune_grids, verdict
 from milanx.report.page import builtin_photos, script_json, thumbnails
 from milanx.report.plots import draw_curves
@@ -61,6 +62,7 @@ def write_edit_page(report: PruneReport, run: Run, out: Path, command: str = "")
         table_notes=(*table.notes, HOW) if table else (),
         groups=(("removed, in this order", [u for u in units if u["gone"]]),
                 ("chosen by words, but kept", [u for u in units if not u["gone"]])),
+        how_sure=sure_cell,
         notes=report.notes,
         weights=report.weights,
         credits=builtin_photos(run, shown)[1] if shown else [],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from milanx.report.cells import number, sure_cell, units
 from milanx.report.grids import Grid, print_grid
 from milanx.report.screen import Screen
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from milanx.act.figures import Figure
     from milanx.act.pruned import PruneReport
 
-UNIT_COLUMNS = ("unit", "description", "score", "why")
+UNIT_COLUMNS = ("unit", "description", "why", "confidence", "score")
 
 
 def print_choice(report: PruneReport) -> None:
@@ -30,9 +31,10 @@ def print_choice(report: PruneReport) -> None:
 
 def choice_grid(report: PruneReport) -> Grid:
     """Return the units that were found."""
-    grid = Grid(f"{report.target}: {len(report.choice.units)} units", UNIT_COLUMNS, words=4)
+    grid = Grid(f"{report.target}: {units(len(report.choice.units))}", UNIT_COLUMNS, words=3)
     for c in report.choice.units:
-        grid.rows.append((c.address, c.text, "" if c.score is None else f"{c.score:.2f}", c.why))
+        sure = sure_cell(c.confidence, True, c.status)
+        grid.rows.append((c.address, c.text, c.why, sure, number(c.score)))
     return grid
 
 
@@ -43,7 +45,8 @@ def print_prune(report: PruneReport) -> None:
     gone = set(report.gone)
     for c in report.choice.units:
         if (c.layer, c.unit) in gone:
-            console.print(f"  {c.address}  {c.text}")
+            sure = sure_cell(c.confidence, True, c.status)
+            console.print(f"  {c.address}  {c.text}" + (f"  ({sure})" if sure else ""))
     for grid in prune_grids(report):
         print_grid(grid, console)
     for line in (*report.notes, *report.weights):

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from milanx.report.cells import TEXT, address, headline, layers, numbered, sure_cell
+from milanx.report.cells import units as number_of
 from milanx.report.screen import Screen, styled
 from milanx.report.sure import calibrated, ordered, sureness
+from milanx.rows import UNCLEAR
 
 if TYPE_CHECKING:
     from milanx.runs import Run
@@ -43,25 +45,21 @@ def print_found(
         return str(run.rows[place]["description"])
 
     if said:
-        console.print(styled(f"{_units(len(said))} {'says' if len(said) == 1 else 'say'} {words}",
-                             "bold"))  # fmt: skip
+        head = f"{number_of(len(said))} {'says' if len(said) == 1 else 'say'} {words}"
+        console.print(styled(head, "bold"))
         groups = _grouped(said, text, first)
         console.print(_table(run, [(name, "", own) for name, own in groups], sure, rank, wide))
     if like:
-        head = f"{_units(len(like))} nearest by meaning"
+        head = f"{number_of(len(like))} nearest by meaning"
         console.print(styled(head if said else f"no unit says {words}; {head}:", "bold"))
         groups = _grouped(list(like), text, lambda own: (-round(like[own[0]], 2), first(own)))
         made = [(name, f"{like[own[0]]:.2f}", own) for name, own in groups]
         console.print(_table(run, made, sure, rank, wide, "likeness"))
     if beside:
-        head = f"{_units(len(beside))} with another candidate that says {words}"
+        head = f"{number_of(len(beside))} with another candidate that says {words}"
         console.print(styled(head, "bold"))
         groups = _grouped(list(beside), lambda place: beside[place], first)
-        console.print(_table(run, [(name, "", own) for name, own in groups], sure, rank, wide))
-
-
-def _units(count: int) -> str:
-    return "1 unit" if count == 1 else f"{count} units"
+        console.print(_table(run, [(name, "", own) for name, own in groups], None, rank, wide))
 
 
 def _grouped(
@@ -77,12 +75,21 @@ def _grouped(
 def _table(
     run: Run,
     groups: Sequence[tuple[str, str, list[int]]],
-    sure: Sequence[float | None],
+    sure: Sequence[float | None] | None,
     rank: Mapping[int, int],
     width: int,
     figure: str = "",
 ) -> Table:
-    """Make a table of texts, a figure of each, and its units, the surest first, whole addresses."""
+    """Make a table of texts, a figure of each, and its units, the surest first, whole addresses.
+
+    Args:
+        run: that the units are of.
+        groups: text, its figure, and the places of its units.
+        sure: of each row; None where the texts are not the units' descriptions.
+        rank: of each row.
+        width: of the terminal, in columns.
+        figure: what the texts' figures are; none are shown when empty.
+    """
     told, alone = calibrated(run.rows), len(layers(run)) == 1
     name = numbered if alone else address
     lines = [(text, value, sorted(places, key=rank.__getitem__)) for text, value, places in groups]
@@ -93,9 +100,13 @@ def _table(
     if figure:
         table.add_column(figure, justify="right", no_wrap=True)
     table.add_column("units", overflow="fold", ratio=1, min_width=min(widest, width - TEXT))
-    table.add_column("confidence" if told else "surer than", justify="right", no_wrap=True)
+    if sure is not None:
+        table.add_column("confidence" if told else "surer than", justify="right", no_wrap=True)
     for (text, value, own), units in zip(lines, named, strict=True):
-        many = f"{len(units)} units: " if len(units) > 1 else ""
+        status = [run.rows[place]["status"] for place in own]
+        guesses = f", {status.count(UNCLEAR)} unclear" if sure and UNCLEAR in status else ""
+        many = f"{len(units)} units{guesses}: " if len(units) > 1 else ""
         table.add_row(text, *([value] if figure else []), many + ", ".join(units),
-                      sure_cell(sure[own[0]], told))  # fmt: skip
+                      *([sure_cell(sure[own[0]], told, status[0])] if sure is not None else []),
+                      style="dim" if sure and set(status) == {UNCLEAR} else None)  # fmt: skip
     return table

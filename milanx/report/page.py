@@ -20,10 +20,10 @@ from milanx.files.kinds import PAGE
 from milanx.files.replacing import check_file
 from milanx.images.photos import LICENCES, Photo
 from milanx.language.meanings import parts
-from milanx.report.cells import headline
+from milanx.report.cells import confidence_note, headline, percent, rounded, score_note
 from milanx.report.meaning import page_vectors
 from milanx.report.neighbours import neighbours
-from milanx.report.sure import SCORE, SORTS, SURE, calibrated, sureness
+from milanx.report.sure import SCORE, SORTS, SURE, calibrated, ordered, sureness
 from milanx.report.why import LEGEND, in_words, reasons, rival, whose_units, without_text
 from milanx.workers import processors, workers
 
@@ -75,6 +75,7 @@ def write_page(run: Run, sort: str = SURE, embed: Embed | None = None) -> Path:
         "units": _units(run, count), "views": thumbnails(run, shown, side),
         "paths": run.files(shown),
         "layers": layers, "sorts": [s for s in SORTS if s != SCORE or scored],
+        "orders": {by: ordered(run.rows, by) for by in (SURE, SCORE)},
         "sort": SURE if sort == SCORE and not scored else sort,
         "scored": scored, "grid": GRID, "k": run.k or 0, "figures": not run.demonstration,
         "legend": LEGEND,
@@ -89,7 +90,8 @@ def write_page(run: Run, sort: str = SURE, embed: Embed | None = None) -> Path:
         demonstration=run.demonstration,
         scored=scored,
         calibrated=calibrated(run.rows),
-        least=(run.settings.get("confidence") or {}).get("threshold", 0.0),
+        confidence_note=_sentence(confidence_note(run)),
+        score_note=_sentence(score_note(run)),
         score=run.settings.get("score") or {},
         concepts=run.concepts,
         credits=credits,
@@ -98,6 +100,10 @@ def write_page(run: Run, sort: str = SURE, embed: Embed | None = None) -> Path:
     )
     write_text(path, html)
     return path
+
+
+def _sentence(note: str) -> str:
+    return note[:1].upper() + note[1:]
 
 
 def shown_views(images: Sequence[Sequence[int]]) -> tuple[int, list[int]]:
@@ -143,7 +149,8 @@ def _units(run: Run, most: int) -> list[dict[str, Any]]:
         entries.append({
             "l": row["layer"], "u": row["unit"], "s": row["sign"], "t": row["description"],
             "parts": parts(row["description"]), "st": row["status"], "why": in_words(row),
-            "none": without_text(run, row), "p": _rounded(row["pmi"]), "sure": _rounded(sure),
+            "none": without_text(run, row), "p": _rounded(row["pmi"]),
+            "sure": None if sure is None else percent(sure),
             "sc": _rounded(row["score"]),
             "si": [_rounded(end) for end in row["score_interval"] or ()],
             "sr": row["score_reason"] or "", "cf": _rounded(row["confidence"]),
@@ -173,7 +180,7 @@ def _senses(senses: Sequence[dict[str, Any]], count: int) -> list[list[Any]]:
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if value is None or not np.isfinite(value) else round(float(value), 3)
+    return None if value is None or not np.isfinite(value) else rounded(value)
 
 
 def _masks(run: Run, layer: str) -> np.ndarray:

@@ -28,10 +28,13 @@ from milanx.report.cells import (
     TEXT,
     add_units,
     address,
+    confidence_note,
     headline,
     score_cell,
+    score_note,
     sense_line,
     sure_cell,
+    units,
 )
 from milanx.report.screen import Screen
 from milanx.report.sure import NUMBER, SCORE, SURE, calibrated, ordered, sureness
@@ -61,14 +64,6 @@ SHOWN = 20  # units of a run that are printed; the page has them all
 DEMONSTRATION = (
     "These are the built-in images, a demonstration: some 270 photos hold few concepts, so "
     "descriptions lean to them."
-)
-SCORE_NOTE = (
-    "score: correlation of what the text foretells with what the unit does on {photos} distinct "
-    "images kept aside (95 % interval); it is no probability of being right."
-)
-CONFIDENCE = (
-    "confidence: the probability that the description is right, calibrated on units of known "
-    "meaning; below {least:.2f} a unit is unclear and its best guess is grey."
 )
 SURER = (
     "surer than: the share of the described units whose text fits worse and foretells the unit "
@@ -209,13 +204,16 @@ def _table(
     told, rows = calibrated(run.rows), [run.rows[place] for place in order]
     figures = {}
     if any(value is not None for value in sure):
-        figures["confidence" if told else "surer than"] = [sure_cell(sure[p], told) for p in order]
+        figures["confidence" if told else "surer than"] = [
+            sure_cell(sure[p], told, run.rows[p]["description"] and run.rows[p]["status"])
+            for p in order
+        ]
     if any(row["score"] is not None for row in run.rows):
         figures["score"] = [score_cell(row["score"], row["score_interval"]) for row in rows]
     table = Table(title=title, title_justify="left")
-    units = add_units(table, run, rows, console)
+    named = add_units(table, run, rows, console)
     table.add_column("description")
-    taken = [units, *([name, *cells] for name, cells in figures.items())]
+    taken = [named, *([name, *cells] for name, cells in figures.items())]
     edges = EDGE * (len(taken) + 2) + 1
     beside = console.width - edges - sum(max(map(len, cells), default=0) for cells in taken) >= TEXT
     if beside:
@@ -226,7 +224,7 @@ def _table(
         text = row["description"] or f"({without_text(run, row)})"
         text += "".join(f"\n  {sense_line(sense)}" for sense in row["senses"] or ())
         rest = [", ".join(c["text"] for c in others(row)[:2])] * beside
-        table.add_row(units[i], text, *rest, *(cells[i] for cells in figures.values()),
+        table.add_row(named[i], text, *rest, *(cells[i] for cells in figures.values()),
                       style="dim" if row["status"] == "unclear" else None)  # fmt: skip
     return table
 
@@ -235,7 +233,7 @@ def _title(run: Run, sort: str, shown: int) -> str:
     how = {SURE: "surest", SCORE: "best scored"}.get(sort, "first")
     if shown < len(run):
         return f"{headline(run)}: the {shown} {how} of {len(run)} units"
-    return f"{headline(run)}: {len(run)} units" + (f", {how} first" if sort != NUMBER else "")
+    return f"{headline(run)}: {units(len(run))}" + (f", {how} first" if sort != NUMBER else "")
 
 
 def _print_counts(console: Screen, run: Run, scored: bool) -> None:
@@ -249,11 +247,9 @@ def _print_counts(console: Screen, run: Run, scored: bool) -> None:
     if short := sum(0 < len(row["images"]) < (run.k or 0) for row in run.rows):
         console.print(f"{short} with fewer than {run.k} exemplars", highlight=False)
     if calibrated(run.rows):
-        least = (run.settings.get("confidence") or {}).get("threshold", 0.0)
-        console.print(CONFIDENCE.format(least=least), highlight=False)
+        console.print(confidence_note(run), highlight=False)
     if scored:
-        photos = (run.settings.get("score") or {}).get("photos")
-        console.print(SCORE_NOTE.format(photos=photos), highlight=False)
+        console.print(score_note(run), highlight=False)
     elif why := (run.settings.get("score") or {}).get("reason"):
         console.print(f"No scores: {why}.", highlight=False)
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from milanx.environment import announce, no_code_of_others, note
+from milanx.environment import announce, hushed, no_code_of_others, note
 from milanx.errors import InputError, MilanxError
 from milanx.hub.reach import check_answers
 from milanx.targets.built import Built, missing
@@ -51,7 +50,7 @@ def load(place: str, name: str, *, bare: bool) -> Built:
     """
     folder = Path(place) if Path(place).is_dir() else _fetched(place, name, bare)
     written = _read_config(folder, name)
-    with _quiet():
+    with hushed():
         kind, config = class_of(written, folder, name)
     check_inputs(kind, name)
     model, absent = _model(kind, config, None if bare else folder, name, renamed(kind, written))
@@ -106,7 +105,7 @@ def _model(
     """
     if folder is not None:
         _check_weights(folder, name)
-    with no_code_of_others(), _quiet():
+    with no_code_of_others(), hushed():
         try:
             if folder is None:
                 return kind(config), []
@@ -127,25 +126,6 @@ def _model(
 def _said(error: Exception) -> str:
     """Return the first line of what an error says."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Let transformers say nothing of what milanx says itself, or knows beforehand.
-
-    Of a model of images and texts the half for texts is in the file and not needed.
-    """
-    from transformers.utils import logging
-
-    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _check_weights(folder: Path, name: str) -> None:

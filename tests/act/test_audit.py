@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from milanx.cli import app
 from typer.testing import CliRunner
 
 import milanx
+from milanx.act.audit.effects import Effect
 from milanx.act.audit.findings import audit
 from milanx.act.audit.rules import Rule
 from milanx.act.audit.sarif import MOST_RESULTS, relative_uri, to_sarif, unit_lines
 from milanx.act.audit.versus import audit_versus
 from milanx.errors import InputError
 from milanx.exemplars.store import write_index
-from milanx.report.audit import write_audit
+from milanx.files import write_table
+from milanx.report.audit import page_html, write_audit
+from milanx.rows import UNITS, UNITS_VERSION, units_schema
 from milanx.runs import Run
 from tests.act.runs import CLASSES, IMAGES, planted_run, set_texts
 from tests.act.voter import colours, voter
@@ -36,9 +41,11 @@ def run(tmp_path: Path) -> Run:
 
 def test_findings_stand_worst_first_with_shares_of_the_described(run: Run) -> None:
     made = milanx.audit(run, ablated=0)
-    assert [(f.rule, f.unit) for f in made.findings] == [
-        ("rulers", 3), ("faces", 0), ("gender", 6), ("text", 1), ("people", 0), ("people", 6),
-    ]  # fmt: skip
+    assert made.findings[0].rule == "rulers"
+    assert {(f.rule, f.unit) for f in made.findings[1:4]} == {
+        ("faces", 0), ("gender", 6), ("text", 1)
+    }  # fmt: skip
+    assert {(f.rule, f.unit) for f in made.findings[4:]} == {("people", 0), ("people", 6)}
     assert made.described == 6
     share = next(row for row in made.shares() if row["rule"] == "people")
     assert (share["units"], share["of"]) == (2, 6)
@@ -47,6 +54,35 @@ def test_findings_stand_worst_first_with_shares_of_the_described(run: Run) -> No
     first = made.findings[0]
     assert first.exemplars[0]["path"] == f"{run['planted', 3].row['images'][0]}.png"
     assert first.score is None and first.why_no_score
+
+
+def test_unclear_units_are_counted_apart_and_marked(run: Run, tmp_path: Path) -> None:
+    path = run.root / "units.parquet"
+    rows = run.units.to_pylist()
+    for row in rows:
+        row["confidence"] = 0.9 if row["unit"] in (0, 3) else 0.125
+        row["status"] = "described" if row["unit"] in (0, 3) else "unclear"
+    write_table(path, pa.Table.from_pylist(rows, schema=units_schema()), UNITS, UNITS_VERSION)
+    done = RUNNER.invoke(app, ["audit", str(run.root), "--ablate", "0", "-o", str(tmp_path / "o")])
+    assert "2 described, 4 unclear" in done.stdout
+    lines = {u: line for line in done.stdout.splitlines() for u in "036"
+             if f"planted:{u} " in line}  # fmt: skip
+    assert "0.12 unclear" in lines["6"] and "0.90" in lines["0"]
+    assert not any("unclear" in lines[u] for u in "03")
+    assert "6 of 7 units take part (2 described, 4 unclear)" in " ".join(done.stdout.split())
+    page = (tmp_path / "o" / "index.html").read_text()
+    assert page.count('<h3 class="unclear">') == 3 and "Confidence: 0.12 unclear" in page
+    sarif = json.loads((tmp_path / "o" / "audit.sarif").read_text())
+    told = [result["message"]["text"] for result in sarif["runs"][0]["results"]]
+    assert sum("(unclear):" in text for text in told) == 3
+    sure = audit(run.root, ablated=0, min_confidence=0.5)
+    assert (sure.described, sure.unclear) == (2, 0)
+    assert not any("unclear" in note for note in sure.notes)
+    assert "6 of 7 units take part (2 described, 4 unclear)" in milanx.analyze(run.root).notes[0]
+    other = planted_run(tmp_path / "other", TEXTS)
+    with pytest.raises(InputError, match="does not say how sure"):
+        audit_versus(run.root, other, min_confidence=0.5)
+    assert audit_versus(run.root, other).notes[0].startswith("A: 6 of 7 units take part (2 desc")
 
 
 def test_auroc_is_of_the_images_kept_aside(tmp_path: Path) -> None:
@@ -64,6 +100,23 @@ def test_auroc_is_of_the_images_kept_aside(tmp_path: Path) -> None:
     assert "no proof" in one.correlates
     assert "was not seen to go together" in other.correlates
     assert one.apart["p_fdr"] == pytest.approx(2 * one.apart["p"])  # two tests, this the least
+
+
+def test_within_a_severity_the_strongest_evidence_comes_first(tmp_path: Path) -> None:
+    values = np.random.default_rng(1).random((IMAGES, 3)).astype(np.float32)
+    man = np.arange(IMAGES) % 4 == CLASSES.index("man")
+    values[man, 1] -= 1
+    values[man, 2] += 1
+    run = planted_run(tmp_path / "r", ["faces"] * 3, activations=values)
+    made = audit(run, rules=[FACES], ablated=0)
+    assert [finding.unit for finding in made.findings] == [2, 0, 1]
+    assert made.findings[0].above == 0.5 and made.findings[2].above < 0
+    effect = Effect(1.0, "a", {"estimate": 1.0, "interval": [0, 2]}, 5, 20, 3)
+    assert replace(made.findings[0], effect=effect).above == 0.25
+    page = page_html(made, run)
+    assert "3 units</h2>" in page
+    alone = replace(made, findings=made.findings[:1])
+    assert "1 unit</h2>" in page_html(alone, run)
 
 
 def test_captions_and_regions_name_concepts_too(tmp_path: Path) -> None:

@@ -10,12 +10,15 @@ import re
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from milanx.cli import app
 from safetensors.torch import save_file
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from tests.cli.commands import refused
@@ -37,6 +40,29 @@ def test_every_command_has_help(command: str) -> None:
     result = runner.invoke(app, [command, "--help"])
     assert result.exit_code == 0
     assert "Usage" in result.output
+
+
+def _commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command below one, with the words that call it."""
+    yield path, command
+    for name, below in getattr(command, "commands", {}).items():
+        yield from _commands(below, (*path, name))
+
+
+def test_help_shows_every_text_whole() -> None:
+    bracketed = 0
+    for path, command in _commands(get_command(app)):
+        shown = runner.invoke(app, [*path, "--help"], env={"COLUMNS": "100"}).output
+        assert not re.search(r" \.(\s|$)", shown), path
+        words = "".join(shown.split())
+        for parameter in command.params:
+            told = "".join((getattr(parameter, "help", None) or "").split())
+            assert told in words, (path, told)
+            bracketed += "[" in told
+        for below in getattr(command, "commands", {}).values():
+            first = below.help.partition("\n")[0]
+            assert "".join(first.split()) in words, (path, first)
+    assert bracketed > 10
 
 
 def test_bare_command_shows_help_and_version_is_one_line() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from milanx.errors import InputError
 from milanx.runs import newest_run
-from tests.act.liar import LIARS
+from tests.act.liar import LIARS, make_run
 from tests.cli.commands import LIAR, run
 
 
@@ -113,3 +114,15 @@ def test_what_must_be_known_of_the_images_is_told(work: Path) -> None:
         assert code == 0, error
         notes = " ".join(json.loads(out)["notes"])
         assert "broken.png" in notes and ".pages" in notes, notes
+
+
+def test_unclear_units_are_marked_and_counted(work: Path) -> None:
+    root = work / "guesses"
+    make_run(root, texts=("a",) * 5 + ("b",), status=["unclear"] * 6, confidence=[0.125] * 6)
+    code, out, err = run("prune", root, "--match", "a", "--dry-run")
+    assert code == 0, err
+    assert len(re.findall(r"0\.12 unclear", out)) == 5
+    assert "5 of the 5 units chosen are unclear" in " ".join(out.split())
+    make_run(work / "sure", texts=("a",) * 5 + ("b",), confidence=[0.9] * 6)
+    out = run("prune", work / "sure", "--match", "a", "--dry-run")[1]
+    assert not re.search(r"0\.90 unclear|are unclear", out)

@@ -19,6 +19,7 @@ import milanx
 from milanx.act.search import search
 from milanx.images.builtin import views
 from milanx.images.photos import LICENCES
+from milanx.report.cells import score_cell, sure_cell
 from milanx.report.page import script_json, write_page
 from milanx.report.sure import ordered
 from milanx.report.unit import print_unit
@@ -243,6 +244,26 @@ def test_search_filter_and_sort_boxes_of_the_page(run: milanx.Run, tmp_path: Pat
     assert sure["texts"][:-1] == surest[:-1] != told
     for shown in (number, sure):
         assert "described: no text was found" in shown["texts"][-1]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_page_and_table_round_alike(run: milanx.Run, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run.root, copy)
+    made = open_run(copy)
+    confident = [0.7649, 0.765, 0.1251, 0.125, 0.375, 0.9994, 0.9996, 0.0049]
+    scores = [-0.001, 0.1249, 0.3349999, 0.625, 0.875, -0.3751, 0.125, 0.9949]
+    rows = made.rows[: len(scores)]
+    made.rows[:] = rows
+    for row, sure, score in zip(rows, confident, scores, strict=True):
+        row.update(confidence=sure, score=score, score_interval=None, status="described")
+    page = dump(write_page(made, "sure").resolve(), "", tmp_path)
+    shown = re.findall(r"confidence (\d\.\d\d) · score ([−\d.]+)", page)
+    places = ordered(rows, "sure")
+    table = [(sure_cell(rows[p]["confidence"], True), score_cell(rows[p]["score"], None))
+             for p in places]  # fmt: skip
+    assert [(sure, score.replace("−", "-")) for sure, score in shown] == table
+    assert ("0.76", "0.00") in table
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")

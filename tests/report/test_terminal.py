@@ -16,11 +16,13 @@ from rich.progress import Progress
 from typer.testing import CliRunner
 
 from milanx.files import write_table
+from milanx.report.cells import confidence_note, score_note
+from milanx.report.page import write_page
 from milanx.report.terminal import TerminalReporter, _Count
 from milanx.rows import UNITS, UNITS_VERSION, units_schema
 from milanx.runs import Run
 from milanx.scoring.column import _lack
-from tests.act.runs import planted_run
+from tests.act.runs import planted_run, set_texts
 from tests.act.test_select import make_run
 
 NARROW = {"COLUMNS": "80"}
@@ -102,6 +104,27 @@ def test_those_that_say_it_stand_apart_from_those_near_in_meaning(tmp_path: Path
     assert "2 of 6 units" in only
 
 
+def test_confidence_stands_beside_the_description_alone_and_guesses_are_marked(
+    tmp_path: Path,
+) -> None:
+    sure = {("a", 3): 0.9, ("a", 17): 0.25, ("a", 5): 0.75, ("a", 8): 0.9, ("a", 9): 0.125}
+    run = make_run(tmp_path / "run", WATER, sure=sure)
+    rows = run.units.to_pylist()
+    for row in rows:
+        row["status"] = "unclear" if row["unit"] in (9, 17) else "described"
+    write_table(run.root / "units.parquet", pa.Table.from_pylist(rows, schema=units_schema()),
+                UNITS, UNITS_VERSION)  # fmt: skip
+    says, rest = said("find", "water", run.root).split("2 units nearest by meaning")
+    near, beside = rest.split("1 unit with another candidate")
+    assert re.search(r"waters +│ 3 +│ +0\.90 │", says)
+    assert re.search(r"ocean water +│ 17 +│ +0\.25 unclear │", says)
+    assert re.search(r"2 units, 1 unclear: 8, 9 +│ +0\.90 │", near)
+    assert "water towers" in beside
+    assert "0.75" not in beside and "confidence" not in beside
+    table = said("show", run.root)
+    assert len(re.findall(r"0\.\d\d unclear │", table)) == 2
+
+
 def test_where_no_unit_says_it_one_sentence_tells(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", {("a", 0): ("boats", []), ("a", 1): ("seats", [])})
     found = said("find", "sea", run.root)
@@ -121,6 +144,19 @@ def test_few_photos_are_told_above_the_table(tmp_path: Path) -> None:
     table = said("show", run.root)
     assert "surer than" in table
     assert table.index("With 80 distinct photos the order says little") < table.index("┏")
+
+
+def test_of_confidence_and_score_no_more_is_said_than_is_known(tmp_path: Path) -> None:
+    run = set_texts(planted_run(tmp_path / "imported", ["dogs", "cats"]), {}, confidence=0.5,
+                    score=0.5)  # fmt: skip
+    page = write_page(run).read_text(encoding="utf-8").split("<script")[0]
+    for text in (said("show", run.root), page):
+        assert "it is no probability of being right" in " ".join(text.split())
+        assert not re.search(r"\bNone\b|below 0\.00", text)
+    run.settings["confidence"] = {"threshold": 0.4}
+    run.settings["score"] = {"photos": 63}
+    assert "below 0.40 a unit is unclear" in confidence_note(run)
+    assert "on 63 distinct images" in score_note(run)
 
 
 def test_a_run_says_how_many_photos_a_score_needs() -> None:

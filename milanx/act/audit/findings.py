@@ -19,11 +19,12 @@ from milanx.act.audit.effects import (
 from milanx.act.audit.match import Hit, Matcher
 from milanx.act.audit.rules import SEVERITIES, Rule, as_rules, rules_fingerprint
 from milanx.act.reopen import open_target
-from milanx.act.select import check_confidence, described, sure_enough
+from milanx.act.select import described, taking_part
 from milanx.errors import InputError, did_you_mean
 from milanx.language.compare import Embed
 from milanx.measures.intervals import wilson
 from milanx.progress import Reporter, Silent
+from milanx.rows import UNCLEAR
 from milanx.targets.given import gives_back
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class Finding:
         why_no_score: empty where there is one.
         apart: of `tell_apart`, with ``p_fdr``.
         effect: of `measure`, or why there is none.
+        status: ``described``, or ``unclear`` where the description is a best guess.
+        confidence: of the description; None where the run tells none.
     """
 
     rule: str
@@ -66,11 +69,25 @@ class Finding:
     why_no_score: str
     apart: dict[str, Any]
     effect: Effect | str
+    status: str = "described"
+    confidence: float | None = None
 
     @property
     def address(self) -> str:
         """``LAYER:17``, or ``LAYER:-17``."""
         return f"{self.layer}:{'-' if self.sign == '-' else ''}{self.unit}"
+
+    @property
+    def above(self) -> float:
+        """How far its evidence is above its controls, from -1 to 1; what was not measured adds 0.
+
+        The share of random units that change the classes less, and the AUROC, each less the half
+        that chance gives.
+        """
+        auroc = self.apart.get("auroc", 0.5)
+        if isinstance(self.effect, str) or not self.effect.random_units:
+            return float(auroc) - 0.5
+        return float(auroc) - 0.5 + self.effect.beside / self.effect.random_units - 0.5
 
     @property
     def correlates(self) -> str:
@@ -121,9 +138,11 @@ class Audit:
         run: its folder.
         target: its name.
         rules: that were applied.
-        findings: by severity, worst first, then by rule and unit.
+        findings: worst first: by severity, by how far they are above their controls, by
+            confidence, then by rule and unit.
         units: of the run, a row each, in the order of its table.
-        described: units with a description, of which shares are taken.
+        described: units with a description; they and the unclear ones take part in shares.
+        unclear: units whose text is a best guess.
         notes: what a reader should know.
         facts: fingerprints, versions and seeds.
     """
@@ -134,6 +153,7 @@ class Audit:
     findings: tuple[Finding, ...]
     units: tuple[dict[str, Any], ...]
     described: int
+    unclear: int
     notes: tuple[str, ...]
     facts: dict[str, Any]
 
@@ -156,17 +176,19 @@ class Audit:
         rows = []
         for rule in self.rules:
             found = sum(f.rule == rule.id for f in self.findings)
-            share = found / self.described if self.described else 0.0
+            of = self.described + self.unclear
+            share = found / of if of else 0.0
             rows.append({"rule": rule.id, "severity": rule.severity, "units": found,
-                         "of": self.described, "share": share,
-                         "interval": list(wilson(found, self.described))})  # fmt: skip
+                         "of": of, "share": share,
+                         "interval": list(wilson(found, of))})  # fmt: skip
         return rows
 
     def to_dict(self) -> dict[str, Any]:
         """Return the whole audit, as ``findings.json`` holds it."""
         return {
             "run": self.run, "target": self.target, **self.facts, "described": self.described,
-            "notes": list(self.notes), "rules": [asdict(rule) for rule in self.rules],
+            "unclear": self.unclear, "notes": list(self.notes),
+            "rules": [asdict(rule) for rule in self.rules],
             "shares": self.shares(), "findings": [f.to_dict() for f in self.findings],
         }  # fmt: skip
 
@@ -223,7 +245,7 @@ def audit(
     opened = open_run(run) if isinstance(run, str | Path) else run
     chosen = as_rules(rules)
     progress = progress or Silent()
-    rows = _sure(opened, described(opened), min_confidence)
+    rows = described(opened, min_confidence)
     with progress.stage("match rules", None):
         hits = Matcher(chosen, embed)([row["description"] for row in rows])
     pairs = [(rule, row, found[rule.id]) for rule in sorted(
@@ -234,23 +256,16 @@ def audit(
     settings = AblationSettings(ablated, random_units, seed)
     effects = _effects(opened, pairs, (model, weights), settings, progress)
     findings = _gather(opened, pairs, aside, effects)
+    unclear = sum(row["status"] == UNCLEAR for row in rows)
     return Audit(
         run=str(opened.root), target=opened.target, rules=chosen, findings=findings,
-        units=tuple(_unit_row(row) for row in opened.rows), described=len(rows),
-        notes=_notes(opened, len(rows)), facts=_facts(opened, chosen, seed),
+        units=tuple(_unit_row(row) for row in opened.rows), described=len(rows) - unclear,
+        unclear=unclear, notes=_notes(opened, rows, min_confidence),
+        facts=_facts(opened, chosen, seed),
     )  # fmt: skip
 
 
 Pair = tuple[Rule, dict[str, Any], Hit]
-
-
-def _sure(run: Run, rows: list[dict[str, Any]], least: float | None) -> list[dict[str, Any]]:
-    """Return the rows that are sure enough; all where nothing is asked."""
-    check_confidence(least)
-    if least is None:
-        return rows
-    sure = sure_enough(run, [row["confidence"] for row in rows], least)
-    return [row for row, kept in zip(rows, sure, strict=True) if kept]
 
 
 def _unit(row: dict[str, Any]) -> Unit:
@@ -302,16 +317,21 @@ def _gather(
         unit = _unit(row)
         apart = tell_apart(run, aside, marks[rule.id], unit)
         findings.append(Finding(rule.id, rule.severity, *unit, row["description"], hit.text,
-                                exemplars, score, why, apart, effects[unit]))  # fmt: skip
+                                exemplars, score, why, apart, effects[unit], row["status"],
+                                row["confidence"]))  # fmt: skip
     control([finding.apart for finding in findings])
-    return tuple(findings)
+    return tuple(sorted(findings, key=lambda finding: (
+        -SEVERITIES.index(finding.severity), -finding.above, -(finding.confidence or 0.0)
+    )))  # fmt: skip
 
 
-def _notes(run: Run, described: int) -> tuple[str, ...]:
+def _notes(run: Run, rows: Sequence[dict[str, Any]], least: float | None) -> tuple[str, ...]:
     """Return what a reader should know of an audit."""
-    notes = [f"{described} of {len(run.rows)} units have a description; shares are of these.",
+    notes = [f"{taking_part(run, rows)} Shares are of these.",
              "A finding says that a description names something; look at the exemplars to see "
              "whether the description is right."]  # fmt: skip
+    if least is None and any(row["status"] == UNCLEAR for row in rows):
+        notes.append("--min-confidence leaves units out that are less sure.")
     if run.demonstration:
         notes.append("The probe images are the built-in ones, a demonstration: an audit that "
                      "matters is made on images of the task.")  # fmt: skip

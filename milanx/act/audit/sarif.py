@@ -18,6 +18,7 @@ from milanx.act.audit.findings import Audit, Finding
 from milanx.act.audit.rules import Rule
 from milanx.files import fingerprint
 from milanx.files.jsons import json_text
+from milanx.rows import UNCLEAR
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 MOST_RESULTS = 25_000
@@ -78,9 +79,11 @@ def _result(
     audit: Audit, finding: Finding, rule: int, place: tuple[str, int, str]
 ) -> dict[str, Any]:
     uri, line, text = place
-    told = " ".join([f'{finding.address}, "{finding.description}": {finding.reason}.',
+    guess = f" ({finding.status})" if finding.status == UNCLEAR else ""
+    told = " ".join([f'{finding.address}, "{finding.description}"{guess}: {finding.reason}.',
                      finding.correlates, finding.causes])  # fmt: skip
     score = {} if finding.score is None else {"score": finding.score}
+    sure = {} if finding.confidence is None else {"confidence": finding.confidence}
     return {
         "ruleId": finding.rule, "ruleIndex": rule, "level": finding.severity,
         "message": {"text": told},
@@ -97,7 +100,7 @@ def _result(
         "partialFingerprints": {"primaryLocationLineHash": fingerprint(
             audit.facts.get("target_fingerprint"), finding.layer, finding.unit, finding.sign,
             finding.rule) + ":1"},
-        "properties": {"exemplars": [e["path"] for e in finding.exemplars], **score},
+        "properties": {"exemplars": [e["path"] for e in finding.exemplars], **score, **sure},
     }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from milanx.act.audit.match import Matcher
 from milanx.act.audit.rules import Rule, as_rules, rules_fingerprint
-from milanx.act.select import described
+from milanx.act.select import described, taking_part
 from milanx.errors import InputError
 from milanx.language.compare import Embed
 from milanx.measures.intervals import holm, shares_apart, wilson
@@ -63,6 +63,7 @@ def audit_versus(
     second: Run | Path | str,
     *,
     rules: Path | str | Sequence[Rule] | None = None,
+    min_confidence: float | None = None,
     embed: Embed | None = None,
 ) -> Versus:
     """Compare the shares of units that fall under rules in two runs.
@@ -71,6 +72,7 @@ def audit_versus(
         first: run A, or its folder.
         second: run B.
         rules: a yaml file that extends the shipped rules, or rules; the shipped ones when None.
+        min_confidence: units that are less sure take no part.
         embed: sentence embeddings; all-MiniLM-L6-v2 when None.
 
     Raises:
@@ -84,7 +86,7 @@ def audit_versus(
                          "--versus names another run")  # fmt: skip
     chosen = as_rules(rules)
     matcher = Matcher(chosen, embed)
-    tables = [described(run) for run in runs]
+    tables = [described(run, min_confidence) for run in runs]
     found = [matcher([row["description"] for row in rows]) for rows in tables]
     marked = [
         [(row["layer"], set(hits)) for row, hits in zip(rows, hits_of, strict=True)]
@@ -99,7 +101,7 @@ def audit_versus(
     rows = _compare(chosen, *([hits for _, hits in marks] for marks in marked))
     return Versus(
         str(runs[0].root), str(runs[1].root), tuple(rows), layers if len(shared) > 1 else {},
-        _notes(runs, names), {"rules_fingerprint": rules_fingerprint(chosen),
+        _notes(runs, tables, names), {"rules_fingerprint": rules_fingerprint(chosen),
                               "targets": [run.settings["target"] for run in runs]},
     )  # fmt: skip
 
@@ -136,9 +138,13 @@ def _sentence(row: dict[str, Any]) -> str:
     return f"{shares}; no difference was shown, {told}."
 
 
-def _notes(runs: Sequence[Run], names: Sequence[set[str]]) -> tuple[str, ...]:
-    """Return what makes two runs poorly comparable."""
-    notes = ["Units of one model are not independent draws; the intervals take them as such."]
+def _notes(
+    runs: Sequence[Run], tables: Sequence[list[dict[str, Any]]], names: Sequence[set[str]]
+) -> tuple[str, ...]:
+    """Return which units take part, and what makes two runs poorly comparable."""
+    pairs = zip("AB", runs, tables, strict=True)
+    notes = [f"{side}: {taking_part(run, rows)}" for side, run, rows in pairs]
+    notes.append("Units of one model are not independent draws; the intervals take them as such.")
     images = [run.settings.get("images", {}).get("fingerprint") for run in runs]
     describers = [(run.settings.get("describer") or {}).get("fingerprint") for run in runs]
     if images[0] != images[1]:

@@ -104,7 +104,7 @@ function facts(u, whole) {
   const line = make("p", "", "facts");
   line.append(make("code", name(u)));
   if (u.cf !== null) line.append(` · confidence ${number(u.cf)}${u.st === "unclear" ? " (unclear)" : ""}`);
-  if (u.sure !== null) line.append(u.sure === 1 ? " · the surest" : ` · surer than ${Math.floor(100 * u.sure)} %`);
+  if (u.sure !== null) line.append(u.sure === 100 ? " · the surest" : ` · surer than ${u.sure} %`);
   if (u.sc !== null) {
     const ends = whole && u.si.length ? ` (${u.si.map(number).join(" to ")})` : "";
     line.append(` · score ${number(u.sc)}${ends}`);
@@ -212,11 +212,16 @@ function open(at) {
 
 // ---- which units, in which order ---------------------------------------------------------------
 let order = [];  // {at, why} of the units that are shown
+const ranks = Object.fromEntries(Object.entries(DATA.orders).map(([by, places]) => {
+  const rank = [];  // as the run's table is sorted, by figures that are not rounded
+  places.forEach((at, i) => { rank[at] = i; });
+  return [by, rank];
+}));
 function compare(by) {  // units without a text come last
-  const figure = { sure: u => u.cf ?? u.sure, score: u => u.sc, pmi: u => u.p }[by];
+  if (ranks[by]) return (a, b) => ranks[by][a] - ranks[by][b];
   const low = value => value ?? -Infinity;
   const order = by === "text" ? (a, b) => a.t.localeCompare(b.t)
-    : figure ? (a, b) => low(figure(b)) - low(figure(a)) || 0 : () => 0;
+    : by === "pmi" ? (a, b) => low(b.p) - low(a.p) || 0 : () => 0;
   return (a, b) => !units[a].t - !units[b].t || order(units[a], units[b]) || a - b;
 }
 function search() {
