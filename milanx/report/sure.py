@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -93,7 +94,8 @@ def ordered(
 
     Args:
         rows: of a run's table, by layer and number.
-        by: ``sure`` or ``score``, the highest first; or ``number``.
+        by: ``sure``, the surest unit of each text before any text comes again, and described units
+            before those that are unclear; ``score``, the highest first; or ``number``.
         sure: what `sureness` says of them, where it is known already.
 
     Returns:
@@ -109,7 +111,19 @@ def ordered(
         figure = figures[place]
         return not rows[place]["description"], np.inf if figure is None else -figure, place
 
-    return sorted(range(len(rows)), key=key)
+    order = sorted(range(len(rows)), key=key)
+    return _varied(rows, order) if by == SURE else order
+
+
+def _varied(rows: Sequence[Mapping[str, Any]], order: Sequence[int]) -> list[int]:
+    """Put what says a text again behind all texts, among described and among unclear units each."""
+    met: Counter[tuple[bool, str]] = Counter()
+    turns: dict[int, tuple[bool, bool, int]] = {}
+    for place in order:
+        text, unclear = rows[place]["description"] or "", rows[place].get("status") == "unclear"
+        turns[place] = not text, unclear, met[unclear, text] if text else 0
+        met[unclear, text] += 1
+    return sorted(order, key=lambda place: turns[place])
 
 
 def _column(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:

@@ -53,6 +53,16 @@ def test_a_confidence_says_how_sure_a_unit_is() -> None:
     assert ordered(rows, "sure") == [1, 0, 3, 2]
 
 
+def test_a_text_comes_again_when_every_text_was_there() -> None:
+    texts = ("top", "top", "dogs", "top", "cats", "", "dogs")
+    rows = [row(text, 1.0, 0.1) for text in texts]
+    for made, confidence in zip(rows, (0.9, 0.8, 0.7, 0.6, 0.3, None, 0.2), strict=True):
+        made |= {"confidence": confidence,
+                 "status": "unclear" if (confidence or 0) < 0.5 else "described"}  # fmt: skip
+    assert ordered(rows, "sure") == [0, 2, 1, 3, 4, 6, 5]
+    assert ordered(rows, "number") == [0, 1, 2, 3, 4, 6, 5]
+
+
 def test_an_order_that_there_is_not_is_refused() -> None:
     rows = [row("a", 1.0, 0.2)]
     assert check_sort("sure", rows) == "sure"
