@@ -90,13 +90,17 @@ def layers_of(model: str | nn.Module, given: Sequence[str] | str | None) -> tupl
     """The layers asked for; the default model has one of its own, the others are asked back.
 
     Raises:
-        InputError: none was named.
+        InputError: none was named, or there is no such model.
     """
     if given is not None:
         return several(given)
     if model == DEFAULT_MODEL:
         return (DEFAULT_LAYER,)
     name = model if isinstance(model, str) else type(model).__name__
+    if isinstance(model, str):
+        from milanx.targets.zoo import check_name
+
+        check_name(model)
     raise InputError(
         f"which layer of {name}?",
         "none was named",
@@ -153,7 +157,9 @@ def check_request(
 ) -> None:
     """Refuse, before the long work, what can be told to be in vain."""
     from milanx.exemplars.differences import check_same
-    from milanx.targets.zoo import check_weights
+    from milanx.images.sources import check_there as check_source
+    from milanx.targets.checkpoints import check_there as check_checkpoint
+    from milanx.targets.zoo import check_name, check_weights
 
     if out:
         check_place(out, RUN, overwrite=overwrite, resumes=True)
@@ -164,8 +170,14 @@ def check_request(
     if not overwrite and isinstance(name, str):
         named = [address.layer for address in request.addresses]
         check_same(out or default_out(name, named, given, method), request)
-    if isinstance(name, str) and request.weights is None and not request.random_weights:
-        check_weights(name)
+    if isinstance(name, str):
+        check_name(name)
+        if request.weights is None and not request.random_weights:
+            check_weights(name)
+    if request.weights is not None:
+        check_checkpoint(request.weights)
+    for image in given:
+        check_source(image)
 
 
 def write_run(
