@@ -57,15 +57,19 @@ FOLDERS: dict[str, Callable[..., Any]] = {
 FORMATS = (*FOLDERS, *TABLES)
 
 
-def known_format(name: str) -> str:
+def known_format(name: str, command: str = "export") -> str:
     """Return the name of a format.
+
+    Args:
+        name: as the user gave it.
+        command: that it was given to.
 
     Raises:
         InputError: there is none of that name.
     """
     if name not in FORMATS:
         raise InputError(f"no format {name!r}", f"there are {', '.join(FORMATS)}",
-                         did_you_mean(name, FORMATS) or "milanx export --help")  # fmt: skip
+                         did_you_mean(name, FORMATS) or f"milanx {command} --help")  # fmt: skip
     return name
 
 
