@@ -128,6 +128,7 @@ def find_exemplars(
     """
     from milanx.exemplars.estimate import estimate
     from milanx.exemplars.extract import extract as run_extraction
+    from milanx.exemplars.extract import is_finished
     from milanx.exemplars.inputs import open_inputs
 
     check_request(request, out, overwrite, method)
@@ -144,7 +145,8 @@ def find_exemplars(
         if overwrite and folder.exists():
             discard(folder, RUN)
     process.wait_for_everyone()
-    timed.say(estimate(inputs, process.num_processes).text)
+    if not is_finished(inputs, folder):
+        timed.say(estimate(inputs, process.num_processes).text)
     with timed.stage("extract", len(inputs.images)) as bar:
         store = run_extraction(inputs, folder, bar.at)
     for line in store.odd_numbers():
