@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from milanx.cli import common as c
@@ -74,49 +74,21 @@ def describe(
     from milanx.pipeline import check
     from milanx.pipeline import describe as run_describe
 
-    settings = ExtractSettings(k, quantile, seed=seed, batch_size=batch_size, workers=workers)
-    check(
-        model,
-        layers=layer,
-        images=images,
-        units=units,
-        out=out,
-        method=method,
-        weights=weights,
-        random_weights=random_weights,
-        signs=sign,
-        settings=settings,
-        overwrite=overwrite,
-    )
+    asked: dict[str, Any] = {
+        "layers": layer, "images": images, "units": units, "limit": limit, "out": out,
+        "method": method, "concepts": concepts, "weights": weights,
+        "random_weights": random_weights, "read": read, "sae": sae, "directions": directions,
+        "signs": sign, "device": device, "dtype": dtype, "score": score, "senses": senses,
+        "settings": ExtractSettings(k, quantile, seed=seed, batch_size=batch_size, workers=workers),
+        "overwrite": overwrite,
+    }  # fmt: skip
+    check(model, **asked)
     progress = c.reporter(quiet, as_json)
     with progress.stage("load describer", None):
         loaded = c.load_describer(
             method, describer, device, beam=beam, lam=lam, method=rank, strategy=strategy
         )
-    run = run_describe(
-        model,
-        layers=layer,
-        images=images,
-        units=units,
-        limit=limit,
-        out=out,
-        describer=loaded,
-        method=method,
-        concepts=concepts,
-        weights=weights,
-        random_weights=random_weights,
-        read=read,
-        sae=sae,
-        directions=directions,
-        signs=sign,
-        settings=settings,
-        device=device,
-        dtype=dtype,
-        score=score,
-        senses=senses,
-        overwrite=overwrite,
-        progress=progress,
-    )
+    run = run_describe(model, **asked, describer=loaded, progress=progress)
     from milanx.describing.texts import sentences
     from milanx.report.page import write_page
     from milanx.report.terminal import print_run

@@ -17,8 +17,10 @@ def ls(as_json: c.Json = False, debug: c.Debug = False) -> None:
     """List the recipes that ship with milanx."""
     import milanx.recipes
 
-    paths = sorted(Path(milanx.recipes.__path__[0]).glob("*.yaml"))
-    first = {p.stem: p.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for p in paths}
+    from milanx.train.recipe import purpose
+
+    paths = {path.stem: path for path in Path(milanx.recipes.__path__[0]).glob("*.yaml")}
+    first = {name: purpose(paths[name].read_text(encoding="utf-8")) for name in sorted(paths)}
     if as_json:
         c.print_json([{"name": name, "purpose": line} for name, line in first.items()])
         return

@@ -61,7 +61,7 @@ class Interrupted(MilanxError):
 
 def did_you_mean(name: str, known: Iterable[str], n: int = 3) -> str:
     """Return ``"did you mean a, b?"`` for the names nearest to ``name``, or an empty string."""
-    near = difflib.get_close_matches(name, list(known), n=n, cutoff=0.5)
+    near = difflib.get_close_matches(name, list(dict.fromkeys(known)), n=n, cutoff=0.5)
     return f"did you mean {', '.join(near)}?" if near else ""
 
 

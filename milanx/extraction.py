@@ -90,13 +90,17 @@ def layers_of(model: str | nn.Module, given: Sequence[str] | str | None) -> tupl
     """The layers asked for; the default model has one of its own, the others are asked back.
 
     Raises:
-        InputError: none was named.
+        InputError: none was named, or there is no such model.
     """
     if given is not None:
         return several(given)
     if model == DEFAULT_MODEL:
         return (DEFAULT_LAYER,)
     name = model if isinstance(model, str) else type(model).__name__
+    if isinstance(model, str):
+        from milanx.targets.zoo import check_name
+
+        check_name(model)
     raise InputError(
         f"which layer of {name}?",
         "none was named",
@@ -124,6 +128,7 @@ def find_exemplars(
     """
     from milanx.exemplars.estimate import estimate
     from milanx.exemplars.extract import extract as run_extraction
+    from milanx.exemplars.extract import is_finished
     from milanx.exemplars.inputs import open_inputs
 
     check_request(request, out, overwrite, method)
@@ -140,7 +145,8 @@ def find_exemplars(
         if overwrite and folder.exists():
             discard(folder, RUN)
     process.wait_for_everyone()
-    timed.say(estimate(inputs, process.num_processes).text)
+    if not is_finished(inputs, folder):
+        timed.say(estimate(inputs, process.num_processes).text)
     with timed.stage("extract", len(inputs.images)) as bar:
         store = run_extraction(inputs, folder, bar.at)
     for line in store.odd_numbers():
@@ -153,7 +159,9 @@ def check_request(
 ) -> None:
     """Refuse, before the long work, what can be told to be in vain."""
     from milanx.exemplars.differences import check_same
-    from milanx.targets.zoo import check_weights
+    from milanx.images.sources import check_there as check_source
+    from milanx.targets.checkpoints import check_there as check_checkpoint
+    from milanx.targets.zoo import check_name, check_weights
 
     if out:
         check_place(out, RUN, overwrite=overwrite, resumes=True)
@@ -164,8 +172,14 @@ def check_request(
     if not overwrite and isinstance(name, str):
         named = [address.layer for address in request.addresses]
         check_same(out or default_out(name, named, given, method), request)
-    if isinstance(name, str) and request.weights is None and not request.random_weights:
-        check_weights(name)
+    if isinstance(name, str):
+        check_name(name)
+        if request.weights is None and not request.random_weights:
+            check_weights(name)
+    if request.weights is not None:
+        check_checkpoint(request.weights)
+    for image in given:
+        check_source(image)
 
 
 def write_run(

@@ -122,29 +122,59 @@ def check(
     layers: Sequence[str] | str | None = None,
     images: Images = (DEFAULT_IMAGES,),
     units: str | None = None,
+    limit: int | None = None,
     out: Path | str | None = None,
     method: str = OWN_METHOD,
+    concepts: Path | str | None = None,
     weights: Path | str | None = None,
     random_weights: bool = False,
+    read: str = "auto",
+    sae: Path | str | None = None,
+    directions: Path | str | None = None,
     signs: Sequence[str] | str = ("+",),
     settings: ExtractSettings | None = None,
+    device: str = "auto",
+    dtype: str = "float32",
+    score: bool = True,
+    senses: int = 1,
     overwrite: bool = False,
 ) -> None:
     """Refuse what can be told to be in vain before anything is loaded; see `describe`.
 
     Raises:
-        MilanxError: weights that are not to be had, a folder that holds another run, a layer that
-            is not named.
+        MilanxError: a model, weights or images that are not to be had, a folder that holds another
+            run, a layer that is not named, a method that there is not.
     """
     from milanx.exemplars.request import ExtractSettings, Request
     from milanx.images.sources import given_sources
 
     request = Request(
         target=model, layers=layers_of(model, layers), images=given_sources(images), units=units,
-        weights=path_of(weights), random_weights=random_weights, signs=several(signs),
-        settings=settings or ExtractSettings(),
+        limit=limit, weights=path_of(weights), random_weights=random_weights, read=read,
+        sae=path_of(sae), directions=path_of(directions), signs=several(signs),
+        settings=settings or ExtractSettings(), device=device, dtype=dtype,
     )  # fmt: skip
+    _checked_words(method, concepts, senses, score)
     check_request(request, path_of(out), overwrite, method)
+
+
+def _checked_words(
+    method: str, concepts: Path | str | None, senses: int, score: bool
+) -> tuple[str, ...]:
+    """Return the list that a method chooses from; refuse what cannot be asked of it.
+
+    Raises:
+        InputError: no such method or list, or senses that nothing can bear out.
+    """
+    from milanx.describing.senses import SenseSettings
+    from milanx.describing.ways import words_of
+
+    words = words_of(method, concepts)
+    SenseSettings(senses)  # says what is wrong with it
+    if senses > 1 and not score:
+        raise InputError("no senses without scores", "images kept aside must bear them out",
+                         "leave out --no-score, or --senses 1")  # fmt: skip
+    return words
 
 
 def describe(
@@ -216,7 +246,7 @@ def describe(
     Raises:
         MilanxError: something given cannot be used.
     """
-    from milanx.describing.ways import Way, check_pair, load_describer, words_of
+    from milanx.describing.ways import Way, check_pair, load_describer
     from milanx.exemplars.request import ExtractSettings, Request
     from milanx.images.sources import given_sources
     from milanx.runs import open_run
@@ -228,20 +258,17 @@ def describe(
         read=read, sae=path_of(sae), directions=path_of(directions), signs=several(signs),
         settings=settings or ExtractSettings(), device=device, dtype=dtype,
     )  # fmt: skip
+    words = _checked_words(method, concepts, senses, score)
     check_request(request, path_of(out), overwrite, method)
     timed = Stages(progress or Silent())
     given = not isinstance(describer, str | Path)
     stage = contextlib.nullcontext() if given else timed.stage("load describer", None)
     with stage:  # what is wrong with it is said before the long work
-        words = words_of(method, concepts)
         with hushed():
             loaded = describer if not isinstance(describer, str | Path) else load_describer(
                 method, describer, pick_device(device))  # fmt: skip
         check_pair(method, loaded)
     way = Way(loaded, search or loaded.settings, method, words, senses)
-    if senses > 1 and not score:
-        raise InputError("no senses without scores", "images kept aside must bear them out",
-                         "leave out --no-score, or --senses 1")  # fmt: skip
     with as_given(model), contextlib.ExitStack() as alone:
         made = find_exemplars(request, path_of(out), overwrite, timed, alone, method)
         _describe(made, way, score, timed)

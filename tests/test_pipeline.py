@@ -11,6 +11,7 @@ import milanx
 from milanx.describing.ways import METHODS
 from milanx.extraction import OWN_METHOD, default_out
 from milanx.language.compare import Sentences, _minilm
+from milanx.progress import Silent
 from tests.helpers import noise, write_parquet
 
 TINY = "tests.helpers:tiny"
@@ -58,3 +59,23 @@ def test_default_folders_name_every_method_but_the_usual_one() -> None:
         names = {default_out("m", layers, ["photos"], method).name for method in METHODS}
         assert len(names) == len(METHODS)
         assert sum(name.endswith(f"+{m}") for m in METHODS for name in names) == len(METHODS) - 1
+
+
+class Lines(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_of_a_finished_extraction_no_time_is_foretold(tmp_path: Path) -> None:
+    photos = write_parquet(tmp_path / "photos.parquet", noise(12))
+    told = []
+    for _ in range(2):
+        lines = Lines()
+        milanx.extract(TINY, layers="bn1", images=photos, out=tmp_path / "run", progress=lines)
+        told.append([line for line in lines.lines if line.startswith("extraction alone")])
+    assert [len(lines) for lines in told] == [1, 0]

@@ -202,6 +202,17 @@ class Finder:
         return sum(not found.isdisjoint(own) for own in texts)
 
 
+def check_threshold(threshold: float) -> None:
+    """Refuse what is no cosine.
+
+    Raises:
+        InputError: it lies outside -1 to 1, or is no number.
+    """
+    if not -1 <= threshold <= 1:
+        raise InputError(f"no similarity is {threshold}", "a cosine lies from -1 to 1",
+                         "--threshold 0.5")  # fmt: skip
+
+
 def _is_named(row: Mapping[str, Any], address: Address) -> bool:
     if address.units is None:
         return row["sign"] == address.sign

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from milanx.act.find import WITHIN, phrase
+from milanx.act.find import WITHIN, check_threshold, phrase
 from milanx.errors import InputError
 from milanx.language.compare import Embed, Sentences
 from milanx.language.meanings import ALIKE, parts, query_vectors, vocabulary
@@ -64,11 +64,13 @@ def search(
         embed: texts to unit rows; all-MiniLM-L6-v2 when None.
 
     Raises:
-        InputError: nothing was found, with what is near; or no words, or another ``within``.
+        InputError: nothing was found, with what is near; or no words, another ``within``, or a
+            threshold that no likeness reaches.
     """
     if within not in WITHIN:
         raise InputError(f"cannot look in {within!r}", f"there are {' and '.join(WITHIN)}",
                          f"--in {WITHIN[1]}")  # fmt: skip
+    check_threshold(threshold)
     if not normalise_text(words):
         raise InputError("nothing is looked for", f"{words!r} holds no word", "milanx find water")
     rows, says = run.rows, phrase(words)

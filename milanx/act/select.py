@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from milanx.act.audit.rules import Rule
-from milanx.act.find import LIKE, WITHIN, Finder
+from milanx.act.find import LIKE, WITHIN, Finder, check_threshold
 from milanx.errors import InputError
 from milanx.language.compare import Embed, Sentences, contains, nouns
 from milanx.language.words import normalise_text
@@ -87,8 +87,7 @@ class Selection:
                 ) from error
         if self.max_units is not None and self.max_units < 1:
             raise InputError(f"at most {self.max_units} units are none", "--max-units is 1 or more")
-        if not -1 <= self.threshold <= 1:
-            raise InputError(f"no similarity is {self.threshold}", "a cosine lies from -1 to 1")
+        check_threshold(self.threshold)
         if self.min_score is not None and math.isnan(self.min_score):
             raise InputError("no score is nan", "--min-score is a number")
         check_confidence(self.min_confidence)

@@ -16,6 +16,7 @@ from milanx.bench.families.member import Member
 from milanx.errors import InputError, MilanxError, did_you_mean
 from milanx.files import fingerprint, fingerprint_file
 from milanx.progress import Reporter, Silent
+from milanx.targets.zoo import check_name
 
 # By library, the file of `milanx.bench.families` that has its table.
 LIBRARIES = {"timm": "timms", "transformers": "huggingface", "torchvision": "torchvisions"}
@@ -44,7 +45,7 @@ def bench_models(
         A row a model, with the counts of `Checked`; one that cannot be read at all says why.
 
     Raises:
-        InputError: the file holds something else, or no such library.
+        InputError: the file holds something else, or no such library or model of timm's.
     """
     progress, rows = progress or Silent(), []
     chosen = _families(libraries) if models is None else [_named(name) for name in models]
@@ -74,9 +75,11 @@ def _families(libraries: Sequence[str]) -> list[tuple[str, Member]]:
 
 
 def _named(name: str) -> tuple[str, Member]:
-    """Return a model's library, and how it is looked at."""
+    """Return a model's library, and how it is looked at; refuse a name that timm does not know."""
     prefix, _, rest = name.partition(":")
     library = prefix if rest and prefix in LIBRARIES else "timm"
+    if library == "timm":
+        check_name(name)
     members = {member.name: member for member in _room(library).FAMILIES.values()}
     return library, members.get(name, Member(name))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from milanx.errors import FormatError, InputError
-from milanx.exemplars.request import Request
+from milanx.exemplars.request import Request, check_units
 from milanx.exemplars.store import read_fingerprint
 from milanx.files import read_json
 from milanx.files.kinds import RUN
@@ -56,22 +56,31 @@ def differences(
 
 def asked_there(folder: Path) -> dict[str, Any]:
     """Return the settings of a run folder's run.json; empty where there are none."""
+    settings = _told(folder).get("settings")
+    return settings if isinstance(settings, dict) else {}
+
+
+def _told(folder: Path) -> dict[str, Any]:
+    """Return what a run folder's run.json tells; empty where there is none."""
     try:
-        settings = read_json(folder / "run.json", str(RUN.parts["run.json"]), 1).get("settings")
+        return read_json(folder / "run.json", str(RUN.parts["run.json"]), 1)
     except FormatError:
         return {}
-    return settings if isinstance(settings, dict) else {}
 
 
 def check_same(folder: Path, request: Request) -> None:
     """Refuse at once, before anything is loaded, a folder that holds another run for certain.
 
     Raises:
-        InputError: finished exemplars of the same layers, chosen otherwise.
+        InputError: finished exemplars of the same layers, chosen otherwise; or units that these
+            layers do not have.
     """
     earlier = asked_there(folder)
     if earlier.get("layers") != list(request.layers) or read_fingerprint(folder) is None:
         return
+    if request.units is not None:
+        for layer in _told(folder).get("layers") or ():
+            check_units(parse_units(request.units), str(layer["name"]), int(layer["units"]))
     if told := differences(folder, request, CERTAIN):
         raise InputError(f"{folder} holds another run", ", ".join(told), WAYS)
 

@@ -23,7 +23,6 @@ from milanx.exemplars.feeding import stream
 from milanx.exemplars.inputs import Inputs
 from milanx.exemplars.job import PASS, Pass, Plan
 from milanx.exemplars.job import WORK as PLACE
-from milanx.exemplars.request import Request
 from milanx.exemplars.store import FORMAT, VERSION, ExemplarStore, read_fingerprint, write_views
 from milanx.files import atomic_path, explained, read_json, write_json, write_table
 from milanx.files.kinds import RUN, WORK
@@ -58,7 +57,7 @@ def extract(
     process = join_processes(cpu=inputs.device == "cpu")
     check_place(out, RUN, resumes=True)
     key = inputs.key
-    if _finished(out, key, inputs.request):
+    if is_finished(inputs, out):
         if process.is_main_process and (out / PLACE).is_dir():  # a kill came after the last rename
             discard(out / PLACE, WORK)
         return ExemplarStore.open(out)
@@ -93,15 +92,15 @@ def _plan(inputs: Inputs, key: str) -> Plan:
     return Plan(inputs.layers, exemplars, key, settings, inputs.request.signs, inputs.units)
 
 
-def _finished(out: Path, key: str, request: Request) -> bool:
+def is_finished(inputs: Inputs, out: Path) -> bool:
     """Whether ``out`` holds the finished result.
 
     Raises:
         InputError: it holds that of other inputs.
     """
-    found = read_fingerprint(out)
+    found, key = read_fingerprint(out), inputs.key
     if found is not None and found != key:
-        raise another_run(out, request)
+        raise another_run(out, inputs.request)
     return found == key
 
 

@@ -10,7 +10,7 @@ import torch
 
 from milanx.environment import pick_device
 from milanx.errors import InputError
-from milanx.exemplars.request import DEFAULT_DTYPE, Request
+from milanx.exemplars.request import DEFAULT_DTYPE, Request, check_units
 from milanx.exemplars.store import FORMAT, VERSION
 from milanx.files import fingerprint
 from milanx.images.item import one_line
@@ -165,12 +165,6 @@ def select_units(
                 wanted = [*(wanted or []), *address.units]
         if wanted is None:
             continue
-        beyond = [u for u in wanted if not 0 <= u < info.units]
-        if beyond:
-            raise InputError(
-                f"{info.name} has no unit {beyond[0]}",
-                f"its units are 0 to {info.units - 1}",
-                f"choose among them, for example --units 0-{min(63, info.units - 1)}",
-            )
+        check_units(wanted, info.name, info.units)
         asked[info.name] = sorted(set(wanted))
     return asked

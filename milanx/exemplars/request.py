@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from pathlib import Path
@@ -57,7 +57,7 @@ class ExtractSettings:
         _check_real("the quantile", self.quantile, "between 0 and 1, and neither",
                     lambda q: 0 < q < 1, "--quantile 0.99")  # fmt: skip
         _check_real("the share kept aside", self.aside, "from 0 to below 1",
-                    lambda share: 0 <= share < 1, "aside=0.2")  # fmt: skip
+                    lambda share: 0 <= share < 1, "--aside 0.2")  # fmt: skip
         _check_whole("the seed", self.seed, 0, "--seed 0", MOST_SEED)
         if self.batch_size is not None:
             _check_whole("the batch size", self.batch_size, 1, f"--batch-size {DEFAULT_BATCH}")
@@ -188,6 +188,21 @@ class Request:
             "workers": self.settings.workers,
             "dtype": self.dtype,
         }
+
+
+def check_units(asked: Sequence[int], layer: str, count: int) -> None:
+    """Refuse units that a layer of ``count`` does not have.
+
+    Raises:
+        InputError: one of them is beyond its end.
+    """
+    beyond = [unit for unit in asked if not 0 <= unit < count]
+    if beyond:
+        raise InputError(
+            f"{layer} has no unit {beyond[0]}",
+            f"its units are 0 to {count - 1}",
+            f"choose among them, for example --units 0-{min(63, count - 1)}",
+        )
 
 
 def _check_whole(

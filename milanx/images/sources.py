@@ -208,6 +208,26 @@ def open_source(spec: str, name: str) -> Source:
                      "give the folder that holds the images")  # fmt: skip
 
 
+def check_there(spec: str | Path) -> None:
+    """Refuse a path at which nothing is, without looking into what is there.
+
+    Args:
+        spec: as `open_source` takes it; of what is no path nothing is said.
+
+    Raises:
+        InputError: nothing is there, with what is near.
+    """
+    if is_named(spec):
+        return
+    path = located(spec)
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise _missing(path) from None
+    except (OSError, ValueError):  # `open_source` says what is wrong with it
+        return
+
+
 def _missing(path: Path) -> InputError:
     """Say that there is no such path, and what is there near it."""
     above = next((p for p in path.absolute().parents if p.is_dir()), Path("/"))

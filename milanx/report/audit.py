@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from milanx.runs import Run
 
 SHOWN = 20  # findings in the terminal; the page has them all
+WIDTH = 120  # columns of a terminal that the findings take at least
 PICTURES = 8  # exemplars of a finding on the page
 COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 PAGE_VERSION = 1
@@ -84,7 +85,7 @@ def _percent(share: float, interval: Sequence[float]) -> str:
 
 def print_audit(audit: Audit, files: dict[str, Path]) -> None:
     """Print the shares of the rules, the worst findings, and where the rest is."""
-    console = Screen(width=max(Screen().width, 110))
+    console = Screen(width=max(Screen().width, WIDTH))
     guesses = f", {audit.unclear} unclear" if audit.unclear else ""
     table = Table(title=f"{audit.target}: {audit.described} described{guesses}",
                   title_justify="left")  # fmt: skip
@@ -111,8 +112,9 @@ def _findings_table(findings: Sequence[Finding]) -> Table:
     table = Table(title="findings, worst first", title_justify="left")
     names = ("rule", "unit", "description", "confidence", "score", "goes together",
              "does to the classes")  # fmt: skip
-    for name in names:
-        table.add_column(name, justify="right" if name in ("confidence", "score") else "left")
+    for name in names:  # an address is what other commands are given: texts give way
+        table.add_column(name, justify="right" if name in ("confidence", "score") else "left",
+                         overflow="fold", no_wrap=name == "unit")  # fmt: skip
     for finding in findings:
         table.add_row(
             finding.rule, finding.address, finding.description,

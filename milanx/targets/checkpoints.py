@@ -231,6 +231,16 @@ def _state_dicts(state: Mapping[str, Any], depth: int = DEPTH, where: str = "") 
         yield where, tensors
 
 
+def check_there(path: Path) -> None:
+    """Refuse a checkpoint that is not there.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    if not path.is_file():
+        raise InputError(f"no checkpoint {path}", "there is no such file", "check --weights")
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a file of weights: safetensors, the index of several, or torch's own.
 
@@ -243,8 +253,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is a folder", "a checkpoint is one file",
                          f"it holds {', '.join(inside[:SHOWN])}" if inside
                          else "name a file of weights")  # fmt: skip
-    if not path.is_file():
-        raise InputError(f"no checkpoint {path}", "there is no such file", "check --weights")
+    check_there(path)
     with path.open("rb") as file:
         if file.read(len(POINTER)) == POINTER:
             raise InputError(f"{path} is a pointer of Git LFS", "the weights were not fetched",

@@ -139,6 +139,28 @@ def check_installation() -> None:
         raise
 
 
+def check_name(spec: str) -> None:
+    """Refuse a name that no library knows, before anything is loaded.
+
+    Args:
+        spec: as `load_target` takes it; of what has a colon in it nothing is said.
+
+    Raises:
+        InputError: neither timm nor the literature has such a model, and no folder is called so.
+    """
+    import timm
+
+    known = ALIASES.get(spec, spec)
+    if ":" in known or known.split(".")[0] in timm.list_models() or huggingface.is_folder(spec):
+        return
+    raise InputError(
+        f"no model {spec!r}",
+        "neither timm nor the table of aliases knows it",
+        did_you_mean(spec, [*ALIASES, *timm.list_models()])
+        or "package.module:function names one of your own",
+    )
+
+
 def check_weights(spec: str) -> None:
     """Refuse a timm model whose weights are neither here nor to be had, before it is built.
 
@@ -325,17 +347,9 @@ def _named(name: str, *, bare: bool) -> Built:
             return built
     import timm
 
-    base = known.split(".")[0].removeprefix("hf-hub:").removeprefix("local-dir:")
-    remote = known.startswith(("hf-hub:", "local-dir:"))
-    if not remote and base not in timm.list_models():
-        if huggingface.is_folder(name):
-            return huggingface.load(name, name, bare=bare)
-        hint = did_you_mean(name, [*ALIASES, *timm.list_models()])
-        raise InputError(
-            f"no model {name!r}",
-            "neither timm nor the table of aliases knows it",
-            hint or "package.module:function names one of your own",
-        )
+    check_name(name)
+    if ":" not in known and known.split(".")[0] not in timm.list_models():
+        return huggingface.load(name, name, bare=bare)
     package = None if bare else package_state_dict(known)
     fetched = not bare and package is None
     asking = within_reach() if fetched and not known.startswith("local-dir:") else nullcontext()

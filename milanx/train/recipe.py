@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -339,6 +341,13 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
             "milanx recipes show mini prints one that works",
         )
     return recipe
+
+
+def purpose(text: str) -> str:
+    """Return the first sentence of a recipe's header, which says what it is for."""
+    lines = itertools.takewhile(lambda line: line.strip("# "), text.splitlines())
+    header = " ".join(line.strip("# ") for line in lines if line.startswith("#"))
+    return re.split(r"(?<=[.?!])\s", header, maxsplit=1)[0]
 
 
 def recipe_path(name: str) -> Path:

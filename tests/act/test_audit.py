@@ -65,6 +65,7 @@ def test_unclear_units_are_counted_apart_and_marked(run: Run, tmp_path: Path) ->
     write_table(path, pa.Table.from_pylist(rows, schema=units_schema()), UNITS, UNITS_VERSION)
     done = RUNNER.invoke(app, ["audit", str(run.root), "--ablate", "0", "-o", str(tmp_path / "o")])
     assert "2 described, 4 unclear" in done.stdout
+    assert "…" not in done.stdout
     lines = {u: line for line in done.stdout.splitlines() for u in "036"
              if f"planted:{u} " in line}  # fmt: skip
     assert "0.12 unclear" in lines["6"] and "0.90" in lines["0"]

@@ -23,6 +23,7 @@ from milanx.images.preprocess import Preprocess
 from milanx.targets.layers import discover
 from milanx.targets.units import LayerInfo
 from milanx.targets.zoo import Target, load_target
+from tests.cli.commands import refused
 
 GRID = 16
 
@@ -251,3 +252,7 @@ def test_the_tables_of_a_page_are_written_anew(tmp_path: Path) -> None:
 def test_the_page_of_models_has_the_marks() -> None:
     text = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
     assert text.count(BEGINS) == text.count(ENDS) == 1
+
+
+def test_models_that_there_are_not_are_refused() -> None:
+    assert "no model 'nomodel'" in refused("bench", "models", "nomodel")

@@ -98,6 +98,27 @@ def test_unknown_model_layer_and_units(photos: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        (["--method", "bar"], "no method 'bar'"),
+        (["--method", "concepts", "--concepts", "nowhere.txt"], "nowhere.txt"),
+        (["--senses", "9"], "9"),
+        (["--senses", "2", "--no-score"], "no senses without scores"),
+        (["--read", "foo"], "cannot read units 'foo'"),
+        (["--dtype", "int8"], "no dtype 'int8'"),
+        (["--images", "nowhere/"], "no images at nowhere"),
+        (["--weights", "nowhere.pth"], "no checkpoint nowhere.pth"),
+    ],
+)
+def test_what_is_asked_for_in_vain_is_refused_before_the_describer(
+    options: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the describer is not there either
+    told = refused("describe", TINY, "-l", "bn1", "--describer", "nobody", *options)
+    assert said in told and "nobody" not in told
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
         (["--sign", "x"], "no sign 'x' there are +, -"),
         (["--quantile", "2"], "the quantile cannot be 2.0"),
         (["--quantile", "nan"], "between 0 and 1"),

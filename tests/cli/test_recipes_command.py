@@ -18,8 +18,10 @@ def test_ls_says_what_each_is_for() -> None:
     rows = json.loads(runner.invoke(app, ["recipes", "ls", "--json"]).stdout)
     assert {row["name"] for row in rows} == names
     for row, line in zip(rows, lines, strict=True):
-        assert (FOLDER / f"{row['name']}.yaml").read_text().startswith(f"# {row['purpose']}\n")
+        header = (FOLDER / f"{row['name']}.yaml").read_text().replace("\n# ", " ")
+        assert header.startswith(f"# {row['purpose']}") and row["purpose"][-1] in ".?"
         assert line.endswith(f"  {row['purpose']}")
+    assert [row["name"] for row in rows] == sorted(names)
     starts = {len(line) - len(row["purpose"]) for row, line in zip(rows, lines, strict=True)}
     assert len(starts) == 1, "the purposes stand under one another"
 

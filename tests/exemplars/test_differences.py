@@ -48,6 +48,24 @@ def test_the_same_units_in_other_words_and_other_speeds_are_no_difference(folder
     check_same(folder / "elsewhere", request())
 
 
+def test_units_beyond_the_end_are_said_to_be(folder: Path) -> None:
+    told = {"settings": request(units="0-63").to_dict(), "layers": [{"name": "conv", "units": 64}]}
+    write_json(folder / "run.json", "milanx-run", 1, told)
+    with pytest.raises(InputError, match="conv has no unit 64") as refused:
+        check_same(folder, request(units="0-99"))
+    assert refused.value.why == "its units are 0 to 63"
+
+
+def test_a_model_that_there_is_not_is_asked_for_no_layer() -> None:
+    with pytest.raises(InputError, match="no model 'resnet18x'") as refused:
+        check("resnet18x")
+    (way,) = refused.value.ways_out
+    names = way.removeprefix("did you mean ").rstrip("?").split(", ")
+    assert "resnet18" in names and len(set(names)) == len(names)
+    with pytest.raises(InputError, match=r"which layer of resnet18\?"):
+        check("resnet18")
+
+
 def test_what_may_be_found_by_other_layers_is_left_to_the_pass(folder: Path) -> None:
     check_same(folder, Request("nobody:model", ("conv:0-63",), ("photos",)))
 

@@ -107,3 +107,9 @@ def test_keys_tell_requests_apart(tmp_path: Path) -> None:
     assert [key(**changes) for changes in same] == [plain] * len(same)
     keys = [key(**changes) for changes in others]
     assert len({plain, *keys}) == 1 + len(others)
+
+
+def test_ways_out_are_options_of_the_commands() -> None:
+    with pytest.raises(InputError) as refused:
+        ExtractSettings(aside=2)
+    assert list(refused.value.ways_out) == ["--aside 0.2"]

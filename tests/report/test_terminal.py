@@ -24,6 +24,7 @@ from milanx.runs import Run
 from milanx.scoring.column import _lack
 from tests.act.runs import planted_run, set_texts
 from tests.act.test_select import make_run
+from tests.cli.commands import refused
 
 NARROW = {"COLUMNS": "80"}
 LONG = {
@@ -228,3 +229,9 @@ def test_a_run_is_shown_without_language_models(two: Run) -> None:
                               capture_output=True, text=True)  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert "a striped thing" in " ".join(done.stdout.split())
+
+
+def test_a_likeness_that_cannot_be_is_refused(two: Run) -> None:
+    for threshold in ("5", "-2", "nan"):
+        told = refused("find", "striped", two.root, "--threshold", threshold)
+        assert "no similarity is" in told and "from -1 to 1" in told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from milanx.share.exchange.dissect import HEAD as DISSECT_HEAD
 from milanx.share.exchange.dissect import write_dissect
 from milanx.share.exchange.fiftyone import write_fiftyone
 from milanx.share.exchange.lens import write_lens
-from milanx.share.exchange.milan import write_maia, write_milan
+from milanx.share.exchange.milan import plain_bytes, write_maia, write_milan
 from milanx.share.exchange.place import (
     Exported,
     check_folder,
@@ -54,18 +55,23 @@ FOLDERS: dict[str, Callable[..., Any]] = {
     "milan": write_milan, "maia": write_maia, "fiftyone": write_fiftyone,
     "semanticlens": write_lens,
 }  # fmt: skip
+PLAIN = {"milan": False, "maia": True}  # of which views fill a disk; whether rows are numbers
 FORMATS = (*FOLDERS, *TABLES)
 
 
-def known_format(name: str) -> str:
+def known_format(name: str, command: str = "export") -> str:
     """Return the name of a format.
+
+    Args:
+        name: as the user gave it.
+        command: that it was given to.
 
     Raises:
         InputError: there is none of that name.
     """
     if name not in FORMATS:
         raise InputError(f"no format {name!r}", f"there are {', '.join(FORMATS)}",
-                         did_you_mean(name, FORMATS) or "milanx export --help")  # fmt: skip
+                         did_you_mean(name, FORMATS) or f"milanx {command} --help")  # fmt: skip
     return name
 
 
@@ -105,9 +111,12 @@ def export_run(
         count, notes = table.write(opened, place)
         return Exported(place, name, count, size_of(place), notes)
     check_folder(place, overwrite)
-    write = FOLDERS[name]
+    write, progress = FOLDERS[name], progress or Silent()
+    if name in PLAIN:
+        size = math.ceil(plain_bytes(opened, PLAIN[name]) / 1e6)
+        progress.say(f"writes about {size:,} MB: {name} keeps views and masks as plain arrays")
     with (
-        (progress or Silent()).stage("export", len(opened)) as bar,
+        progress.stage("export", len(opened)) as bar,
         atomic_path(place, EXPORT if overwrite else None) as root,
     ):
         root.mkdir()

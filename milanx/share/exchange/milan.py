@@ -121,6 +121,18 @@ def _chosen(run: Run, by_row: bool) -> tuple[list[Layer], list[str]]:
     return layers, notes
 
 
+def plain_bytes(run: Run, by_row: bool) -> int:
+    """Return how many bytes the views and masks of an export take, none of them compressed.
+
+    Args:
+        run: what is exported.
+        by_row: as MAIA has it, with empty rows for units that are not there.
+    """
+    height, width = run.store.view_size
+    return sum(len(layer.rows) * run.store.images(layer.name).shape[1] * 4 * height * width
+               for layer in _chosen(run, by_row)[0])  # fmt: skip
+
+
 def _folders(run: Run, root: Path, layers: Sequence[Layer], bar: Stage) -> list[str]:
     """Write a folder a layer; returns their names."""
     names = []

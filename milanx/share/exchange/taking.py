@@ -55,7 +55,7 @@ def import_run(
             what must not be replaced.
         FormatError: a file is damaged.
     """
-    read, path = READERS[known_format(format)], Path(place)
+    read, path = READERS[known_format(format, "import")], Path(place)
     check_place(Path(out), RUN, overwrite=overwrite)
     if not path.exists():
         raise missing(path, "there is nothing of that name", "name a folder or file that is there")

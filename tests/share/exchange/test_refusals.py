@@ -35,7 +35,10 @@ def milan(exports: Path, tmp_path: Path) -> Path:
 def test_an_unknown_format_is_told(odd: milanx.Run, tmp_path: Path) -> None:
     said = refused("export", odd.root, "fiftyon", "-o", tmp_path / "x")
     assert "fiftyone" in said and "milan" in said
-    assert "no format" in refused("import", "xml", odd.root, "-o", tmp_path / "x")
+    for command in ("import", "export"):
+        given = (odd.root, "foo") if command == "export" else ("foo", odd.root)
+        told = refused(command, *given, "-o", tmp_path / "x")
+        assert "no format" in told and f"milanx {command} --help" in told
     assert "no run folder" in refused("export", tmp_path / "none", "csv", "-o", tmp_path / "x")
     assert "nothing of that name" in refused("import", "csv", tmp_path / "n", "-o", tmp_path / "x")
     assert not list(tmp_path.iterdir())

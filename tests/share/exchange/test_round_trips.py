@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import milanx
+from milanx.progress import Silent
 from milanx.report.page import write_page
 from milanx.share.exchange.building import GREY
 from milanx.share.exchange.export import FORMATS
@@ -205,3 +207,21 @@ def test_an_imported_run_goes_to_the_hub_and_back(
     done = milanx.export_run("user/imported", "milan", tmp_path / "again")
     assert np.array_equal(np.load(done.root / "conv2" / "images.npy"),
                           np.load(tmp_path / "out" / "conv2" / "images.npy"))  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["milan", "maia"])
+def test_the_size_is_said_before_anything_is_written(
+    odd: milanx.Run, form: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    said: list[tuple[str, bool]] = []
+
+    class Told(Silent):
+        def say(self, text: str) -> None:
+            said.append((text, out.exists()))
+
+    milanx.export_run(odd, form, out, progress=Told())
+    ((text, begun),) = said
+    size = sum(f.stat().st_size for f in out.rglob("*.npy") if f.name != "units.npy")
+    assert not begun
+    assert text.startswith(f"writes about {math.ceil(size / 1e6):,} MB:")
