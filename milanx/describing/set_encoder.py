@@ -282,13 +282,14 @@ def load_merged(base_folder: str, adapter_folder: str) -> GPT2LMHeadModel:
     from peft.utils import get_peft_model_state_dict
 
     from milanx.describing.checks import compare, load_tensors
+    from milanx.environment import hushed
     from milanx.files import reading
     from milanx.language.gpt2 import load_gpt2
 
     path = Path(adapter_folder) / "adapter_model.safetensors"
     found = {name: tuple(value.shape) for name, value in load_tensors(path).items()}
     base = load_gpt2(base_folder)
-    with reading(Path(adapter_folder)):
+    with reading(Path(adapter_folder)), hushed():
         adapted = PeftModel.from_pretrained(base, adapter_folder, local_files_only=True)
     own = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     compare(path, {name: tuple(value.shape) for name, value in own.items()}, found)

@@ -88,7 +88,7 @@ def located(gatherer: LayerGatherer, rows: Sequence[int]) -> torch.Tensor:
     """
     maps, photos = gatherer.maps or {}, gatherer.store.photos
     images, weights = gatherer.store.images(gatherer.layer)[rows], gatherer.weights(rows)
-    found = []
+    found: list[np.ndarray] = []
     for row, masks in zip(images, weights, strict=True):
         there = row >= 0
         if not there.any():

@@ -43,7 +43,7 @@ def read_variations(texts: Sequence[str]) -> tuple[Variation, ...]:
     Raises:
         InputError: no such setting, or what is no value of it.
     """
-    kinds = {f.name: type(f.default) for f in fields(SearchSettings)}
+    kinds: dict[str, Any] = {f.name: type(f.default) for f in fields(SearchSettings)}
     found = []
     for text in texts:
         name, given, value = text.partition("=")

@@ -55,8 +55,8 @@ class Pool:
                   for c, n in zip(candidates, tokens, strict=True)),
             {c.text: float(c.agreement or 0) for c in candidates},
             {c.text: float(c.response or 0) for c in candidates},
-            *({c.text: float(v.get(term) or 0) for c, v in zip(candidates, values, strict=True)}
-              for term in ("cells", "absent")),
+            {c.text: float(v.get("cells") or 0) for c, v in zip(candidates, values, strict=True)},
+            {c.text: float(v.get("absent") or 0) for c, v in zip(candidates, values, strict=True)},
             worth,
             tuple(shown),
         )  # fmt: skip
