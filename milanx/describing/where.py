@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # Most of what units look at lies about the middle: readers found one such text in four right.
 SIDES = tuple(place for place in PLACES if place != "in the center")
+BUSY = "busy textures"
 FEW = 3  # photographs that tell nothing, counted beside those of a unit's exemplars
 FEW_UNITS = 8  # likewise, beside a layer's units
 FLAT = 1e-6  # standard deviation below which nothing varies
@@ -33,11 +34,12 @@ def located_texts() -> Mapping[str, int]:
     """Return the texts that cells tell, and which of `cell_maps` tells each.
 
     Of all ways to say what pixels show the plainest: light backgrounds are more than bright cells.
+    That something is busy is not told: so is lettering, and much else that has a better name.
     """
     tones = [ways[0] for ways in shown_texts()[:TONES]]
     both = [f"{tone} {place}" for tone in tones for place in SIDES]
     texts = [*tones, *(PLACES[place][0] for place in SIDES), *both]
-    return {text: column for column, text in enumerate(texts)}
+    return {text: column for column, text in enumerate(texts) if not text.startswith(BUSY)}
 
 
 def cell_maps(shown: np.ndarray) -> np.ndarray:
@@ -92,7 +94,7 @@ def located(gatherer: LayerGatherer, rows: Sequence[int]) -> torch.Tensor:
     for row, masks in zip(images, weights, strict=True):
         there = row >= 0
         if not there.any():
-            found.append(np.zeros(len(located_texts()), np.float32))
+            found.append(np.zeros(TONES + len(SIDES) * (1 + TONES), np.float32))
             continue
         shown = np.stack([maps[int(i)].reshape(-1, SHOWN) for i in row[there]])
         distinct = len(set(photos[row[there]].tolist()))
@@ -130,5 +132,6 @@ class Located:
         if not count:
             return [[] for _ in range(len(self.values))]
         texts = [*located_texts()]
-        order = self.values.topk(min(count, len(texts))).indices
-        return [[texts[column] for column in row] for row in order.tolist()]
+        told = self.values[:, [*located_texts().values()]]
+        order = told.topk(min(count, len(texts))).indices
+        return [[texts[place] for place in row] for row in order.tolist()]

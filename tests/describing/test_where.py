@@ -48,10 +48,11 @@ def gatherer(maps: list[np.ndarray], masks: np.ndarray, photos: list[int]) -> An
 
 def test_each_text_is_told_by_one_map() -> None:
     maps = cell_maps(np.zeros((1, SIDE * SIDE, SHOWN), np.float32))
-    assert sorted(TEXTS.values()) == list(range(maps.shape[-1]))
+    assert len(set(TEXTS.values())) == len(TEXTS) < maps.shape[-1]
+    assert max(TEXTS.values()) < maps.shape[-1]
     assert {"bright areas", "red areas", "top of the image", "bright areas at the top",
             "vertical lines on the left"} <= TEXTS.keys()  # fmt: skip
-    assert not any("center" in text for text in TEXTS)
+    assert not any("center" in text or "busy" in text for text in TEXTS)
 
 
 def test_places_divide_a_view() -> None:

@@ -42,7 +42,7 @@ REPORTED = Used(
         "vit_tiny_patch16_224": ("head", "blocks.6.mlp.fc1", "blocks.10.mlp.fc1"),
         "mobilenetv2_100": ("classifier",),
     },
-    (0, 3, 4, 5),
+    (0, 6, 7, 8),
     ("regions", "textures", "tiny_imagenet_val", "imagenet_sample", "captions", "caltech101"),
 )
 HALVED = ("parts", "attributes")  # of these, with groups of their own, reports take other photos
