@@ -1,8 +1,8 @@
 """Where features and language meet: p(d|E), critic, response, the ranking, the describer.
 
 In come exemplar sets; out go `Description`s. ``set_encoder`` makes prefixes, ``critic`` says how
-far texts and sets agree, ``response`` how well texts foretell activations, ``units`` asks both of
-``texts``; ``search`` finds texts, ``ranker`` ranks them as ``candidates`` by ``settings``;
+far texts and sets agree, ``response`` how well texts foretell activations, ``where`` how well they
+cover what masks do, ``units`` asks these of ``texts``; ``search`` finds texts, ``ranker`` ranks them as ``candidates`` by ``settings``;
 ``halves`` asks whether both halves of a joined text are seen; ``cuts`` divides sets of points, and
 ``senses`` a unit's exemplars, each part with a text; ``signs`` are what exemplars say of a text
 then, ``confidence`` how sure that makes it;

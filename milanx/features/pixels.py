@@ -124,11 +124,6 @@ def place_texts() -> frozenset[str]:
     return frozenset(text for ways in PLACES.values() for text in ways)
 
 
-def says_place(text: str) -> bool:
-    """Whether a text says in which part of a view something is: "bright areas at the top"."""
-    return text in place_texts() or text.endswith(tuple(PLACES))
-
-
 def placed_cells(cells: dict[tuple[str, ...], np.ndarray]) -> dict[tuple[str, ...], np.ndarray]:
     """Find bright and dark cells in views where nearly all of them lie in one half.
 

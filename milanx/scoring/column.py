@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from milanx.describing.where import located_texts
 from milanx.errors import MissingWeights
-from milanx.features.pixels import says_place
 from milanx.measures.folds import folds
 from milanx.measures.intervals import CROSSED_DRAWS, resampled_counts
 from milanx.progress import Reporter, Silent
@@ -39,7 +39,10 @@ SEARCHED = 100  # searched images on which a layer's slope is fitted
 UNITS_AT_ONCE = 1024  # whose draws are in memory at a time
 
 NOT_ASKED = "--no-score was given"
-UNSEEN = "it says where in a view the unit looks, which a likeness of whole views does not tell"
+UNSEEN = (
+    "it says colour, light, lines or a place in the view, which a likeness of texts and whole "
+    "views hardly tells"
+)
 
 UnitKey = tuple[str, int, str]  # layer, unit, sign
 Look = Callable[[np.ndarray], np.ndarray]  # indices of images -> their features
@@ -304,7 +307,7 @@ def _layer(
             found[key] = Score(reason="of the low side (-) there is no record of every image")
         elif not text:
             found[key] = Score(reason="it has no description")
-        elif says_place(text):
+        elif text in located_texts():
             found[key] = Score(reason=UNSEEN)
     keys = [key for key in texts if key not in found]
     if not keys:

@@ -151,11 +151,11 @@ def test_where_there_is_no_score_the_table_says_why(made: Any) -> None:
     low, silent = found.units["units", 0, "-"], found.units["units", 5, "+"]
     assert low.value is None and "low side" in low.reason
     assert silent == Score(reason="it has no description")
-    for place in ("top of the image", "red areas on the left"):
+    for place in ("top of the image", "red areas on the left", "bright areas"):
         said = {**TEXTS, ("units", 0, "+"): place}
         found = score_texts(said, made.store, made.images, made.target, simulator=Colours())
         assert found.units["units", 0, "+"].value is None
-        assert "where in a view" in found.units["units", 0, "+"].reason
+        assert "a place in the view" in found.units["units", 0, "+"].reason
         assert found.units["units", 1, "+"].value is not None
     told = {**TEXTS, ("units", 5, "+"): "red"}  # a dead unit with a text gives one value everywhere
     found = score_texts(told, made.store, made.images, made.target, simulator=Colours())
