@@ -2,7 +2,8 @@
 
 In come exemplar sets; out go `Description`s. ``set_encoder`` makes prefixes, ``critic`` says how
 far texts and sets agree, ``response`` how well texts foretell activations, ``where`` how well they
-cover what masks do, ``units`` asks these of ``texts``; ``search`` finds texts, ``ranker`` ranks them as ``candidates`` by ``settings``;
+cover what masks do, ``units`` asks these of ``texts``; ``search`` finds texts, ``ranker`` ranks
+them as ``candidates`` by ``settings``;
 ``halves`` asks whether both halves of a joined text are seen; ``cuts`` divides sets of points, and
 ``senses`` a unit's exemplars, each part with a text; ``signs`` are what exemplars say of a text
 then, ``confidence`` how sure that makes it;

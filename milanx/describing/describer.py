@@ -379,7 +379,8 @@ class Describer:
         if task.layer.usual is not None:
             cells = located(task.gatherer, [rows[place] for place in places])
             where = Located(task.how.cells * (cells - task.layer.usual))
-            named = [[*a, *b] for a, b in zip(named, where.best(task.how.placed), strict=True)]
+            best = where.best(task.how.placed)
+            named = [[*a, *b] for a, b in zip(named or [[]] * len(best), best, strict=True)]
         units = UnitsEvidence(
             self._texts, task.layer, vectors, places, task.how, named, sets, where
         )

@@ -193,11 +193,13 @@ def test_what_takes_no_image_says_so() -> None:
 
 def test_rows_are_kept_and_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keep = tmp_path / "rows.jsonl"
-    names = ["test_resnet", "no_such_model"]
+    with pytest.raises(InputError, match="no_such_model"):
+        bench_models(["test_resnet", "no_such_model"], keep=keep)
+    names = ["test_resnet", "transformers:imagegpt"]
     rows = bench_models(names, keep=keep)
     assert [row["model"] for row in rows] == names
     assert rows[0]["wrong"] == 0 and rows[0]["maps"] > 10
-    assert "neither timm" in rows[1]["error"]
+    assert "no pixel_values" in rows[1]["error"]
 
     def measured(library: str, member: object) -> None:
         raise AssertionError("measured again")
@@ -205,9 +207,9 @@ def test_rows_are_kept_and_measured_once(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("milanx.bench.models._measured", measured)
     assert bench_models(names, keep=keep) == rows
     text = markdown(rows)
-    assert "| `test_resnet` | 160 |" in text and "neither timm" in text
+    assert "| `test_resnet` | 160 |" in text and "1 more" in text
     assert f"### {rows[0]['library']}" in text
-    assert "1 of 2 models that take an image are read (50%)." in text
+    assert "1 of 1 models that take an image are read (100%); 1 more take no image alone." in text
     changed = [json.dumps(row | {"code": "other"}) for row in rows]
     keep.write_text("\n".join(changed))
     with pytest.raises(AssertionError, match="measured again"):
