@@ -24,7 +24,7 @@ from milanx.describing.signs import Crowd, masked, read_signs
 from milanx.describing.tasks import Gathered, Task, one_ahead
 from milanx.describing.texts import TextSpace
 from milanx.describing.units import LayerEvidence, UnitsEvidence
-from milanx.describing.where import Located, located, usual_cells
+from milanx.describing.where import look, usual_cells
 from milanx.errors import InputError
 from milanx.files import fingerprint
 from milanx.hub.address import read_address
@@ -333,11 +333,9 @@ class Describer:
             return LayerEvidence(None, responses)
         evidence = gatherer.evidence(sample)
         crowd = Crowd.of(evidence, self.set_encoder.joint_mean)
-        usual = None
-        if how.cells and responses is not None and gatherer.maps is not None:
-            usual = usual_cells(gatherer, sample)
-        vectors = self.set_encoder.critic_vectors(evidence)
-        return LayerEvidence(vectors, responses, crowd, usual)
+        asked = how.cells and responses is not None and gatherer.maps is not None
+        usual = usual_cells(gatherer, sample) if asked else None
+        return LayerEvidence(self.set_encoder.critic_vectors(evidence), responses, crowd, usual)
 
     @torch.inference_mode()
     def _describe_layer(self, task: Task, rows: Sequence[int]) -> list[Description]:
@@ -370,17 +368,14 @@ class Describer:
 
     def _gathered(self, task: Task, rows: Sequence[int], places: Sequence[int]) -> Gathered:
         """Gather what units are described by, given their places among ``rows``."""
-        evidence = task.gatherer.evidence([rows[place] for place in places])
+        here = [rows[place] for place in places]
+        evidence = task.gatherer.evidence(here)
         vectors = self.set_encoder.critic_vectors(evidence)
         named = class_names(self.encoder, evidence, task.how.classes)
         shown, crowd = masked(evidence, self.set_encoder.joint_mean), task.layer.crowd
         sets = Sets(shown, evidence.valid, crowd) if crowd else None
-        where = None
-        if task.layer.usual is not None:
-            cells = located(task.gatherer, [rows[place] for place in places])
-            where = Located(task.how.cells * (cells - task.layer.usual))
-            best = where.best(task.how.placed)
-            named = [[*a, *b] for a, b in zip(named or [[]] * len(best), best, strict=True)]
+        where = look(task.gatherer, here, task.layer.usual, task.how.cells)
+        named = where.beside(named, task.how.placed) if where else named
         units = UnitsEvidence(
             self._texts, task.layer, vectors, places, task.how, named, sets, where
         )

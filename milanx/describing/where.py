@@ -127,6 +127,11 @@ class Located:
         told = [place for place, text in enumerate(texts) if text in known]
         return told, self.values[:, [known[texts[place]] for place in told]]
 
+    def beside(self, named: Sequence[Sequence[str]], count: int) -> list[list[str]]:
+        """Return each unit's texts of ``named``, where there are any, and its `best`."""
+        best = self.best(count)
+        return [[*a, *b] for a, b in zip(named or [[]] * len(best), best, strict=True)]
+
     def best(self, count: int) -> list[list[str]]:
         """Return the texts that cover best what each unit looks at."""
         if not count:
@@ -135,3 +140,17 @@ class Located:
         told = self.values[:, [*located_texts().values()]]
         order = told.topk(min(count, len(texts))).indices
         return [[texts[place] for place in row] for row in order.tolist()]
+
+
+def look(
+    gatherer: LayerGatherer, rows: Sequence[int], usual: torch.Tensor | None, share: float
+) -> Located | None:
+    """Ask cells about some units of a layer; None where they are not asked.
+
+    Args:
+        gatherer: of the layer.
+        rows: places of the units in it.
+        usual: of `usual_cells`.
+        share: what is told counts.
+    """
+    return None if usual is None else Located(share * (located(gatherer, rows) - usual))
